@@ -1,0 +1,279 @@
+"""A run is a folder, and the only interface between commands.
+
+The table of file names stands in `Run` alone. Every file is written beside its place and moved there
+whole; `manifest.json` comes last, so a folder without it is unfinished and can be resumed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from credibly.errors import CrediblyError, RunFolderError
+from credibly.records import Predictions
+from credibly.settings import Recipe, load_recipe, recipe_text
+
+FORMAT_VERSION = 1
+
+
+class Run:
+    """The run folder: its table of names, and reading and writing by them.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.recipe_file = self.path / "recipe.yaml"
+        self.manifest_file = self.path / "manifest.json"
+        self.calibration_file = self.path / "calibration.json"
+        self.costs_file = self.path / "costs.json"
+        self.report_json = self.path / "report.json"
+        self.report_html = self.path / "report.html"
+        self.members_folder = self.path / "members"
+        self.models_folder = self.path / "models"
+        self.student_folder = self.path / "student"
+        self.export_folder = self.path / "export"
+        self.predictions_folder = self.path / "predictions"
+
+    def member_folder(self, seed: int) -> Path:
+        """Return the folder of the member with this seed."""
+        return self.members_folder / str(seed)
+
+    def model_folder(self, system: str) -> Path:
+        """Return the folder of a network: the student's own, or a control's under models/."""
+        return self.student_folder if system == "student" else self.models_folder / system
+
+    def predictions_file(self, system: str, split: str) -> Path:
+        """Return the file of a system's predictions on a split."""
+        return self.predictions_folder / system / f"{split}.safetensors"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as resolved at the start."""
+        return load_recipe(self.recipe_file)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the manifest, written last, is there."""
+        return self.manifest_file.is_file()
+
+    @classmethod
+    def start(cls, path: Path | str, resume: bool = False, overwrite: bool = False) -> Run:
+        """Return the run to be written: a new folder, the one to resume, or an emptied one.
+
+        Raises:
+            RunFolderError: the folder exists and neither `resume` nor `overwrite` was asked for, or
+                it is not a run folder.
+        """
+        run = cls(path)
+        if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
+            run.path.mkdir(parents=True, exist_ok=True)
+            return run
+        if not run.path.is_dir() or not run.recipe_file.is_file():
+            raise RunFolderError(f"{path} exists and is not a run folder; choose another --output")
+        if overwrite:
+            run._remove()
+        elif not resume:
+            state = "a finished run" if run.finished else "an unfinished run"
+            raise RunFolderError(
+                f"{path} holds {state}; give --resume to go on with it, --overwrite to replace it, "
+                "or another --output"
+            )
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """Return a finished run.
+
+        Raises:
+            RunFolderError: there is none, it is unfinished, or its format version is another.
+        """
+        run = cls(path)
+        if not run.recipe_file.is_file():
+            raise RunFolderError(f"expected a run folder at {path}; there is no recipe.yaml in it")
+        if not run.finished:
+            raise RunFolderError(f"{path} is unfinished; go on with: credibly fit {run.recipe_file} --resume")
+        version = run.manifest.get("format_version")
+        if version != FORMAT_VERSION:
+            raise RunFolderError(
+                f"{path} has run format {version}; this version of credibly reads format {FORMAT_VERSION}: "
+                "install the version named in its manifest.json"
+            )
+        return run
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest: format version, package versions, sha256 of every file."""
+        return self.read_json(self.manifest_file)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the resolved recipe: the first file of a run."""
+        write_text(self.recipe_file, recipe_text(recipe))
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write the manifest, last: the given facts, the format version and every file's sha256."""
+        files = {str(file.relative_to(self.path)): sha256(file) for file in sorted(self._files())}
+        write_json(self.manifest_file, {"format_version": FORMAT_VERSION, **facts, "files": files})
+
+    def check(self, file: Path) -> Path:
+        """Return the file after comparing it with the manifest, where the run is finished.
+
+        Raises:
+            RunFolderError: the file is missing or damaged.
+        """
+        if not file.is_file():
+            raise RunFolderError(f"{file} is missing; run again with --overwrite")
+        name = str(file.relative_to(self.path))
+        expected = self.manifest["files"].get(name) if self.finished else None
+        if expected is not None and sha256(file) != expected:
+            raise RunFolderError(f"{file} is damaged: its sha256 is not the one in manifest.json; run again with --overwrite")
+        return file
+
+    def save_predictions(self, system: str, split: str, predictions: Predictions) -> None:
+        """Write a system's predictions on a split."""
+        write_bytes(self.predictions_file(system, split), predictions_bytes(predictions))
+
+    def load_predictions(self, system: str, split: str) -> Predictions:
+        """Read a system's predictions on a split, checked against the manifest.
+
+        Raises:
+            RunFolderError: the file is missing or damaged.
+        """
+        return read_predictions(self.check(self.predictions_file(system, split)))
+
+    def splits_of(self, system: str) -> list[str]:
+        """Return the splits on which a system's predictions are stored."""
+        return sorted(file.stem for file in (self.predictions_folder / system).glob("*.safetensors"))
+
+    def read_json(self, file: Path) -> dict[str, Any]:
+        """Read a JSON file of the run.
+
+        Raises:
+            RunFolderError: it is missing or not JSON.
+        """
+        try:
+            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{file} cannot be read ({error}); run again with --overwrite") from None
+        return content
+
+    def _files(self) -> Iterator[Path]:
+        for file in self.path.rglob("*"):
+            if file.is_file() and file != self.manifest_file and not file.name.startswith("."):
+                yield file
+
+    def _remove(self) -> None:
+        """Remove what a run writes, manifest first, and nothing else that lies in the folder."""
+        for file in (
+            self.manifest_file, self.report_json, self.report_html, self.calibration_file, self.costs_file,
+        ):
+            file.unlink(missing_ok=True)
+        for folder in (
+            self.members_folder, self.models_folder, self.student_folder, self.export_folder,
+            self.predictions_folder,
+        ):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.recipe_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a path beside the target, moved onto it when the block ends well and removed when not.
+
+    Raises:
+        CrediblyError: the disk is full; what stood at the target still stands.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{os.getpid()}"
+    try:
+        yield temporary
+        if temporary.is_file():
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+        elif target.is_dir():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise CrediblyError(f"no room on the disk for {target}; free some and go on with --resume") from None
+        raise
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with replacing(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(target: Path, content: str) -> None:
+    """Write a text file, UTF-8, whole or not at all."""
+    write_bytes(target, content.encode("utf-8"))
+
+
+def write_json(target: Path, content: object) -> None:
+    """Write a JSON file whole or not at all; NaN is refused."""
+    write_text(target, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256(file: Path) -> str:
+    """Return a file's sha256 in hexadecimal."""
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def predictions_bytes(predictions: Predictions) -> bytes:
+    """Return predictions as safetensors: arrays, with ids, class names and provenance as metadata."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {"log_probs": predictions.log_probs, "labels": predictions.labels}
+    if predictions.label_probs is not None:
+        arrays["label_probs"] = predictions.label_probs
+    if predictions.concentrations is not None:
+        arrays["concentrations"] = predictions.concentrations
+    metadata = {
+        "format_version": str(FORMAT_VERSION),
+        "ids": json.dumps(predictions.ids, ensure_ascii=False),
+        "class_names": json.dumps(predictions.class_names, ensure_ascii=False),
+        "provenance": json.dumps(dict(predictions.provenance), ensure_ascii=False),
+    }
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+
+
+def read_predictions(file: Path) -> Predictions:
+    """Read a predictions file.
+
+    Raises:
+        RunFolderError: it is damaged or not a predictions file.
+    """
+    try:
+        with safe_open(file, framework="numpy") as handle:
+            metadata = handle.metadata() or {}
+            arrays = {name: handle.get_tensor(name) for name in handle.keys()}
+        names: Callable[[str], tuple[str, ...]] = lambda key: tuple(json.loads(metadata[key]))
+        return Predictions(
+            log_probs=arrays["log_probs"],
+            ids=names("ids"),
+            class_names=names("class_names"),
+            labels=arrays["labels"],
+            label_probs=arrays.get("label_probs"),
+            concentrations=arrays.get("concentrations"),
+            provenance=json.loads(metadata["provenance"]),
+        )
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise RunFolderError(f"{file} is damaged or not a predictions file ({error}); run again with --overwrite") from None

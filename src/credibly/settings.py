@@ -1,0 +1,212 @@
+"""The recipe: every setting of a run, typed, read from and written to YAML.
+
+An unknown key is refused with the nearest known one; all problems of a recipe are told at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from credibly.errors import RecipeError, did_you_mean
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Base of every block of the recipe: frozen, and unknown keys are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
+
+
+class DataSettings(Settings):
+    """Where the texts come from and which columns mean what."""
+
+    train: str = Field(description="a file, `reviews`, or `hub:OWNER/NAME`")
+    text: list[str] = Field(["text"], description="text columns; several are joined by a line break")
+    label: str | None = Field("label", description="label column: integers, names or booleans")
+    probabilities: list[str] | None = Field(
+        None, description="columns of class probabilities, one a class, named CLASS or PREFIX.CLASS"
+    )
+    id: str | None = Field(None, description="id column; rows are numbered where there is none")
+    group: str | None = Field(None, description="group column: rows of a group are never split apart")
+    calibration: str | None = Field(None, description="a further file; else cut from train")
+    test: str | None = Field(None, description="a further file; else cut from train")
+    unlabelled: str | None = Field(None, description="texts without labels, for distilling")
+    shift: dict[str, str] = Field(default_factory=dict, description="files of other domains, by name")
+    calibration_share: Share = 0.15
+    test_share: Share = 0.2
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_column_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+class BackboneSettings(Settings):
+    """The pre-trained language model, and how texts go through it."""
+
+    name: str = Field("minilm", description="a packaged model, a hub id, or a local folder")
+    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    max_tokens: Count | None = Field(None, description="longer texts are cut; the model's own limit if left out")
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    token_budget: Count = Field(4096, description="tokens a batch when texts are embedded")
+
+
+class OptimiserSettings(Settings):
+    """How weights are trained."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_share: float = Field(0.0, ge=0, lt=1, description="share of the steps with a rising rate")
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    clip_norm: Positive | None = None
+
+
+class HeadsSettings(Settings):
+    """M heads on frozen embeddings, trained as one batched product."""
+
+    source: Literal["heads"] = "heads"
+    count: Count = Field(10, description="number of members, M")
+    hidden: list[Count] = Field([256], description="widths of the hidden layers; [] is a linear head")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    bootstrap: bool = Field(False, description="each member trains on its own resample of the rows")
+    class_weights: Literal["none", "balanced"] = "none"
+    optimiser: OptimiserSettings = OptimiserSettings(
+        epochs=10, batch_size=64, learning_rate=1e-3, weight_decay=0.01, schedule="cosine"
+    )
+
+
+class DistilSettings(Settings):
+    """The student and its controls: one shape, one set of texts, one number of steps for all."""
+
+    enabled: bool = True
+    tune: Literal["top_blocks", "full"] = "top_blocks"
+    blocks: Count = Field(2, description="blocks that are tuned where tune is top_blocks")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    label_share: float = Field(
+        0.0, ge=0, le=1, description="weight of the true labels beside the ensemble's opinion, where known"
+    )
+    highest_precision: Positive = Field(1000.0, description="cap on the target Dirichlet's precision")
+    controls: list[Literal["direct", "soft_labels"]] = Field(
+        default_factory=lambda: ["direct", "soft_labels"]  # type: ignore[arg-type]
+    )
+    optimiser: OptimiserSettings = OptimiserSettings(
+        epochs=3, batch_size=32, learning_rate=2e-4, weight_decay=0.01,
+        warmup_share=0.1, schedule="linear", clip_norm=1.0,
+    )
+
+
+class EvaluationSettings(Settings):
+    """How figures and their confidence intervals are computed."""
+
+    resamples: Count = 1000
+    confidence: Share = 0.95
+
+
+class ResolvedSettings(Settings):
+    """What was chosen at a run's start, so that a resumed run repeats it."""
+
+    precision: Literal["bf16", "fp32"]
+    threads: Count
+    device: str
+    fingerprints: dict[str, str] = Field(default_factory=dict, description="sha256 of each split's rows")
+
+
+class Recipe(Settings):
+    """Every setting of a run."""
+
+    data: DataSettings
+    backbone: BackboneSettings = BackboneSettings()
+    members: HeadsSettings = HeadsSettings()
+    distil: DistilSettings = DistilSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    seed: Annotated[int, Field(ge=0)] = 0
+    resolved: ResolvedSettings | None = None
+
+
+def parse_recipe(values: object, where: str = "recipe") -> Recipe:
+    """Check nested values and return the recipe with every default filled in.
+
+    Raises:
+        RecipeError: naming every unknown key (with the nearest known one) and every value that does
+            not fit.
+    """
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where}: expected keys and values, got {type(values).__name__}")
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(dict(item)) for item in error.errors()]
+        raise RecipeError(f"{where}: " + "; ".join(problems)) from None
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from a YAML file.
+
+    Raises:
+        RecipeError: the file is missing, not YAML, or not a recipe.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"expected a recipe at {path}; there is no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: expected YAML in UTF-8: {error}") from None
+    return parse_recipe(values, str(path))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return the recipe as YAML with every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def with_values(values: dict[str, Any], assignments: dict[str, object]) -> dict[str, Any]:
+    """Return nested values with dotted keys set, for example ``{"members.count": 5}``.
+
+    >>> with_values({"members": {"count": 10}}, {"members.count": 5, "seed": 1})
+    {'members': {'count': 5}, 'seed': 1}
+
+    Raises:
+        RecipeError: a dotted key goes through something that holds no keys.
+    """
+    result: dict[str, Any] = dict(values)
+    for key, value in assignments.items():
+        *parents, last = key.split(".")
+        block = result
+        for parent in parents:
+            inner = block.get(parent) or {}
+            if not isinstance(inner, dict):
+                raise RecipeError(f"{key}: {parent} is a value and holds no keys")
+            block[parent] = dict(inner)
+            block = block[parent]
+        block[last] = value
+    return result
+
+
+def _problem(item: dict[str, Any]) -> str:
+    """Say one of pydantic's problems in our words."""
+    location = [str(part) for part in item["loc"]]
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {'.'.join(location)}{did_you_mean(location[-1], _keys_beside(location))}"
+    if item["type"] == "missing":
+        return f"missing key {'.'.join(location)}"
+    return f"{'.'.join(location)}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {item['input']!r}"
+
+
+def _keys_beside(location: list[str]) -> list[str]:
+    """Return the known keys of the block in which an unknown key stands."""
+    block: type[BaseModel] = Recipe
+    for name in location[:-1]:
+        inner = block.model_fields[name].annotation if name in block.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        block = inner
+    return list(block.model_fields)
