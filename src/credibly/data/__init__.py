@@ -1,0 +1,9 @@
+"""Texts with labels out of files, the hub and the packaged reviews; splits, and the leak check."""
+
+from credibly.data.examples import read_examples
+from credibly.data.files import read_rows
+from credibly.data.rows import Row
+from credibly.data.splits import Splits, load_splits
+from credibly.data.stream import InputRow, stream_texts
+
+__all__ = ["InputRow", "Row", "Splits", "load_splits", "read_examples", "read_rows", "stream_texts"]

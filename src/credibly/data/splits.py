@@ -1,0 +1,263 @@
+"""Train, calibration and test: given as files, or cut from one file by group."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from credibly.data.examples import read_examples
+from credibly.data.leaks import Parts, rows, without_leaks
+from credibly.data.reviews import REVIEWS, load_reviews
+from credibly.data.text import text_key
+from credibly.errors import DataError, listed
+from credibly.records import UNKNOWN, Examples
+from credibly.settings import DataSettings
+
+RESERVED = ("train", "calibration", "test", "unlabelled")
+SHIFT_NAME = re.compile(r"[\w][\w.-]*")
+LEAST_ROWS_A_CLASS = 2
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The sets of a run.
+
+    Args:
+        train: what members and students learn from.
+        calibration: used for calibrating and nothing else.
+        test: used for figures and nothing else.
+        unlabelled: further texts for distilling, without labels.
+        shift: sets of other domains, by name.
+        notes: sentences that say what was dropped or noticed, with counts.
+    """
+
+    train: Examples
+    calibration: Examples
+    test: Examples
+    unlabelled: Examples | None
+    shift: Mapping[str, Examples]
+    notes: tuple[str, ...] = ()
+
+    def named(self) -> dict[str, Examples]:
+        """Return all sets by name: train, calibration, test, unlabelled where there is one, shift sets."""
+        return Parts(self.train, self.calibration, self.test, self.unlabelled, self.shift).named()
+
+
+def load_splits(settings: DataSettings, seed: int = 0, members: int = 1) -> Splits:
+    """Read every file of the settings, cut what is not given from train, and drop what leaks.
+
+    Args:
+        settings: the files and columns; train may be `reviews`.
+        seed: of the cut. The rows' order does not matter, and `reviews` has its own fixed cut.
+        members: M; train needs as many rows.
+
+    Raises:
+        DataError: a file or its rows cannot be used, or a split is left without rows or classes.
+        AssetError: `reviews` cannot be fetched.
+    """
+    check_shift_names(settings)
+    notes: list[str] = []
+    parts = reviews_parts(settings) if settings.train == REVIEWS else file_parts(settings, seed, notes)
+    clean, leak_notes = without_leaks(parts)
+    check_classes(settings, clean, members)
+    notes.extend(leak_notes)
+    notes.extend(unknown_notes(clean))
+    notes.extend(group_notes(clean))
+    return Splits(clean.train, clean.calibration, clean.test, clean.unlabelled, clean.shift, tuple(notes))
+
+
+def check_shift_names(settings: DataSettings) -> None:
+    """Raise DataError for shift sets whose name is a split's, or no name for a file."""
+    wrong = [name for name in settings.shift if name in RESERVED or not SHIFT_NAME.fullmatch(name)]
+    if wrong:
+        raise DataError(
+            f"expected shift sets with names of letters, digits, '_', '-' and '.', other than "
+            f"{listed(RESERVED)}; got {listed(map(repr, wrong))}"
+        )
+
+
+def reviews_parts(settings: DataSettings) -> Parts:
+    """Return the packaged reviews; further files of the settings replace or add to its sets."""
+    reviews = load_reviews()
+    classes = reviews.train.class_names
+    given = given_files(settings, classes)
+    return Parts(
+        train=reviews.train,
+        calibration=given.get("calibration", reviews.calibration),
+        test=given.get("test", reviews.test),
+        unlabelled=read_unlabelled(settings, classes),
+        shift={**reviews.shift, **read_shift(settings, classes)},
+    )
+
+
+def file_parts(settings: DataSettings, seed: int, notes: list[str]) -> Parts:
+    """Return the sets out of the files of the settings; those not given are cut from train."""
+    whole = read_examples(settings.train, settings, name="train")
+    check_train_file(settings, whole)
+    given = given_files(settings, whole.class_names)
+    shares = {"test": settings.test_share, "calibration": settings.calibration_share}
+    cut = cut_by_group(settings, whole, {name: shares[name] for name in shares if name not in given}, seed)
+    if len(cut) > 1:
+        counts = ", ".join(f"{name} {len(part):,}" for name, part in cut.items())
+        by = "text" if whole.groups is None else f"group ({settings.group})"
+        notes.append(f"{settings.train}: {rows(len(whole))} cut by {by} with seed {seed}: {counts}")
+    sets = {**given, **cut}
+    return Parts(
+        train=sets["train"],
+        calibration=sets["calibration"],
+        test=sets["test"],
+        unlabelled=read_unlabelled(settings, whole.class_names),
+        shift=read_shift(settings, whole.class_names),
+    )
+
+
+def given_files(settings: DataSettings, classes: Sequence[str]) -> dict[str, Examples]:
+    """Read the calibration and test files that are given."""
+    paths = {"calibration": settings.calibration, "test": settings.test}
+    return {name: read_examples(path, settings, classes, name=name) for name, path in paths.items() if path}
+
+
+def read_unlabelled(settings: DataSettings, classes: Sequence[str]) -> Examples | None:
+    """Read the transfer texts; labels that the file may hold are not looked at."""
+    if not settings.unlabelled:
+        return None
+    blind = settings.model_copy(update={"label": None, "probabilities": None})
+    return read_examples(settings.unlabelled, blind, classes, labelled=False, name="unlabelled")
+
+
+def read_shift(settings: DataSettings, classes: Sequence[str]) -> dict[str, Examples]:
+    """Read the sets of other domains; they may be without labels."""
+    return {
+        name: read_examples(path, settings, classes, labelled=False, name=name)
+        for name, path in settings.shift.items()
+    }
+
+
+def check_train_file(settings: DataSettings, whole: Examples) -> None:
+    """Raise DataError where train has too few rows of a class, or lacks the group column."""
+    if settings.group is not None and whole.groups is None:
+        raise DataError(f"{settings.train}: expected group column {settings.group!r}; there is none")
+    if whole.label_probs is not None:
+        return
+    counts = np.bincount(whole.labels, minlength=len(whole.class_names))
+    rare = [name for name, count in zip(whole.class_names, counts, strict=True) if count < LEAST_ROWS_A_CLASS]
+    if rare:
+        raise DataError(
+            f"{settings.train}: expected {LEAST_ROWS_A_CLASS} rows or more of every class, and "
+            f"{len(rare)} of {len(whole.class_names)} classes have one: {listed(map(repr, rare))}; add rows, "
+            "leave these out, or name the right column as data.label"
+        )
+
+
+def cut_by_group(
+    settings: DataSettings, examples: Examples, shares: Mapping[str, float], seed: int
+) -> dict[str, Examples]:
+    """Cut sets of these shares off; the rest is train. Rows of one group, or of one text, stay together.
+
+    Groups are taken in the order of a seeded hash, class by class, so that each set gets its share of
+    every class and the order of the rows has no say.
+
+    Raises:
+        DataError: the shares leave nothing for train, or a set would be left empty.
+    """
+    if sum(shares.values()) >= 1:
+        raise DataError(f"expected shares that leave something for train, got {dict(shares)}")
+    by_group: dict[str, list[int]] = {}
+    for index, key in enumerate(examples.groups or map(text_key, examples.texts)):
+        by_group.setdefault(key, []).append(index)
+    places = np.full(len(examples), "train", dtype=object)
+    for groups in strata(examples, by_group, seed):
+        for name, group in assigned(groups, shares):
+            places[group] = name
+    cut = {name: examples.take(places == name) for name in ("train", *shares)}
+    empty = [name for name, part in cut.items() if not len(part)]
+    if empty:
+        raise DataError(
+            f"{settings.train}: {rows(len(examples))} in {len(by_group):,} groups are too few to cut "
+            f"{' and '.join(shares)} from; {' and '.join(empty)} would be empty; "
+            "add rows, or give further files as data.calibration and data.test"
+        )
+    return cut
+
+
+def strata(examples: Examples, by_group: Mapping[str, list[int]], seed: int) -> list[list[list[int]]]:
+    """Return the groups' rows, class by class (a group's class is its commonest), in seeded hash order."""
+    by_class: dict[int, list[list[int]]] = {}
+    for key in sorted(by_group, key=lambda key: seeded_hash(seed, key)):
+        labels = examples.labels[by_group[key]] - UNKNOWN
+        by_class.setdefault(int(np.bincount(labels).argmax()), []).append(by_group[key])
+    return [by_class[label] for label in sorted(by_class)]
+
+
+def seeded_hash(seed: int, key: str) -> str:
+    """Return a hash that orders groups."""
+    return hashlib.sha256(f"{seed}\n{key}".encode()).hexdigest()
+
+
+def assigned(groups: Sequence[list[int]], shares: Mapping[str, float]) -> list[tuple[str, list[int]]]:
+    """Return the set of each group that is not left to train: while half of it still fits the set's share."""
+    total = sum(map(len, groups))
+    room = {name: round(share * total) for name, share in shares.items()}
+    chosen: list[tuple[str, list[int]]] = []
+    for group in groups:
+        name = next((name for name in room if 2 * room[name] >= len(group) and room[name] > 0), None)
+        if name is not None:
+            room[name] -= len(group)
+            chosen.append((name, group))
+    return chosen
+
+
+def check_classes(settings: DataSettings, parts: Parts, members: int) -> None:
+    """Raise DataError where a set has too few rows or classes to be used.
+
+    Train needs every class, and as many rows as there are members; calibration needs two classes, and so
+    does a test set that was cut.
+    """
+    train = parts.train
+    weight = np.bincount(train.labels[train.labels != UNKNOWN], minlength=len(train.class_names))
+    mass = weight if train.label_probs is None else train.label_probs.sum(axis=0)
+    lacking = [name for name, value in zip(train.class_names, mass, strict=True) if value == 0]
+    if lacking:
+        raise DataError(f"train has no row of {listed(map(repr, lacking))} left; add rows of every class")
+    least = max(members, len(train.class_names))
+    if len(train) < least:
+        raise DataError(
+            f"expected as many rows in train as there are members ({members}) and classes "
+            f"({len(train.class_names)}), got {rows(len(train))}; add rows, or take fewer members"
+        )
+    needed = {"calibration": parts.calibration} | ({} if settings.test else {"test": parts.test})
+    for name, part in needed.items():
+        if len(np.unique(part.labels[part.labels != UNKNOWN])) < 2:
+            raise DataError(
+                f"{name} ({rows(len(part))}) has labels of one class only; add rows, "
+                f"raise data.{name}_share, or give a file as data.{name}"
+            )
+
+
+def unknown_notes(parts: Parts) -> list[str]:
+    """Return a note for each labelled set with rows whose probabilities favour no single class."""
+    labelled = {name: part for name, part in parts.named().items() if part.label_probs is not None}
+    counts = {name: int((part.labels == UNKNOWN).sum()) for name, part in labelled.items()}
+    return [
+        f"{name}: {rows(count)} without a single likeliest class; the probabilities count, a label does not"
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def group_notes(parts: Parts) -> list[str]:
+    """Return a note for calibration and test where they share groups with train, across files."""
+    if parts.train.groups is None:
+        return []
+    known = set(parts.train.groups)
+    others = {"calibration": parts.calibration, "test": parts.test}
+    counts = {name: sum(group in known for group in part.groups or ()) for name, part in others.items()}
+    return [
+        f"{name}: {rows(count)} of groups that also stand in train; kept"
+        for name, count in counts.items()
+        if count
+    ]

@@ -1,0 +1,57 @@
+"""Texts compared as people would: without case, spaces and punctuation, in any script."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+CHUNK = 10_000
+"""Longer texts are normalised piece by piece: sorting a long run of combining marks takes quadratic time."""
+
+VARIATION_SELECTORS = ("\ufe0e", "\ufe0f")
+
+
+class KeptCharacters(dict[int, str | None]):
+    """For `str.translate`: drops punctuation, spaces, controls and accents that stand alone.
+
+    Letters, marks (vowel signs among them), digits, and symbols such as emoji and currency stay. Filled as
+    characters are met, so that a text costs one look-up a character.
+    """
+
+    def __missing__(self, code: int) -> str | None:
+        character = chr(code)
+        category = unicodedata.category(character)
+        dropped = category[0] in "PZ" or category in ("Cc", "Cf", "Sk") or character in VARIATION_SELECTORS
+        self[code] = None if dropped else character
+        return self[code]
+
+
+KEPT = KeptCharacters()
+
+
+def normalised(text: str) -> str:
+    """Return a text for comparison: NFKC, without case, spaces and punctuation; never empty.
+
+    Where nothing else is left (a text of punctuation only), it is the text stripped of outer spaces.
+
+    >>> normalised("Don't  PANIC!"), normalised("don’t panic"), normalised(" :-) ")
+    ('dontpanic', 'dontpanic', ':-)')
+    >>> normalised("你好，世界！") == normalised("你好世界")
+    True
+    """
+    if text.isascii():
+        kept = text.lower().translate(KEPT)
+    else:
+        pieces = (text[start : start + CHUNK] for start in range(0, len(text), CHUNK))
+        kept = "".join(map(folded, pieces)).translate(KEPT)
+    return kept or text.strip()
+
+
+def folded(text: str) -> str:
+    """Return a text in one form of each character and without case."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def text_key(text: str) -> str:
+    """Return a sha256 of the normalised text: equal for texts that differ in case, spaces and punctuation."""
+    return hashlib.sha256(normalised(text).encode("utf-8", "surrogatepass")).hexdigest()
