@@ -1,0 +1,1 @@
+"""Uncertainty, scores, calibration and their intervals: NumPy and SciPy on saved predictions."""
