@@ -150,13 +150,23 @@ def whole_number(value: float, column: str) -> str:
 
 
 def class_name(text: str, column: str) -> str | None:
-    """Return a class name as it is compared; None where it is empty."""
+    """Return the class that a text names; None where it is empty."""
     name = text.strip()
     if name.startswith("[") and name.endswith("]"):
         raise CellError(f"column {column!r} holds a list {shortened(name, 40)}", MULTI_LABEL)
-    if INTEGER.fullmatch(name):
-        return str(int(name.partition(".")[0])) if len(name) < 20 else name
-    return (name.lower() if name.lower() in ("true", "false") else name) or None
+    return canonical(name) or None
+
+
+def canonical(name: str) -> str:
+    """Return the one spelling of a class name: integers by their digits, booleans in lower case.
+
+    >>> canonical(" 1.0 "), canonical("True"), canonical("Very Good"), canonical("007")
+    ('1', 'true', 'Very Good', '007')
+    """
+    name = name.strip()
+    if INTEGER.fullmatch(name) and len(name) < 20:
+        return str(int(name.partition(".")[0]))
+    return name.lower() if name.lower() in ("true", "false") else name
 
 
 def probabilities_of(row: Row, columns: Sequence[str]) -> list[float]:
@@ -209,8 +219,8 @@ def probability_classes(columns: Sequence[str]) -> tuple[str, ...]:
     """
     prefixes = {column.partition(".")[0] if "." in column else None for column in columns}
     shared = len(prefixes) == 1 and None not in prefixes
-    names = [(column.partition(".")[2] if shared else column).strip() for column in columns]
-    return tuple(class_name(name, name) or name for name in names)
+    names = [column.partition(".")[2] if shared else column for column in columns]
+    return tuple(map(canonical, names))
 
 
 def kind_of(value: object) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from credibly.data.cells import (
     CellError,
     Problems,
+    canonical,
     label_of,
     likeliest,
     name_of,
@@ -21,11 +22,10 @@ from credibly.data.cells import (
     probability_classes,
     text_of,
 )
-from credibly.data.files import STANDARD_INPUT, read_rows
-from credibly.data.hub import declared_classes
+from credibly.data.files import STANDARD_INPUT, open_source
 from credibly.data.rows import Row, require_columns, shortened
 from credibly.errors import DataError, did_you_mean, listed
-from credibly.records import UNKNOWN, Examples
+from credibly.records import UNKNOWN, Examples, repeated
 from credibly.settings import DataSettings
 
 
@@ -73,13 +73,16 @@ def read_examples(
         DataError: the file cannot be read or rows cannot be used: up to five are named by line.
     """
     check_settings(settings)
-    rows = iter(read_rows(path))
-    first = next(rows)
+    source = open_source(path)
+    first = next(source.rows)
     reader = ExampleReader(wanted_of(first, settings, class_names, labelled), name or stem(path))
-    for row in itertools.chain([first], rows):
+    for row in itertools.chain([first], source.rows):
         reader.add(row)
     reader.problems.raise_if_any()
-    return reader.examples(reader.wanted.classes or found_classes(path, settings.label, reader.labels))
+    declared = source.classes.get(settings.label or "", ())
+    return reader.examples(
+        reader.wanted.classes or found_classes(path, settings.label, reader.labels, declared)
+    )
 
 
 def stem(path: str | Path) -> str:
@@ -96,10 +99,13 @@ def check_settings(settings: DataSettings) -> None:
     check_text_columns(settings)
     if settings.label in settings.text:
         raise DataError(f"column {settings.label!r} is named both as text and as label; name two columns")
-    if settings.probabilities is not None and len(set(settings.probabilities)) < 2:
+    if settings.probabilities is None:
+        return
+    classes = probability_classes(settings.probabilities)
+    if len(classes) < 2 or repeated(classes):
         raise DataError(
-            "expected two probability columns or more, one a class, got "
-            f"{listed(settings.probabilities) or 'none'}; give the column of the other class too"
+            "expected two probability columns or more, one a class, each of another class, got "
+            f"{listed(settings.probabilities) or 'none'}; name a column for every class"
         )
 
 
@@ -146,7 +152,7 @@ def known_classes(
     if not columns:
         return class_names
     classes = probability_classes(columns)
-    if class_names is not None and set(classes) != set(class_names):
+    if class_names is not None and set(classes) != set(map(canonical, class_names)):
         raise DataError(
             f"{first.where}: expected probabilities of the classes {listed(class_names, 20)}, "
             f"got {named(columns)} for {listed(classes, 20)}; name them CLASS or PREFIX.CLASS"
@@ -154,7 +160,9 @@ def known_classes(
     return class_names or classes
 
 
-def found_classes(path: str | Path, column: str | None, labels: Sequence[str | None]) -> tuple[str, ...]:
+def found_classes(
+    path: str | Path, column: str | None, labels: Sequence[str | None], declared: Sequence[str]
+) -> tuple[str, ...]:
     """Return the classes of a label column: in the order the data set declares, else sorted.
 
     Raises:
@@ -167,9 +175,9 @@ def found_classes(path: str | Path, column: str | None, labels: Sequence[str | N
             f"got {'only ' + listed(map(shortened, found)) if found else 'no label'}; "
             "add rows of another class, or name the right column as data.label"
         )
-    declared = declared_classes(str(path), column) if column is not None else None
-    if declared is not None and found <= set(declared):
-        return tuple(name for name in declared if name in found)
+    order = [canonical(name) for name in declared]
+    if found <= set(order):
+        return tuple(name for name in order if name in found)
     return tuple(sorted(found, key=label_order))
 
 
@@ -196,9 +204,7 @@ class ExampleReader:
         self.labels: list[str | None] = []
         self.probabilities: list[list[float]] = []
         self.groups: list[str] = []
-        self.known = (
-            None if wanted.classes is None else {name: index for index, name in enumerate(wanted.classes)}
-        )
+        self.known = None if wanted.classes is None else {canonical(name): name for name in wanted.classes}
         self.column_classes = probability_classes(wanted.probabilities)
 
     def add(self, row: Row) -> None:
@@ -214,7 +220,9 @@ class ExampleReader:
         """Return all rows as examples of these classes."""
         index = {name: number for number, name in enumerate(classes)}
         labels = [UNKNOWN if label is None else index[label] for label in self.labels]
-        order = [self.column_classes.index(name) for name in classes] if self.column_classes else []
+        order = (
+            [self.column_classes.index(canonical(name)) for name in classes] if self.column_classes else []
+        )
         return Examples(
             ids=tuple(self.places),
             texts=tuple(self.texts),
@@ -247,7 +255,7 @@ class ExampleReader:
             probabilities = probabilities_of(row, self.wanted.probabilities)
             self.probabilities.append(probabilities)
             best = likeliest(probabilities)
-            label = label or (None if best < 0 else self.column_classes[best])
+            label = label or (None if best < 0 else self._name(self.column_classes[best]))
         elif label is None and self.wanted.labelled:
             raise CellError(
                 f"column {self.wanted.label!r} has no label",
@@ -262,6 +270,10 @@ class ExampleReader:
             raise CellError(
                 f"column {column!r} holds the unknown label {shortened(label, 40)}"
                 f"{did_you_mean(label, self.known)}",
-                f"the known classes are {listed(self.known, 20)}",
+                f"the known classes are {listed(self.known.values(), 20)}",
             )
-        return label
+        return None if label is None else self._name(label)
+
+    def _name(self, label: str) -> str:
+        """Return a class as the caller calls it."""
+        return label if self.known is None else self.known[label]

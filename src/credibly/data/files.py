@@ -6,7 +6,6 @@ the suffix is unpacked on the way.
 
 from __future__ import annotations
 
-import csv
 import gzip
 import itertools
 import json
@@ -14,20 +13,20 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, NoReturn
 
-from credibly.data.hub import hub_rows, is_dataset, parquet_rows
-from credibly.data.rows import Row, shortened
+from credibly.data.hub import is_dataset, open_dataset, parquet_rows
+from credibly.data.rows import Row, Source, shortened
+from credibly.data.tables import table_rows
 from credibly.errors import DataError, did_you_mean, listed
-from credibly.records import repeated
 
 STANDARD_INPUT = "-"
 SUFFIXES = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
-LARGEST_CELL = 2**31 - 1
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OTHER_FORMATS = {
     b"PK\x03\x04": "a spreadsheet or zip file: save the sheet as CSV (UTF-8)",
@@ -51,13 +50,27 @@ def read_rows(path: str | Path) -> Iterator[Row]:
         DataError: the file is missing, empty, of an unknown format, not UTF-8, or a row is broken; the
             message names the line.
     """
+    yield from open_source(path).rows
+
+
+def open_source(path: str | Path) -> Source:
+    """Open what `read_rows` reads, with the class names that a data set declares.
+
+    Raises:
+        DataError: as `read_rows`, some of it only as rows are taken.
+    """
     name = str(path)
     if name == STANDARD_INPUT:
-        rows = text_rows(iter(sys.stdin.buffer), "<stdin>", None)
+        source = Source(text_rows(iter(sys.stdin.buffer), "<stdin>", None))
     elif is_dataset(name):
-        rows = hub_rows(name)
+        source = open_dataset(name)
     else:
-        rows = file_rows(Path(name).expanduser())
+        source = Source(file_rows(Path(name)))
+    return replace(source, rows=at_least_one(source.rows, name))
+
+
+def at_least_one(rows: Iterator[Row], name: str) -> Iterator[Row]:
+    """Yield rows, or raise DataError where there are none."""
     first = next(rows, None)
     if first is None:
         raise DataError(f"{name}: expected rows, got none; the file is empty or holds a header only")
@@ -65,11 +78,18 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     yield from rows
 
 
-def file_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of one file."""
-    if not path.is_file():
+def file_rows(given: Path) -> Iterator[Row]:
+    """Yield the rows of one file; of a pipe, where the first character decides, as of standard input."""
+    try:
+        path = given.expanduser()
+        exists, regular = path.exists(), path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"expected a data file at {shortened(str(given), 200)}; it cannot be read ({error})"
+        ) from None
+    if not exists:
         missing(path)
-    form = format_of(path)
+    form = format_of(path) if regular else None
     if form == "parquet":
         yield from parquet_rows(path)
         return
@@ -97,6 +117,10 @@ def format_of(path: Path) -> str:
 
 def missing(path: Path) -> NoReturn:
     """Raise DataError for a path that is no file, with the nearest name beside it."""
+    if path.name == "reviews":
+        raise DataError(
+            "the packaged reviews can be given as data.train only, and there is no file called reviews"
+        )
     try:
         beside = [other.name for other in itertools.islice(path.parent.iterdir(), 10_000)]
     except OSError:
@@ -120,17 +144,18 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
 
 def text_rows(lines: Iterator[bytes], name: str, form: str | None) -> Iterator[Row]:
     """Yield rows of lines of CSV, TSV or JSON Lines; without a format, the first character decides."""
-    blank: list[bytes] = []
-    for line in lines:
-        blank.append(line)
-        if line.removeprefix(BYTE_ORDER_MARK).strip():
+    blank_lines = 0
+    for first in lines:
+        first = first.removeprefix(b"" if blank_lines else BYTE_ORDER_MARK)
+        if first.strip():
             break
+        blank_lines += 1
     else:
         raise DataError(f"{name}: expected rows, got an empty file")
-    blank[0] = blank[0].removeprefix(BYTE_ORDER_MARK)
-    refuse_other_formats(blank[0], name)
-    texts = split_at_returns(decoded(itertools.chain(blank, lines), name))
-    chosen = form or sniffed(blank[-1])
+    refuse_other_formats(first, name)
+    whole = itertools.chain(itertools.repeat(b"\n", blank_lines), [first], lines)
+    texts = split_at_returns(decoded(whole, name))
+    chosen = form or sniffed(first)
     if chosen == "jsonl":
         yield from json_rows(texts, name)
     else:
@@ -195,80 +220,12 @@ def broken_json(line: str, error: Exception) -> str:
     return f"expected one JSON object a line, got broken JSON ({detail}): {shortened(line.strip())}"
 
 
-def table_rows(lines: Iterator[str], name: str, delimiter: str) -> Iterator[Row]:
-    """Yield one row a record of CSV or TSV, named by the line on which it starts."""
-    columns: list[str] | None = None
-    for line, cells in numbered_records(lines, name, delimiter):
-        if columns is None:
-            columns = column_names(cells, f"{name}:{line}")
-        elif len(cells) == len(columns):
-            yield Row(f"{name}:{line}", dict(zip(columns, cells, strict=True)))
-        elif any(cell.strip() for cell in cells):
-            raise DataError(wrong_width(f"{name}:{line}", cells, columns))
-
-
-def numbered_records(lines: Iterator[str], name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records of CSV or TSV, each with the line on which it starts; blank lines are passed over.
-
-    The csv module's own limit on the length of a cell, 131,072 characters, is lifted.
-    """
-    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise DataError(broken_record(f"{name}:{line}", reader.line_num, error)) from None
-        if cells is None:
-            return
-        if cells:
-            yield line, cells
-
-
-def broken_record(where: str, last_line: int, error: csv.Error) -> str:
-    """Say what is wrong with a record that the csv module refuses."""
-    if "unexpected end of data" in str(error):
-        return f"{where}: a quoted cell opens in this row and never closes; double the quotes inside cells"
-    return (
-        f"{where}: the quotes of this row are wrong (line {last_line}: {error}); "
-        "put cells that contain quotes in quotes, and double the quotes inside"
-    )
-
-
-def column_names(cells: list[str], where: str) -> list[str]:
-    """Return the header's names, stripped; a column without a name is called "column N".
-
-    Raises:
-        DataError: a name comes twice.
-    """
-    names = [cell.strip() or f"column {number}" for number, cell in enumerate(cells, start=1)]
-    if twice := repeated(names):
-        raise DataError(
-            f"{where}: expected column names that differ; these repeat: {listed(map(shortened, twice))}"
-        )
-    return names
-
-
-def wrong_width(where: str, cells: list[str], columns: list[str]) -> str:
-    """Say that a record has too few or too many cells."""
-    advice = (
-        "put cells that contain the delimiter or quotes in quotes"
-        if len(cells) > len(columns)
-        else "is a line break or a delimiter missing?"
-    )
-    return (
-        f"{where}: expected {len(columns)} cells as in the header, got {len(cells)}, "
-        f"beginning with {shortened(cells[0])}; {advice}"
-    )
-
-
 def split_at_returns(lines: Iterable[str]) -> Iterator[str]:
-    """Yield lines split after lone carriage returns too, which end lines in some old files."""
+    """Yield lines split after lone carriage returns too, which end the lines of some old files."""
     for line in lines:
         start = 0
-        while 0 <= (end := line.find("\r", start)) < len(line) - 2:
-            end += 2 if line[end + 1] == "\n" else 1
+        while (end := line.find("\r", start)) >= 0:
+            end += 2 if line.startswith("\n", end + 1) else 1
             yield line[start:end]
             start = end
         if start < len(line):

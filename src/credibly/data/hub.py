@@ -7,12 +7,12 @@ FOLDER[@SPLIT]                      a folder that `save_to_disk` wrote, or one o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from credibly.data.rows import Row
+from credibly.data.rows import Row, Source, is_folder
 from credibly.errors import DataError, MissingExtraError, did_you_mean, listed
 from credibly.records import repeated
 
@@ -40,10 +40,10 @@ def is_dataset(path: str) -> bool:
 
 def folder_address(path: str) -> Address | None:
     """Return the folder and split that a path names, if it names a folder."""
-    if Path(path).expanduser().is_dir():
+    if is_folder(path):
         return Address(path)
     folder, at, split = path.rpartition("@")
-    return Address(folder, split=split) if at and folder and Path(folder).expanduser().is_dir() else None
+    return Address(folder, split=split) if at and is_folder(folder) else None
 
 
 def hub_address(path: str) -> Address:
@@ -61,8 +61,8 @@ def hub_address(path: str) -> Address:
     return Address(found["name"], found["config"], found["split"])
 
 
-def hub_rows(path: str) -> Iterator[Row]:
-    """Yield the rows of a hub data set or of a folder; class numbers come as their names.
+def open_dataset(path: str) -> Source:
+    """Open a hub data set or a folder; class numbers come as their names, unknown ones (-1) as None.
 
     Raises:
         DataError: it cannot be loaded, or the split is not there.
@@ -70,34 +70,31 @@ def hub_rows(path: str) -> Iterator[Row]:
     """
     folder = folder_address(path)
     if folder is not None and not is_saved(Path(folder.name).expanduser()):
-        yield from parquet_folder_rows(folder)
-        return
+        return Source(parquet_folder_rows(folder))
     dataset = loaded(path)
-    classes = class_columns(dataset.features)
-    for number, values in enumerate(dataset, start=1):
-        yield Row(f"{path}:row {number}", named_classes(values, classes))
+    classes = {
+        column: tuple(feature.names)
+        for column, feature in dataset.features.items()
+        if hasattr(feature, "names")
+    }
+    return Source(dataset_rows(dataset, classes, path), classes)
 
 
-def declared_classes(path: str, column: str) -> tuple[str, ...] | None:
-    """Return the class names that a data set itself declares for a column, in its order; None if none."""
-    folder = folder_address(path)
-    if not is_dataset(path) or (folder is not None and not is_saved(Path(folder.name).expanduser())):
-        return None
-    names = class_columns(loaded(path).features).get(column)
-    return None if names is None else tuple(name.strip() for name in names)
+def dataset_rows(dataset: Any, classes: Mapping[str, tuple[str, ...]], path: str) -> Iterator[Row]:
+    """Yield the rows of a loaded data set, read in batches."""
+    number = 0
+    for batch in dataset.iter(batch_size=BATCH_ROWS):
+        for cells in zip(*batch.values(), strict=True):
+            number += 1
+            yield Row(f"{path}:row {number}", named_classes(dict(zip(batch, cells, strict=True)), classes))
 
 
-def class_columns(features: Any) -> dict[str, list[str]]:
-    """Return the class names by column, for the columns that have such."""
-    return {column: list(feature.names) for column, feature in features.items() if hasattr(feature, "names")}
-
-
-def named_classes(values: dict[str, object], classes: dict[str, list[str]]) -> dict[str, object]:
-    """Return a row with class numbers as names; -1, which hub data sets use for unknown, as None."""
+def named_classes(values: dict[str, object], classes: Mapping[str, tuple[str, ...]]) -> dict[str, object]:
+    """Return a row with class numbers as names, and unknown classes as None."""
     for column, names in classes.items():
         number = values.get(column)
         if isinstance(number, int):
-            values = {**values, column: names[number] if number >= 0 else None}
+            values[column] = names[number] if 0 <= number < len(names) else None
     return values
 
 

@@ -120,7 +120,7 @@ def transfer_in_shift(keys: Mapping[str, Sequence[str]], shift: Mapping[str, Exa
     transfer = set(keys.get("unlabelled", ()))
     for name in shift:
         if count := sum(key in transfer for key in keys[name]):
-            yield f"{name}: {rows(count)} whose text also stands in unlabelled, so a student may know it; kept"
+            yield f"{name}: {rows(count)} whose text also stands in unlabelled, so the student knows it; kept"
 
 
 def rows(count: int) -> str:

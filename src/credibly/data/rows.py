@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from credibly.errors import DataError, did_you_mean, listed
 
@@ -40,6 +41,19 @@ class Row:
         return self.cell(column) is not ABSENT
 
 
+@dataclass(frozen=True)
+class Source:
+    """An open file or data set.
+
+    Args:
+        rows: its rows, one at a time.
+        classes: class names by column, in order, where the data set itself declares them.
+    """
+
+    rows: Iterator[Row]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 def require_columns(row: Row, columns: Sequence[str], setting: str) -> None:
     """Raise DataError where a file's first row lacks columns, naming those that it has."""
     lacking = [column for column in columns if not row.has(column)]
@@ -70,3 +84,11 @@ def shortened(value: object, most: int = 60) -> str:
     text = value if isinstance(value, str) else repr(value[:most] if isinstance(value, bytes) else value)
     cut = text[:most] + ("…" if len(text) > most else "")
     return repr(cut) if isinstance(value, str) else cut
+
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether there is a folder of this name, whatever else the name may be."""
+    try:
+        return Path(path).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # not readable, too long, an unknown ~user
+        return False

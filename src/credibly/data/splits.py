@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from credibly.data.cutting import cut_by_group
 from credibly.data.examples import read_examples
 from credibly.data.leaks import Parts, rows, without_leaks
 from credibly.data.reviews import REVIEWS, load_reviews
-from credibly.data.text import text_key
 from credibly.errors import DataError, listed
 from credibly.records import UNKNOWN, Examples
 from credibly.settings import DataSettings
@@ -151,64 +150,6 @@ def check_train_file(settings: DataSettings, whole: Examples) -> None:
             f"{len(rare)} of {len(whole.class_names)} classes have one: {listed(map(repr, rare))}; add rows, "
             "leave these out, or name the right column as data.label"
         )
-
-
-def cut_by_group(
-    settings: DataSettings, examples: Examples, shares: Mapping[str, float], seed: int
-) -> dict[str, Examples]:
-    """Cut sets of these shares off; the rest is train. Rows of one group, or of one text, stay together.
-
-    Groups are taken in the order of a seeded hash, class by class, so that each set gets its share of
-    every class and the order of the rows has no say.
-
-    Raises:
-        DataError: the shares leave nothing for train, or a set would be left empty.
-    """
-    if sum(shares.values()) >= 1:
-        raise DataError(f"expected shares that leave something for train, got {dict(shares)}")
-    by_group: dict[str, list[int]] = {}
-    for index, key in enumerate(examples.groups or map(text_key, examples.texts)):
-        by_group.setdefault(key, []).append(index)
-    places = np.full(len(examples), "train", dtype=object)
-    for groups in strata(examples, by_group, seed):
-        for name, group in assigned(groups, shares):
-            places[group] = name
-    cut = {name: examples.take(places == name) for name in ("train", *shares)}
-    empty = [name for name, part in cut.items() if not len(part)]
-    if empty:
-        raise DataError(
-            f"{settings.train}: {rows(len(examples))} in {len(by_group):,} groups are too few to cut "
-            f"{' and '.join(shares)} from; {' and '.join(empty)} would be empty; "
-            "add rows, or give further files as data.calibration and data.test"
-        )
-    return cut
-
-
-def strata(examples: Examples, by_group: Mapping[str, list[int]], seed: int) -> list[list[list[int]]]:
-    """Return the groups' rows, class by class (a group's class is its commonest), in seeded hash order."""
-    by_class: dict[int, list[list[int]]] = {}
-    for key in sorted(by_group, key=lambda key: seeded_hash(seed, key)):
-        labels = examples.labels[by_group[key]] - UNKNOWN
-        by_class.setdefault(int(np.bincount(labels).argmax()), []).append(by_group[key])
-    return [by_class[label] for label in sorted(by_class)]
-
-
-def seeded_hash(seed: int, key: str) -> str:
-    """Return a hash that orders groups."""
-    return hashlib.sha256(f"{seed}\n{key}".encode()).hexdigest()
-
-
-def assigned(groups: Sequence[list[int]], shares: Mapping[str, float]) -> list[tuple[str, list[int]]]:
-    """Return the set of each group that is not left to train: while half of it still fits the set's share."""
-    total = sum(map(len, groups))
-    room = {name: round(share * total) for name, share in shares.items()}
-    chosen: list[tuple[str, list[int]]] = []
-    for group in groups:
-        name = next((name for name in room if 2 * room[name] >= len(group) and room[name] > 0), None)
-        if name is not None:
-            room[name] -= len(group)
-            chosen.append((name, group))
-    return chosen
 
 
 def check_classes(settings: DataSettings, parts: Parts, members: int) -> None:
