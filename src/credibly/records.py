@@ -310,7 +310,9 @@ def check_probs(probs: FloatArray) -> None:
     low, high = float(probs.min(initial=0.0)), float(probs.max(initial=0.0))
     if low < -NORMALISATION_TOLERANCE or high > 1 + NORMALISATION_TOLERANCE:
         advice = "; these look like logits: apply a softmax first" if low < -1 or high > 2 else ""
-        raise RecordError(f"expected probabilities in [0, 1], got values from {low:.4g} to {high:.4g}{advice}")
+        raise RecordError(
+            f"expected probabilities in [0, 1], got values from {low:.4g} to {high:.4g}{advice}"
+        )
     sums = probs.sum(axis=-1)
     worst = float(np.abs(sums - 1).max(initial=0.0))
     if worst > NORMALISATION_TOLERANCE:
@@ -377,14 +379,18 @@ def check_log_probs(log_probs: FloatArray, N: int, C: int) -> None:
         raise RecordError("expected finite log_probs, got NaN or infinity")
     sums = np.exp(log_probs.astype(np.float64)).sum(axis=-1)
     if N and float(np.abs(sums - 1).max()) > NORMALISATION_TOLERANCE:
-        raise RecordError(f"expected normalised log_probs; rows sum to {sums.min():.4g} up to {sums.max():.4g}")
+        raise RecordError(
+            f"expected normalised log_probs; rows sum to {sums.min():.4g} up to {sums.max():.4g}"
+        )
 
 
 def check_concentrations(concentrations: FloatArray, log_probs: FloatArray) -> None:
     """Raise RecordError unless concentrations are positive, (N, C), and `log_probs` is their mean."""
     M, N, C = log_probs.shape
     if M != 1 or concentrations.shape != (N, C):
-        raise RecordError(f"expected one member and concentrations ({N}, {C}), got M = {M}, {concentrations.shape}")
+        raise RecordError(
+            f"expected one member and concentrations ({N}, {C}), got M = {M}, {concentrations.shape}"
+        )
     if not (np.isfinite(concentrations).all() and (concentrations > 0).all()):
         raise RecordError("expected finite positive concentrations")
     mean = concentrations / concentrations.sum(axis=-1, keepdims=True)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,8 @@ class Run:
         return self.manifest_file.is_file()
 
     @classmethod
-    def start(cls, path: Path | str, resume: bool = False, overwrite: bool = False) -> Run:
-        """Return the run to be written: a new folder, the one to resume, or an emptied one.
+    def claim(cls, path: Path | str, resume: bool = False, overwrite: bool = False) -> Run:
+        """Return the run that may be written at this path; nothing is changed yet.
 
         Raises:
             RunFolderError: the folder exists and neither `resume` nor `overwrite` was asked for, or
@@ -80,19 +80,21 @@ class Run:
         """
         run = cls(path)
         if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
-            run.path.mkdir(parents=True, exist_ok=True)
             return run
         if not run.path.is_dir() or not run.recipe_file.is_file():
             raise RunFolderError(f"{path} exists and is not a run folder; choose another --output")
-        if overwrite:
-            run._remove()
-        elif not resume:
+        if not (resume or overwrite):
             state = "a finished run" if run.finished else "an unfinished run"
             raise RunFolderError(
                 f"{path} holds {state}; give --resume to go on with it, --overwrite to replace it, "
                 "or another --output"
             )
         return run
+
+    def begin(self, recipe: Recipe) -> None:
+        """Remove what an earlier run wrote here, and write the resolved recipe: the first file of a run."""
+        self._remove()
+        write_text(self.recipe_file, recipe_text(recipe))
 
     @classmethod
     def open(cls, path: Path | str) -> Run:
@@ -119,10 +121,6 @@ class Run:
         """The manifest: format version, package versions, sha256 of every file."""
         return self.read_json(self.manifest_file)
 
-    def write_recipe(self, recipe: Recipe) -> None:
-        """Write the resolved recipe: the first file of a run."""
-        write_text(self.recipe_file, recipe_text(recipe))
-
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Write the manifest, last: the given facts, the format version and every file's sha256."""
         files = {str(file.relative_to(self.path)): sha256(file) for file in sorted(self._files())}
@@ -139,7 +137,9 @@ class Run:
         name = str(file.relative_to(self.path))
         expected = self.manifest["files"].get(name) if self.finished else None
         if expected is not None and sha256(file) != expected:
-            raise RunFolderError(f"{file} is damaged: its sha256 is not the one in manifest.json; run again with --overwrite")
+            raise RunFolderError(
+                f"{file} is damaged: its sha256 is not the one in manifest.json; run again with --overwrite"
+            )
         return file
 
     def save_predictions(self, system: str, split: str, predictions: Predictions) -> None:
@@ -178,11 +178,18 @@ class Run:
     def _remove(self) -> None:
         """Remove what a run writes, manifest first, and nothing else that lies in the folder."""
         for file in (
-            self.manifest_file, self.report_json, self.report_html, self.calibration_file, self.costs_file,
+            self.manifest_file,
+            self.report_json,
+            self.report_html,
+            self.calibration_file,
+            self.costs_file,
         ):
             file.unlink(missing_ok=True)
         for folder in (
-            self.members_folder, self.models_folder, self.student_folder, self.export_folder,
+            self.members_folder,
+            self.models_folder,
+            self.student_folder,
+            self.export_folder,
             self.predictions_folder,
         ):
             shutil.rmtree(folder, ignore_errors=True)
@@ -201,14 +208,16 @@ def replacing(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         if temporary.is_file():
-            with open(temporary, "rb") as handle:
+            with temporary.open("rb") as handle:
                 os.fsync(handle.fileno())
         elif target.is_dir():
             shutil.rmtree(target)
-        os.replace(temporary, target)
+        temporary.replace(target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CrediblyError(f"no room on the disk for {target}; free some and go on with --resume") from None
+            raise CrediblyError(
+                f"no room on the disk for {target}; free some and go on with --resume"
+            ) from None
         raise
     finally:
         if temporary.is_dir():
@@ -235,13 +244,16 @@ def write_json(target: Path, content: object) -> None:
 
 def sha256(file: Path) -> str:
     """Return a file's sha256 in hexadecimal."""
-    with open(file, "rb") as handle:
+    with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def predictions_bytes(predictions: Predictions) -> bytes:
     """Return predictions as safetensors: arrays, with ids, class names and provenance as metadata."""
-    arrays: dict[str, np.ndarray[Any, Any]] = {"log_probs": predictions.log_probs, "labels": predictions.labels}
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "log_probs": predictions.log_probs,
+        "labels": predictions.labels,
+    }
     if predictions.label_probs is not None:
         arrays["label_probs"] = predictions.label_probs
     if predictions.concentrations is not None:
@@ -265,15 +277,16 @@ def read_predictions(file: Path) -> Predictions:
         with safe_open(file, framework="numpy") as handle:
             metadata = handle.metadata() or {}
             arrays = {name: handle.get_tensor(name) for name in handle.keys()}
-        names: Callable[[str], tuple[str, ...]] = lambda key: tuple(json.loads(metadata[key]))
         return Predictions(
             log_probs=arrays["log_probs"],
-            ids=names("ids"),
-            class_names=names("class_names"),
+            ids=tuple(json.loads(metadata["ids"])),
+            class_names=tuple(json.loads(metadata["class_names"])),
             labels=arrays["labels"],
             label_probs=arrays.get("label_probs"),
             concentrations=arrays.get("concentrations"),
             provenance=json.loads(metadata["provenance"]),
         )
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise RunFolderError(f"{file} is damaged or not a predictions file ({error}); run again with --overwrite") from None
+        raise RunFolderError(
+            f"{file} is damaged or not a predictions file ({error}); run again with --overwrite"
+        ) from None

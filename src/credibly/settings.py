@@ -53,7 +53,9 @@ class BackboneSettings(Settings):
 
     name: str = Field("minilm", description="a packaged model, a hub id, or a local folder")
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
-    max_tokens: Count | None = Field(None, description="longer texts are cut; the model's own limit if left out")
+    max_tokens: Count | None = Field(
+        None, description="longer texts are cut; the model's own limit if left out"
+    )
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     token_budget: Count = Field(4096, description="tokens a batch when texts are embedded")
 
@@ -99,8 +101,13 @@ class DistilSettings(Settings):
         default_factory=lambda: ["direct", "soft_labels"]  # type: ignore[arg-type]
     )
     optimiser: OptimiserSettings = OptimiserSettings(
-        epochs=3, batch_size=32, learning_rate=2e-4, weight_decay=0.01,
-        warmup_share=0.1, schedule="linear", clip_norm=1.0,
+        epochs=3,
+        batch_size=32,
+        learning_rate=2e-4,
+        weight_decay=0.01,
+        warmup_share=0.1,
+        schedule="linear",
+        clip_norm=1.0,
     )
 
 
@@ -132,20 +139,35 @@ class Recipe(Settings):
     resolved: ResolvedSettings | None = None
 
 
-def parse_recipe(values: object, where: str = "recipe") -> Recipe:
+def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
     """Check nested values and return the recipe with every default filled in.
 
     Raises:
         RecipeError: naming every unknown key (with the nearest known one) and every value that does
             not fit.
     """
-    if not isinstance(values, dict):
-        raise RecipeError(f"{where}: expected keys and values, got {type(values).__name__}")
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         problems = [_problem(dict(item)) for item in error.errors()]
         raise RecipeError(f"{where}: " + "; ".join(problems)) from None
+
+
+def recipe_values(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a YAML file, unchecked.
+
+    Raises:
+        RecipeError: the file is missing, not YAML, or holds no keys.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"expected a recipe at {path}; there is no such file") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: expected a YAML file in UTF-8: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: expected keys and values, got {type(values).__name__}")
+    return values
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -154,13 +176,7 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, not YAML, or not a recipe.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"expected a recipe at {path}; there is no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: expected YAML in UTF-8: {error}") from None
-    return parse_recipe(values, str(path))
+    return parse_recipe(recipe_values(path), str(path))
 
 
 def recipe_text(recipe: Recipe) -> str:

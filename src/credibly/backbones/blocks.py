@@ -1,0 +1,151 @@
+"""Cut a model between two blocks: the frozen trunk below runs once, the top blocks run often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from credibly.batching import TokenBatch
+from credibly.errors import InputError
+
+
+def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the model's list of transformer blocks, which all architectures keep as one list.
+
+    Raises:
+        InputError: there is no list as long as the config says.
+    """
+    count = int(model.config.num_hidden_layers)
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise InputError(f"{type(model).__name__} keeps no list of {count} blocks; tune the whole of it instead")
+
+
+class BlockCut:
+    """A model cut below its last `top` blocks.
+
+    The lower part is frozen. `trunk` gives the hidden states that enter the first upper block;
+    inside `resumed`, calling the model runs only what lies above the cut, on hidden states given.
+    The architecture's own forward still makes masks, positions, pooling and logits, so whatever
+    transformers loads can be cut.
+
+    Args:
+        model: a transformers model.
+        top: number of blocks above the cut, from 1 to all of them.
+
+    Raises:
+        InputError: the model has no such block.
+    """
+
+    def __init__(self, model: PreTrainedModel, top: int) -> None:
+        self.model = model
+        self.blocks = blocks_of(model)
+        if not 1 <= top <= len(self.blocks):
+            raise InputError(f"expected 1 to {len(self.blocks)} blocks to tune, got {top}")
+        self.first = len(self.blocks) - top
+        self._hidden: Tensor | None = None
+        self._freeze_below()
+
+    def trunk(self, batch: TokenBatch) -> Tensor:
+        """Return the hidden states that enter the first upper block, (B, L, H), without gradient."""
+        with torch.inference_mode():
+            return self._capture(batch.input_ids, batch.attention_mask)
+
+    def _capture(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Run the model up to the cut and return the hidden states there, (B, L, H)."""
+        captured: list[Tensor] = []
+
+        def capture(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            captured.append(arguments[0] if arguments else named["hidden_states"])
+            raise _Captured
+
+        handle = self.blocks[self.first].register_forward_pre_hook(capture, with_kwargs=True)
+        try:
+            self.model(input_ids=input_ids, attention_mask=attention_mask)
+        except _Captured:
+            pass
+        finally:
+            handle.remove()
+        return captured[0]
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Within this context `logits` runs only the upper blocks and the head."""
+        lower = list(self.blocks[: self.first])
+        tuple_length = self._tuple_length()
+        handle = self.blocks[self.first].register_forward_pre_hook(self._give_hidden, with_kwargs=True)
+        for index in range(self.first):
+            self.blocks[index] = _PassThrough(tuple_length)
+        try:
+            yield
+        finally:
+            handle.remove()
+            for index, block in enumerate(lower):
+                self.blocks[index] = block
+
+    def logits(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
+        """Return logits, (B, C), from the hidden states at the cut; only within `resumed`."""
+        self._hidden = hidden
+        logits: Tensor = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        self._hidden = None
+        return logits
+
+    def _give_hidden(
+        self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if arguments:
+            return (self._hidden, *arguments[1:]), named
+        return arguments, {**named, "hidden_states": self._hidden}
+
+    def _freeze_below(self) -> None:
+        """Freeze whatever the hidden states at the cut depend on, and nothing else.
+
+        Found by differentiating them: some architectures keep weights that every block shares
+        (relative positions) beside the list of blocks, and tuning those would change the trunk.
+        """
+        self.model.requires_grad_(True)
+        self._capture(*self._probe()).sum().backward()  # type: ignore[no-untyped-call]
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(parameter.grad is None)
+            parameter.grad = None
+
+    def _probe(self) -> tuple[Tensor, Tensor]:
+        """Return ids and mask, (1, 2), of the smallest input."""
+        ids = torch.zeros((1, 2), dtype=torch.long, device=self.model.device)
+        return ids, torch.ones_like(ids)
+
+    def _tuple_length(self) -> int | None:
+        """Return how many values a block returns as a tuple; None where it returns the states alone."""
+        forms: list[int | None] = []
+        handle = self.blocks[0].register_forward_hook(
+            lambda module, arguments, output: forms.append(len(output) if isinstance(output, tuple) else None)
+        )
+        ids, mask = self._probe()
+        with torch.inference_mode():
+            self.model(input_ids=ids, attention_mask=mask)
+        handle.remove()
+        return forms[0]
+
+
+class _Captured(Exception):
+    """Ends a forward pass once the hidden states are in hand."""
+
+
+class _PassThrough(nn.Module):
+    """Stands for a block whose work is done: returns the hidden states as they came."""
+
+    def __init__(self, tuple_length: int | None) -> None:
+        super().__init__()
+        self.tuple_length = tuple_length
+
+    def forward(self, hidden_states: Tensor, *arguments: Any, **named: Any) -> Any:
+        """Return hidden states, (B, L, H), in the form in which the block would return them."""
+        if self.tuple_length is None:
+            return hidden_states
+        return (hidden_states, *[None] * (self.tuple_length - 1))

@@ -1,0 +1,108 @@
+"""Texts to embeddings: computed once a text and model, kept in the cache, read as a memory map."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from credibly.assets import cache_folder
+from credibly.backbones.loading import Backbone
+from credibly.batching import padded_batches, tokenise
+from credibly.errors import CrediblyError
+from credibly.progress import Progress
+from credibly.runs import replacing, sha256
+
+log = logging.getLogger(__name__)
+FloatMatrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+
+
+def embed(backbone: Backbone, texts: Sequence[str], progress: Progress | None = None) -> FloatMatrix:
+    """Return float32 embeddings, (N, D), one a text, pooled over its tokens.
+
+    Texts go through the model in batches of similar length, at most `backbone.token_budget` padded
+    tokens each.
+    """
+    tokens = tokenise(backbone.tokenizer, texts, backbone.max_tokens)
+    if tokens.truncated:
+        log.warning("%d of %d texts were cut at %d tokens", tokens.truncated, len(texts), backbone.max_tokens)
+    embeddings: FloatMatrix = np.empty((len(texts), backbone.width), dtype=np.float32)
+    done = 0
+    with torch.inference_mode():
+        for batch in padded_batches(tokens, backbone.token_budget):
+            on_device = batch.to(backbone.device)
+            hidden = backbone.model(
+                input_ids=on_device.input_ids, attention_mask=on_device.attention_mask
+            ).last_hidden_state
+            pooled = pool(hidden, on_device.attention_mask, backbone.pooling)
+            embeddings[batch.indices] = pooled.float().cpu().numpy()
+            done += len(batch.indices)
+            if progress:
+                progress(done, len(texts))
+    return embeddings
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """Pool hidden states, (B, L, H), over real tokens to float32, (B, H).
+
+    "mean" averages them, "cls" takes the first and "last" the last, whichever side is padded.
+    """
+    if pooling == "mean":
+        weights = mask.to(torch.float32)
+        total = torch.einsum("blh,bl->bh", hidden.float(), weights)
+        return total / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    positions = torch.arange(mask.shape[1], device=mask.device) * mask
+    chosen = mask.argmax(dim=1) if pooling == "cls" else positions.argmax(dim=1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), chosen].float()
+
+
+def embedded_once(backbone: Backbone, texts: Sequence[str], progress: Progress | None = None) -> FloatMatrix:
+    """Return the embeddings of these texts, computed on first use and memory-mapped from then on.
+
+    The file is named by a hash of the weights, the pooling, the cut, the precision and the texts, so
+    whatever changes one of them is computed anew. Where the cache cannot be written the embeddings
+    are kept in memory.
+    """
+    file = cache_folder() / "embeddings" / f"{_key(backbone, texts)}.npy"
+    if file.is_file():
+        try:
+            mapped: FloatMatrix = np.load(file, mmap_mode="c", allow_pickle=False)
+            if mapped.shape == (len(texts), backbone.width):
+                return mapped
+        except (ValueError, OSError) as error:
+            log.warning("the cached embeddings at %s are damaged (%s) and are computed anew", file, error)
+    embeddings = embed(backbone, texts, progress)
+    try:
+        with replacing(file) as temporary, temporary.open("wb") as handle:
+            np.save(handle, embeddings, allow_pickle=False)
+    except (OSError, CrediblyError) as error:
+        log.warning("embeddings are not cached: %s", error)
+        return embeddings
+    stored: FloatMatrix = np.load(file, mmap_mode="c", allow_pickle=False)
+    return stored
+
+
+def weights_fingerprint(source: str) -> str:
+    """Return a sha256 over a local model's weight files, or the hub id with its cached revision."""
+    files = sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
+    return "-".join(sha256(file) for file in files) or source
+
+
+def _key(backbone: Backbone, texts: Sequence[str]) -> str:
+    revision = getattr(backbone.model.config, "_commit_hash", None) or ""
+    described = (
+        weights_fingerprint(backbone.source),
+        revision,
+        backbone.pooling,
+        str(backbone.max_tokens),
+        backbone.precision,
+    )
+    digest = hashlib.sha256("\x00".join(described).encode())
+    for text in texts:
+        digest.update(b"\x00" + text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

@@ -1,0 +1,268 @@
+"""Load a language model and its tokenizer by packaged name, hub id or local folder.
+
+Weights come from safetensors alone, and no code of a model's repository is run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from credibly.assets import model_source
+from credibly.errors import AssetError
+from credibly.settings import BackboneSettings
+
+Precision = Literal["bf16", "fp32"]
+LONGEST_CONTEXT = 8192
+"""Tokenizers that know no limit give an absurd one; no text is read further than this by default."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pre-trained encoder with its tokenizer, ready to embed texts.
+
+    Args:
+        name: as the user named it.
+        source: the folder or hub id that it was loaded from.
+        model: in evaluation mode, weights in `precision`.
+        tokenizer: the model's own.
+        pooling: "mean", "cls" or "last".
+        max_tokens: where texts are cut.
+        precision: "bf16" or "fp32".
+        token_budget: padded tokens in a batch.
+        device: where the model lies.
+    """
+
+    name: str
+    source: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    pooling: str
+    max_tokens: int
+    precision: Precision
+    token_budget: int
+    device: torch.device
+
+    @property
+    def width(self) -> int:
+        """D, the length of an embedding."""
+        return int(self.model.config.hidden_size)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An ordinary sequence-classification model with its tokenizer.
+
+    Args:
+        model: weights in float32; run under autocast where `precision` is bf16.
+        tokenizer: the model's own.
+        max_tokens: where texts are cut.
+        precision: "bf16" or "fp32".
+        token_budget: padded tokens in a batch at prediction.
+        device: where the model lies.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
+    precision: Precision
+    token_budget: int
+    device: torch.device
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """C class names, as the model's config holds them."""
+        names = self.model.config.id2label
+        return tuple(str(names[index]) for index in range(len(names)))
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which matrix products run in the chosen precision."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def best_device() -> torch.device:
+    """Return the first GPU where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_precision(wanted: str, device: torch.device) -> Precision:
+    """Return bf16 where the device multiplies it natively and nothing else is asked for, else fp32."""
+    if wanted == "bf16" or wanted == "fp32":
+        return wanted  # type: ignore[return-value]
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    abilities = torch.cpu.get_capabilities()
+    return "bf16" if any(abilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) else "fp32"
+
+
+def load_backbone(settings: BackboneSettings, device: torch.device | None = None) -> Backbone:
+    """Load an encoder for embedding.
+
+    Raises:
+        AssetError: the model is not there, is not safetensors, or needs code of its own.
+    """
+    device = device or best_device()
+    precision = resolve_precision(settings.precision, device)
+    source = model_source(settings.name)
+    with _clear_failures(settings.name), _quiet():
+        model = AutoModel.from_pretrained(
+            source,
+            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+        tokenizer = load_tokenizer(source)
+    return Backbone(
+        name=settings.name,
+        source=source,
+        model=model.eval().requires_grad_(False).to(device),
+        tokenizer=tokenizer,
+        pooling=_pooling(settings.pooling, source, model),
+        max_tokens=_max_tokens(settings.max_tokens, tokenizer, model),
+        precision=precision,
+        token_budget=settings.token_budget,
+        device=device,
+    )
+
+
+def load_classifier(
+    settings: BackboneSettings,
+    class_names: Sequence[str],
+    dropout: float,
+    seed: int,
+    device: torch.device | None = None,
+) -> Classifier:
+    """Load a model with its architecture's own classification head, newly initialised under a seed.
+
+    Raises:
+        AssetError: the model is not there, is not safetensors, or needs code of its own.
+    """
+    device = device or best_device()
+    source = model_source(settings.name)
+    names = dict(enumerate(class_names))
+    with _clear_failures(settings.name), _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config.id2label, config.label2id = names, {name: index for index, name in names.items()}
+        config.problem_type = "single_label_classification"
+        for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if hasattr(config, field):
+                setattr(config, field, dropout)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = load_tokenizer(source)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return _classifier(model, tokenizer, settings, device)
+
+
+def open_classifier(
+    folder: Path, settings: BackboneSettings, device: torch.device | None = None
+) -> Classifier:
+    """Load a saved sequence-classification model.
+
+    Raises:
+        AssetError: the folder holds none, or its weights are damaged.
+    """
+    device = device or best_device()
+    with _clear_failures(str(folder)), _quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = load_tokenizer(str(folder))
+    return _classifier(model, tokenizer, settings, device)
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Load a model's fast tokenizer."""
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # type: ignore[no-any-return]
+
+
+def _classifier(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: BackboneSettings,
+    device: torch.device,
+) -> Classifier:
+    return Classifier(
+        model=model.eval().to(device),
+        tokenizer=tokenizer,
+        max_tokens=_max_tokens(settings.max_tokens, tokenizer, model),
+        precision=resolve_precision(settings.precision, device),
+        token_budget=settings.token_budget,
+        device=device,
+    )
+
+
+def _max_tokens(wanted: int | None, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+    """Return the smallest of what is wanted and what tokenizer and model can take."""
+    positions = getattr(model.config, "max_position_embeddings", LONGEST_CONTEXT)
+    # RoBERTa and MPNet start to count positions after the padding id.
+    offset = 2 if model.config.model_type in ("roberta", "mpnet", "camembert", "xlm-roberta") else 0
+    limits = [LONGEST_CONTEXT, int(tokenizer.model_max_length), int(positions) - offset]
+    return min([*limits, wanted] if wanted else limits)
+
+
+def _pooling(wanted: str, source: str, model: PreTrainedModel) -> str:
+    """Return the pooling asked for, else the one the model was trained with, else a usual one.
+
+    Sentence encoders say theirs in ``1_Pooling/config.json``; causal models pool by the last token.
+    """
+    if wanted != "auto":
+        return wanted
+    described = Path(source) / "1_Pooling" / "config.json"
+    if described.is_file():
+        modes: dict[str, Any] = json.loads(described.read_text(encoding="utf-8"))
+        return "cls" if modes.get("pooling_mode_cls_token") else "mean"
+    causal = any("ForCausalLM" in name or "LMHead" in name for name in model.config.architectures or [])
+    return "last" if causal else "mean"
+
+
+@contextmanager
+def _clear_failures(name: str) -> Iterator[None]:
+    """Turn the many ways in which loading fails into one clear error."""
+    try:
+        yield
+    except AssetError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise AssetError(
+            f"the model {name} cannot be loaded: {first} "
+            "(expected a folder or hub id with config.json, tokenizer and model.safetensors)"
+        ) from error
+    except Exception as error:  # safetensors raises a bare Exception subclass for a damaged file
+        raise AssetError(f"the model {name} cannot be loaded, its weights are damaged: {error}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting what is as intended: a new head, its own progress bars."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

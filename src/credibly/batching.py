@@ -1,0 +1,175 @@
+"""Texts to batches: tokenised once, grouped by length, padded only to the longest of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from credibly.records import IntArray
+
+TOKENISE_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """N token sequences of their own lengths, laid end to end.
+
+    Args:
+        flat: int32, (sum of lengths,): token ids.
+        starts: int64, (N + 1,): where each sequence starts; the last entry is the end.
+        padding_id: the id that fills short rows.
+        padding_side: "left" or "right".
+        truncated: number of texts that were cut.
+    """
+
+    flat: np.ndarray[tuple[int], np.dtype[np.int32]]
+    starts: IntArray
+    padding_id: int
+    padding_side: str
+    truncated: int = 0
+
+    @property
+    def lengths(self) -> IntArray:
+        """int64, (N,): tokens in each sequence."""
+        return np.diff(self.starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """A padded batch.
+
+    Args:
+        indices: int64, (B,): rows of the texts.
+        input_ids: int64, (B, L).
+        attention_mask: int64, (B, L): 1 on tokens, 0 on padding.
+        positions: int64, (B, L): where each token lies in `Tokens.flat`; any place on padding.
+    """
+
+    indices: IntArray
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    positions: torch.Tensor
+
+    def to(self, device: torch.device) -> TokenBatch:
+        """Return the batch on a device."""
+        return replace(
+            self, input_ids=self.input_ids.to(device), attention_mask=self.attention_mask.to(device)
+        )
+
+
+def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> Tokens:
+    """Tokenise texts with the model's special tokens, cutting each at `max_tokens`, and count the cuts."""
+    parts: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
+    truncated = 0
+    for start in range(0, len(texts), TOKENISE_ROWS):
+        some = [_beginning(text, max_tokens) for text in texts[start : start + TOKENISE_ROWS]]
+        # Cutting at one token more than is kept tells which texts were cut, without overflow rows.
+        encoded = tokenizer(some, truncation=True, max_length=max_tokens, padding=False)["input_ids"]
+        full = (
+            tokenizer(
+                [text for text, ids in zip(some, encoded, strict=True) if len(ids) == max_tokens],
+                truncation=True,
+                max_length=max_tokens + 1,
+                padding=False,
+                verbose=False,
+            )["input_ids"]
+            if any(len(ids) == max_tokens for ids in encoded)
+            else []
+        )
+        truncated += sum(len(ids) > max_tokens for ids in full)
+        parts += [np.asarray(ids, dtype=np.int32) for ids in encoded]
+    starts = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
+    padding_id = tokenizer.pad_token_id
+    return Tokens(
+        flat=np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32),
+        starts=starts.astype(np.int64),
+        padding_id=0 if padding_id is None else int(padding_id),
+        padding_side=tokenizer.padding_side,
+        truncated=truncated,
+    )
+
+
+def length_batches(lengths: IntArray, token_budget: int) -> list[IntArray]:
+    """Group rows of similar length so that a padded batch holds at most `token_budget` tokens.
+
+    Every row is in exactly one batch; a row longer than the budget is a batch of its own.
+
+    >>> [batch.tolist() for batch in length_batches(np.array([5, 2, 5, 2]), token_budget=10)]
+    [[0, 2], [1, 3]]
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[IntArray] = []
+    start = 0
+    while start < len(order):
+        rows = max(1, token_budget // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches
+
+
+def shuffled_batches(
+    lengths: IntArray, batch_size: int, generator: np.random.Generator, pool_batches: int = 32
+) -> list[IntArray]:
+    """Deal rows into random batches whose lengths are alike: shuffle, sort within pools, shuffle batches.
+
+    Every row is in exactly one batch; all but one batch hold `batch_size` rows.
+    """
+    order = generator.permutation(len(lengths))
+    pool = batch_size * pool_batches
+    batches: list[IntArray] = []
+    for start in range(0, len(order), pool):
+        rows = order[start : start + pool]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches += [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+    return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def pad(tokens: Tokens, indices: IntArray) -> TokenBatch:
+    """Pad the sequences at these rows to the longest of them, on the tokenizer's side."""
+    lengths = tokens.lengths[indices]
+    longest = int(lengths.max(initial=1))
+    columns = np.arange(longest)
+    offsets = (
+        (longest - lengths)[:, None] if tokens.padding_side == "left" else np.zeros((len(indices), 1), int)
+    )
+    mask = (columns >= offsets) & (columns < offsets + lengths[:, None])
+    positions = tokens.starts[indices][:, None] + np.maximum(columns - offsets, 0)
+    positions = np.minimum(positions, len(tokens.flat) - 1)
+    ids = np.where(mask, tokens.flat[positions], tokens.padding_id)
+    return TokenBatch(
+        indices=indices,
+        input_ids=torch.from_numpy(ids.astype(np.int64)),
+        attention_mask=torch.from_numpy(mask.astype(np.int64)),
+        positions=torch.from_numpy(positions),
+    )
+
+
+def padded_batches(tokens: Tokens, token_budget: int) -> Iterator[TokenBatch]:
+    """Yield all rows as padded batches, longest first, so that a lack of memory shows at once."""
+    for indices in length_batches(tokens.lengths, token_budget):
+        yield pad(tokens, indices)
+
+
+def padding_share(lengths: IntArray, batches: Sequence[IntArray]) -> float:
+    """Return the share of padded positions over all batches.
+
+    >>> padding_share(np.array([4, 2]), [np.array([0, 1])])
+    0.25
+    """
+    padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    return 1.0 - float(lengths.sum()) / padded if padded else 0.0
+
+
+def _beginning(text: str, max_tokens: int) -> str:
+    """Return enough of a very long text to fill `max_tokens`, so that a million characters cost little.
+
+    No tokenizer in use makes one token of more than 64 characters on average over a whole text.
+    """
+    return text[: max_tokens * 64]

@@ -1,0 +1,73 @@
+"""Where the command line prints: results on standard output, all else on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from credibly.progress import Progress as Told
+from credibly.progress import Stages, silent
+
+NARROWEST = 100
+
+
+def output() -> Console:
+    """Return the console of results; piped output is as wide as a table needs."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, NARROWEST)
+    return console
+
+
+def set_log(verbose: bool, quiet: bool) -> None:
+    """Send log lines to standard error: warnings, or all from `verbose`, or errors from `quiet`."""
+    level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=verbose)
+    root = logging.getLogger("credibly")
+    root.handlers = [handler]
+    root.setLevel(level)
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON document on standard output and nothing else."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def shown_progress(quiet: bool = False) -> Iterator[Stages]:
+    """Yield stages that show a bar each on a terminal, and say nothing elsewhere."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield _logged
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bars:
+
+        def stage(name: str) -> Told:
+            task = bars.add_task(name, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
+        yield stage
+
+
+def _logged(stage: str) -> Told:
+    logging.getLogger("credibly").info(stage)
+    return silent(stage)

@@ -1,0 +1,280 @@
+"""The `credibly` command: one function a verb; torch is imported by the verbs that need it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+import credibly
+from credibly import workflows
+from credibly.cli.console import output, print_json, set_log, shown_progress
+from credibly.errors import CrediblyError, InputError
+
+app = typer.Typer(
+    name="credibly",
+    help="Text classifiers whose probabilities you can believe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON alone on standard output.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+System = Annotated[str | None, typer.Option(help="Which system answers; the calibrated student by default.")]
+TextColumns = Annotated[list[str] | None, typer.Option("--text", help="Text column; may be given again.")]
+IdColumn = Annotated[str | None, typer.Option("--id", help="Id column.")]
+
+
+def main() -> None:
+    """Run the command line and exit: 0 when all went well, 2 for wrong input, 1 for a failure."""
+    try:
+        app(standalone_mode=False)
+    except CrediblyError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("stopped; a run folder goes on from here with --resume")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away; nothing more can be written, not even a flush at exit.
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(0)
+    except MemoryError:
+        _complain("out of memory; lower backbone.token_budget or the batch size")
+        sys.exit(1)
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None or not hasattr(error, "exit_code"):
+            raise
+        show()
+        sys.exit(error.exit_code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"credibly {credibly.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    output_folder: Annotated[Path, typer.Option("--output", help="The run folder.")] = Path("runs/demo"),
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the main job on rated movie reviews; a finished run is shown again, an unfinished one goes on."""
+    set_log(verbose, quiet)
+    with shown_progress(quiet) as stages:
+        run = workflows.fit(
+            workflows.demo_recipe(), output_folder, resume=not overwrite, overwrite=overwrite, stages=stages
+        )
+    _show(workflows.report(run.path), run.report_html, as_json)
+
+
+@app.command()
+def fit(
+    source: Annotated[
+        str, typer.Argument(help="A recipe (.yaml), a data file, `reviews`, or `hub:OWNER/NAME`.")
+    ],
+    text: TextColumns = None,
+    label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    probabilities: Annotated[
+        list[str] | None, typer.Option(help="Column of one class's probability; given once a class.")
+    ] = None,
+    id_column: IdColumn = None,
+    group: Annotated[str | None, typer.Option(help="Group column: a group's rows stay in one split.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="Calibration file; else cut from the data.")] = None,
+    test: Annotated[str | None, typer.Option(help="Test file; else cut from the data.")] = None,
+    unlabelled: Annotated[str | None, typer.Option(help="File of texts for distilling.")] = None,
+    shift: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE of another domain; may be given again.")
+    ] = None,
+    member_source: Annotated[str | None, typer.Option("--source", help="Member source: heads.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Packaged model, hub id or local folder.")] = None,
+    members: Annotated[int | None, typer.Option(help="Number of members.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the members' training.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Any recipe key, as KEY=VALUE; may be given again.")
+    ] = None,
+    output_folder: Annotated[Path | None, typer.Option("--output", help="The run folder.")] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train members on a data set, distil them into one student, calibrate and report."""
+    set_log(verbose, quiet)
+    given = {
+        "data.text": text, "data.label": label, "data.probabilities": probabilities, "data.id": id_column,
+        "data.group": group, "data.calibration": calibration, "data.test": test, "data.unlabelled": unlabelled,
+        "data.shift": _pairs(shift or [], "--shift NAME=FILE") or None, "members.source": member_source,
+        "backbone.name": backbone, "members.count": members, "members.optimiser.epochs": epochs, "seed": seed,
+    }  # fmt: skip
+    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if probabilities and label is None:
+        settings["data.label"] = None
+    settings |= {
+        key: yaml.safe_load(value) for key, value in _pairs(assignments or [], "--set KEY=VALUE").items()
+    }
+    folder = output_folder or Path("runs") / Path(source.removeprefix("hub:")).stem
+    with shown_progress(quiet) as stages:
+        run = workflows.fit(source, folder, settings, resume, overwrite, stages)
+    _show(workflows.report(run.path), run.report_html, as_json)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    source: Annotated[str, typer.Argument(help="A data file, or - for standard input.", metavar="FILE")],
+    system: System = None,
+    text: TextColumns = None,
+    id_column: IdColumn = None,
+    form: Annotated[
+        Literal["jsonl", "csv"], typer.Option("--format", help="One JSON object or CSV row a text.")
+    ] = "jsonl",
+    keep_text: Annotated[bool, typer.Option(help="Pass the text columns on.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Answer on texts, one line each: label, probabilities, total, aleatoric and epistemic uncertainty."""
+    from credibly.workflows.predicting import lines
+
+    set_log(verbose, quiet)
+    predictor = workflows.load(run, system)
+    data = predictor.data.model_copy(update=_given({"text": text, "id": id_column}))
+    for line in lines(workflows.predict_file(predictor, source, data, keep_text), form):
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    source: Annotated[str, typer.Argument(help="A labelled data file.", metavar="FILE")],
+    text: TextColumns = None,
+    label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    id_column: IdColumn = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score every system of a run on a further labelled file, with intervals."""
+    set_log(verbose, quiet)
+    with shown_progress(quiet) as stages:
+        content = workflows.evaluate(
+            run, source, _given({"text": text, "label": label, "id": id_column}), html, stages
+        )
+    _show(content, html, as_json)
+
+
+@app.command()
+def report(run: RunFolder, as_json: Json = False) -> None:
+    """Show a finished run's report and render its page anew."""
+    content = workflows.report(run)
+    _show(content, run / "report.html", as_json)
+
+
+@app.command()
+def fetch(
+    asset: Annotated[str, typer.Argument(help="A packaged model or data set; `credibly doctor` lists them.")],
+    as_json: Json = False,
+) -> None:
+    """Fetch a packaged model or data set into the cache."""
+    from credibly.assets import fetch as fetch_asset
+
+    folder = fetch_asset(asset)
+    if as_json:
+        print_json({"name": asset, "folder": str(folder)})
+    else:
+        output().print(f"{asset} is in {folder}", soft_wrap=True)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, what the machine can do, and which assets are there."""
+    facts = workflows.doctor()
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(show_header=False, box=None)
+    for block in ("versions", "processor", "cache"):
+        for name, value in facts[block].items():
+            table.add_row(
+                block if name == next(iter(facts[block])) else "",
+                name,
+                str(value if value is not None else "-"),
+            )
+    for index, asset in enumerate(facts["assets"]):
+        state = (
+            f"{asset['bytes'] / 1e6:.0f} MB"
+            if asset["cached"]
+            else f"not here: credibly fetch {asset['name']}"
+        )
+        table.add_row(
+            "" if index else "assets", asset["name"], f"{asset['kind']}, {asset['licence']}, {state}"
+        )
+    output().print(table)
+
+
+def _show(content: dict[str, Any], page: Path | None, as_json: bool) -> None:
+    from credibly.report import print_report
+
+    if as_json:
+        print_json(content)
+        return
+    console = output()
+    print_report(content, console)
+    if page is not None:
+        console.print(f"\nReport: {page}", soft_wrap=True)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _pairs(items: list[str], expected: str) -> dict[str, str]:
+    """Split NAME=VALUE items.
+
+    Raises:
+        InputError: an item has no name or no equals sign.
+    """
+    pairs: dict[str, str] = {}
+    for item in items:
+        name, sign, value = item.partition("=")
+        if not (sign and name):
+            raise InputError(f"expected {expected}, got '{item}'")
+        pairs[name] = value
+    return pairs
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, highlight=False).print(
+        f"credibly: {message}", style="red", markup=False, soft_wrap=True
+    )

@@ -1,0 +1,188 @@
+"""Evaluate and report: stored predictions, or a further file, scored with intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from credibly.data import Splits, read_examples
+from credibly.progress import Stages, silent
+from credibly.records import Predictions
+from credibly.report import build_report, render_html, write_report
+from credibly.runs import Run, write_text
+from credibly.settings import Recipe
+from credibly.training import HISTORY
+from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.systems import source_of
+
+NOT_SCORED = ("train", "unlabelled")
+
+
+def network_systems(recipe: Recipe) -> list[str]:
+    """Return the networks of a run: controls first, the student last."""
+    return [*recipe.distil.controls, "student"] if recipe.distil.enabled else []
+
+
+def known_costs(run: Run) -> dict[str, dict[str, float]]:
+    """Return what each source of the run is known to cost so far."""
+    return run.read_json(run.costs_file) if run.costs_file.is_file() else {}
+
+
+def calibrators_in(run: Run) -> dict[str, Temperature]:
+    """Return a run's fitted calibrations by system."""
+    content = run.read_json(run.check(run.calibration_file))
+    return {name: Temperature.from_json(values) for name, values in content.items()}
+
+
+def write_run_report(run: Run, splits: Splits, stages: Stages = silent) -> dict[str, Any]:
+    """Score every system of a run on its stored splits, and write report.json and report.html."""
+    told = stages("scoring with intervals")
+    told(0, 1)
+    recipe = run.recipe
+    stored = {
+        source: {
+            split: run.load_predictions(source, split)
+            for split in run.splits_of(source)
+            if split not in NOT_SCORED
+        }
+        for source in ["members", *network_systems(recipe)]
+    }
+    report = build_report(
+        run_name=run.path.resolve().name,
+        recipe=recipe.model_dump(mode="json"),
+        stored=stored,
+        calibrators=calibrators_in(run),
+        costs=costs_by_system(run, len(splits.train)),
+        test=splits.test,
+        notes=splits.notes,
+        resamples=recipe.evaluation.resamples,
+        confidence=recipe.evaluation.confidence,
+        seed=recipe.seed,
+        shift_splits=list(splits.shift),
+        histories=histories_of(run),
+    )
+    write_report(run, report)
+    told(1, 1)
+    return report
+
+
+def report(path: str | Path) -> dict[str, Any]:
+    """Return a finished run's report, and render report.html anew from it.
+
+    Raises:
+        RunFolderError: the run is unfinished or its report damaged.
+    """
+    run = Run.open(path)
+    content = run.read_json(run.check(run.report_json))
+    write_text(run.report_html, render_html(content))
+    return content
+
+
+def evaluate(
+    path: str | Path,
+    file: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    html: Path | None = None,
+    stages: Stages = silent,
+) -> dict[str, Any]:
+    """Score every system of a finished run on a further labelled file.
+
+    Args:
+        path: the run folder; it is left as it is.
+        file: with the columns of the run's recipe.
+        settings: data settings that differ for this file, such as ``{"label": "stars"}``.
+        html: where to write the page, if anywhere.
+        stages: told of progress.
+
+    Returns:
+        A report as report.json holds it; the file stands where the test split does.
+
+    Raises:
+        DataError: the file cannot be used, or has a label that the run does not know.
+        RunFolderError: the run is unfinished or damaged.
+    """
+    from credibly.workflows.predicting import open_source
+
+    run = Run.open(path)
+    recipe = run.recipe
+    data = recipe.data.model_copy(update=dict(settings or {}))
+    examples = read_examples(file, data, class_names_of(run))
+    stored: dict[str, dict[str, Predictions]] = {}
+    for source in ["members", *network_systems(recipe)]:
+        told = stages(f"predicting with {source}")
+        stored[source] = {"test": open_source(run, source)(examples)}
+        told(1, 1)
+    content = build_report(
+        run_name=f"{run.path.resolve().name} on {Path(file).name}",
+        recipe=recipe.model_dump(mode="json"),
+        stored=stored,
+        calibrators=calibrators_in(run),
+        costs={},
+        test=examples,
+        notes=(),
+        resamples=recipe.evaluation.resamples,
+        confidence=recipe.evaluation.confidence,
+        seed=recipe.seed,
+        shift_splits=[],
+    )
+    if html is not None:
+        write_text(html, render_html(content))
+    return content
+
+
+def class_names_of(run: Run) -> tuple[str, ...]:
+    """Return a run's class names."""
+    return run.load_predictions("members", "calibration").class_names
+
+
+def histories_of(run: Run) -> dict[str, list[dict[str, float]]]:
+    """Return every training history of a run: "member SEED" and the networks' names."""
+    folders = {
+        f"member {folder.name}": folder for folder in sorted(run.members_folder.glob("*"), key=_number)
+    }
+    folders |= {system: run.model_folder(system) for system in network_systems(run.recipe)}
+    return {
+        name: [json.loads(line) for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines()]
+        for name, folder in folders.items()
+        if (folder / HISTORY).is_file()
+    }
+
+
+def costs_by_system(run: Run, train_rows: int) -> dict[str, dict[str, float | None]]:
+    """Return seconds to train, parameters, bytes and rows a second by system.
+
+    The members' seconds hold the embedding of the training texts at the measured rate, whether or
+    not the cache saved it in this run.
+    """
+    costs = known_costs(run)
+    count = run.recipe.members.count
+    result: dict[str, dict[str, float | None]] = {}
+    if members := costs.get("members"):
+        embedding = train_rows / members["rows_per_second"]
+        for system, number in (("single", 1), ("ensemble", count), ("majority_vote", count)):
+            result[system] = {
+                # A batched product trains all members at once; one member alone is its even share.
+                "seconds": embedding + members.get("training_seconds", 0.0) * number / count,
+                "parameters": members["backbone_parameters"] + number * members["member_parameters"],
+                "bytes": members["backbone_bytes"] + number * members["member_bytes"],
+                "rows_per_second": members["rows_per_second"],
+            }
+    for system in network_systems(run.recipe):
+        if figures := costs.get(system):
+            result[system] = {
+                "seconds": figures["training_seconds"],
+                **{name: figures[name] for name in ("parameters", "bytes", "rows_per_second")},
+            }
+    for system in list(result):
+        if source_of(f"{system}+temperature") == source_of(system) and system not in (
+            "single",
+            "majority_vote",
+        ):
+            result[f"{system}+temperature"] = result[system]
+    return result
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name) if folder.name.isdigit() else -1

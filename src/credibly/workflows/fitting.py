@@ -1,0 +1,291 @@
+"""Fit: texts in, a run folder out. Each step leaves its file whole, so a stopped run goes on from it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from credibly.backbones import Backbone, embedded_once, load_backbone, resolve_precision
+from credibly.backbones.loading import best_device
+from credibly.data import Splits, load_splits
+from credibly.distil import DirichletTargets, TransferSet, dirichlet_targets, tune_network
+from credibly.distil.tuning import Loss, direct_loss, student_loss
+from credibly.ensemble import Ensemble, member_seeds, trained
+from credibly.errors import RunFolderError
+from credibly.progress import Stages, silent
+from credibly.runs import Run, write_json
+from credibly.settings import Recipe, ResolvedSettings
+from credibly.training import HISTORY
+from credibly.uncertainty.calibrate import Temperature, fit_offset
+from credibly.uncertainty.decompose import decompose
+from credibly.workflows.evaluating import known_costs, network_systems, write_run_report
+from credibly.workflows.recipes import make_recipe
+
+PACKAGES = ("credibly", "torch", "transformers", "numpy", "scipy", "safetensors")
+RATE_ROWS = 1024
+"""Texts on which the rows a second are measured."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the steps of a fit share: the run, its recipe, the texts, and where progress is told."""
+
+    run: Run
+    recipe: Recipe
+    splits: Splits
+    stages: Stages
+
+    def note_cost(self, source: str, **figures: float) -> None:
+        """Add figures to what a source is known to cost."""
+        costs = known_costs(self.run)
+        write_json(self.run.costs_file, {**costs, source: {**costs.get(source, {}), **figures}})
+
+
+def fit(
+    source: Recipe | str | Path,
+    output: str | Path,
+    settings: Mapping[str, object] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    stages: Stages = silent,
+) -> Run:
+    """Train members, distil them into one student, calibrate, evaluate and report: a finished run.
+
+    Args:
+        source: a recipe, the path of one, or a data file.
+        output: the run folder.
+        settings: recipe values by dotted key, such as ``{"members.count": 5}``.
+        resume: go on with an unfinished run; the recipe must be the one it began with.
+        overwrite: replace an existing run.
+        stages: told of progress.
+
+    Raises:
+        InputError: recipe, data or run folder cannot be used.
+        AssetError: the model or the packaged data cannot be had.
+        TrainingError: a loss is no longer finite.
+    """
+    run = Run.claim(output, resume, overwrite)
+    recipe = make_recipe(source, settings)
+    if resume and run.finished:
+        _check_same_recipe(run, recipe)
+        return run
+    splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
+    recipe = _begin(run, recipe, splits, resume)
+    work = Work(run, recipe, splits, stages)
+    _members(work)
+    _networks(work)
+    calibrators = {
+        name: fitted
+        for system in ["members", *network_systems(recipe)]
+        for name, fitted in calibrators_of(run, system).items()
+    }
+    write_json(run.calibration_file, {name: fitted.as_json() for name, fitted in calibrators.items()})
+    write_run_report(run, splits, stages)
+    run.finish(_facts(recipe))
+    return run
+
+
+def calibrators_of(run: Run, system: str) -> dict[str, Temperature]:
+    """Fit one source's calibration on the calibration split, from stored predictions alone.
+
+    A network that emits a Dirichlet also gets the offset that brings its mean mutual information to
+    the members', with and without its temperature.
+    """
+    predictions = run.load_predictions(system, "calibration")
+    if system == "members":
+        return {
+            "ensemble+temperature": Temperature.fit(predictions),
+            "mean_logits+temperature": Temperature.fit(predictions, rule="mean_logits"),
+        }
+    fitted = Temperature.fit(predictions)
+    if predictions.concentrations is None:
+        return {f"{system}+temperature": fitted}
+    spread = float(decompose(run.load_predictions("members", "calibration")).epistemic.mean())
+    scales = {system: 1.0, f"{system}+temperature": fitted.temperature}
+    return {
+        name: Temperature(scale, fit_offset(predictions, scale, spread)) for name, scale in scales.items()
+    }
+
+
+def _begin(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
+    """Write the resolved recipe, or return the one that an unfinished run began with."""
+    fingerprints = {name: examples.fingerprint() for name, examples in splits.named().items()}
+    if resume and run.recipe_file.is_file():
+        _check_same_recipe(run, recipe)
+        resolved = run.recipe.resolved
+        if resolved is None or resolved.fingerprints != fingerprints:
+            raise RunFolderError(
+                f"{run.path} began with other data than the files hold now; give --overwrite"
+            )
+        torch.set_num_threads(resolved.threads)
+        return run.recipe
+    device = best_device()
+    resolved = ResolvedSettings(
+        precision=resolve_precision(recipe.backbone.precision, device),
+        threads=torch.get_num_threads(),
+        device=device.type,
+        fingerprints=fingerprints,
+    )
+    backbone = recipe.backbone.model_copy(update={"precision": resolved.precision})
+    recipe = recipe.model_copy(update={"resolved": resolved, "backbone": backbone})
+    run.begin(recipe)
+    return recipe
+
+
+def _check_same_recipe(run: Run, recipe: Recipe) -> None:
+    began, now = (_comparable(one) for one in (run.recipe, recipe))
+    different = sorted(key for key in began if began[key] != now[key])
+    if different:
+        raise RunFolderError(
+            f"{run.path} began with other settings of {', '.join(different)}; "
+            f"go on with: credibly fit {run.recipe_file} --output {run.path} --resume, or give --overwrite"
+        )
+
+
+def _comparable(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's blocks without what was resolved at the start."""
+    return recipe.model_dump(mode="json", exclude={"resolved": True, "backbone": {"precision"}})
+
+
+def _members(work: Work) -> None:
+    """Train the members where they are not there yet, and store their predictions on every split."""
+    run, recipe, splits = work.run, work.recipe, work.splits.named()
+    missing = [split for split in splits if not run.predictions_file("members", split).is_file()]
+    if trained(run, recipe) and not missing:
+        return
+    backbone = load_backbone(recipe.backbone)
+    for split in missing:
+        embedded_once(backbone, splits[split].texts, work.stages(f"embedding {split}"))
+    ensemble = Ensemble.open(run, backbone) if trained(run, recipe) else _train_members(work, backbone)
+    for split in missing:
+        run.save_predictions("members", split, ensemble.predict(splits[split], cached=True))
+    some = work.splits.test.take(np.arange(min(RATE_ROWS, len(work.splits.test))))
+    work.note_cost(
+        "members",
+        backbone_parameters=ensemble.backbone_parameters,
+        member_parameters=ensemble.member_parameters,
+        backbone_bytes=folder_bytes(Path(backbone.source)),
+        member_bytes=folder_bytes(run.members_folder) / recipe.members.count,
+        rows_per_second=rate(lambda: ensemble.predict(some), len(some)),
+    )
+
+
+def _train_members(work: Work, backbone: Backbone) -> Ensemble:
+    settings = work.recipe.members
+    began = time.perf_counter()
+    told = work.stages(f"training {settings.count} {settings.source}")
+    ensemble, histories = Ensemble.train(work.recipe, backbone, work.splits.train, told)
+    work.note_cost("members", training_seconds=time.perf_counter() - began)
+    ensemble.save(work.run, work.recipe, histories)
+    return ensemble
+
+
+def _networks(work: Work) -> None:
+    """Tune the student and its controls where they are not there yet, and store their predictions."""
+    systems = [
+        system
+        for system in network_systems(work.recipe)
+        if not (work.run.model_folder(system) / HISTORY).is_file()
+    ]
+    if not systems:
+        return
+    train, unlabelled = work.splits.train, work.splits.unlabelled
+    texts = train.texts if unlabelled is None else train.texts + unlabelled.texts
+    transfer = TransferSet.prepare(
+        texts,
+        work.recipe.backbone,
+        work.recipe.distil,
+        train.class_names,
+        work.stages("running the frozen trunk"),
+    )
+    for system in systems:
+        _network(work, system, transfer)
+
+
+def _network(work: Work, system: str, transfer: TransferSet) -> None:
+    """Tune one network, store what it predicts, and save it with its calibration folded in, last."""
+    recipe, run, train = work.recipe, work.run, work.splits.train
+    began = time.perf_counter()
+    network, history = tune_network(
+        transfer,
+        _loss(work, system),
+        recipe.backbone,
+        recipe.distil,
+        train.class_names,
+        seed=recipe.seed,
+        emits_dirichlet=system == "student",
+        rows=np.arange(len(train)) if system == "direct" else None,
+        progress=work.stages(f"tuning {system}"),
+    )
+    seconds = time.perf_counter() - began
+    told = work.stages(f"predicting with {system}")
+    wanted = {name: part for name, part in work.splits.named().items() if name not in ("train", "unlabelled")}
+    for done, (split, examples) in enumerate(wanted.items(), start=1):
+        run.save_predictions(system, split, network.predict(examples, source=system))
+        told(done, len(wanted))
+    folded = calibrators_of(run, system)["student+temperature"] if system == "student" else Temperature()
+    network.save(run.model_folder(system), history, folded)
+    some = work.splits.test.take(np.arange(min(RATE_ROWS, len(work.splits.test))))
+    work.note_cost(
+        system,
+        training_seconds=seconds,
+        parameters=network.parameters,
+        bytes=folder_bytes(run.model_folder(system)),
+        rows_per_second=rate(lambda: network.predict(some), len(some)),
+    )
+
+
+def _loss(work: Work, system: str) -> Loss:
+    """Return what a network minimises on the transfer texts: train first, then unlabelled."""
+    labels = work.splits.train.targets()
+    if system == "direct":
+        return direct_loss(labels)
+    parts = ["train"] if work.splits.unlabelled is None else ["train", "unlabelled"]
+    opinions = [
+        dirichlet_targets(work.run.load_predictions("members", part), work.recipe.distil.highest_precision)
+        for part in parts
+    ]
+    mean = np.concatenate([opinion.mean for opinion in opinions])
+    if system == "soft_labels":
+        return direct_loss(mean)
+    known = np.zeros_like(mean)
+    known[: len(labels)] = labels
+    precision = np.concatenate([opinion.precision for opinion in opinions])
+    return student_loss(DirichletTargets(mean, precision), known, work.recipe.distil.label_share)
+
+
+def rate(predict: Callable[[], object], rows: int) -> float:
+    """Return rows a second of a prediction, the better of two tries."""
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        predict()
+        seconds.append(time.perf_counter() - began)
+    return rows / min(seconds)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all weight files below a folder; 0 for a hub id."""
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+
+def _facts(recipe: Recipe) -> dict[str, Any]:
+    """Return what the manifest says beside its files."""
+    return {
+        "packages": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": {
+            "processor": platform.machine(),
+            "device": recipe.resolved.device if recipe.resolved else "cpu",
+        },
+        "seeds": member_seeds(recipe),
+        "fingerprints": recipe.resolved.fingerprints if recipe.resolved else {},
+    }

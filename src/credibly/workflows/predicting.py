@@ -1,0 +1,192 @@
+"""Predict: a finished run answers on texts, with label, probabilities and uncertainty."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from credibly.backbones import load_backbone
+from credibly.data import InputRow, stream_texts
+from credibly.distil import Network
+from credibly.ensemble import Ensemble
+from credibly.errors import InputError, did_you_mean, listed
+from credibly.records import UNKNOWN, Examples, Predictions
+from credibly.runs import Run
+from credibly.settings import DataSettings
+from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.systems import Answer, answers, source_of
+from credibly.workflows.evaluating import calibrators_in, class_names_of, network_systems
+
+BATCH_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A system of a finished run, ready to answer.
+
+    Args:
+        system: its name, for example "student+temperature".
+        class_names: C names.
+        record: gives the raw record of examples.
+        calibrators: the run's, by system.
+        data: the run's columns, for reading files.
+    """
+
+    system: str
+    class_names: tuple[str, ...]
+    record: Callable[[Examples], Predictions]
+    calibrators: dict[str, Temperature]
+    data: DataSettings
+
+    def answer(self, texts: Sequence[str]) -> Answer:
+        """Return probabilities, (N, C), and uncertainty, (N,) each, for N texts.
+
+        Raises:
+            InputError: a text is not a string or is empty.
+        """
+        wrong = [index for index, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
+        if isinstance(texts, str) or wrong:
+            raise InputError(f"expected a list of texts that are not empty; see positions {listed(wrong)}")
+        ids = tuple(str(index) for index in range(len(texts)))
+        examples = Examples(ids, tuple(texts), self.class_names, np.full(len(texts), UNKNOWN))
+        return answers(self.system, self.record(examples), self.calibrators)[0]
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return one dictionary a text: label, probability, probabilities, total, aleatoric, epistemic.
+
+        Uncertainties are in nats; probabilities are by class name.
+
+        Raises:
+            InputError: a text is not a string or is empty.
+        """
+        answer = self.answer(texts)
+        parts = answer.uncertainty
+        columns = (answer.predicted, answer.probs, parts.total, parts.aleatoric, parts.epistemic)
+        return [
+            {
+                "label": self.class_names[label],
+                "probability": float(probs[label]),
+                "probabilities": {name: float(p) for name, p in zip(self.class_names, probs, strict=True)},
+                "total": float(total),
+                "aleatoric": float(aleatoric),
+                "epistemic": float(epistemic),
+            }
+            for label, probs, total, aleatoric, epistemic in zip(*columns, strict=True)
+        ]
+
+
+def load(path: str | Path, system: str | None = None) -> Predictor:
+    """Return a finished run's predictor.
+
+    Args:
+        path: the run folder.
+        system: one of the run's systems; the calibrated student where there is one, else the
+            calibrated ensemble.
+
+    Raises:
+        RunFolderError: the run is unfinished, damaged or of another format.
+        InputError: the run has no such system.
+    """
+    run = Run.open(path)
+    known = systems_of(run)
+    system = system or known[-1]
+    if system not in known:
+        raise InputError(
+            f"the run has no system '{system}'{did_you_mean(system, known)}; it has {listed(known, 20)}"
+        )
+    return Predictor(
+        system, class_names_of(run), open_source(run, source_of(system)), calibrators_in(run), run.recipe.data
+    )
+
+
+def systems_of(run: Run) -> list[str]:
+    """Return the systems of a run that can answer, the one to ship last."""
+    networks = [name for system in network_systems(run.recipe) for name in (system, f"{system}+temperature")]
+    return [
+        "majority_vote",
+        "mean_logits",
+        "mean_logits+temperature",
+        "ensemble",
+        "ensemble+temperature",
+        *networks,
+    ]
+
+
+def open_source(run: Run, source: str) -> Callable[[Examples], Predictions]:
+    """Return the function that gives a source's raw record of examples, as the run stores them.
+
+    Raises:
+        RunFolderError: a weight file is missing or damaged.
+    """
+    settings = run.recipe.backbone
+    if source == "members":
+        return Ensemble.open(run, load_backbone(settings)).predict
+    folder = run.model_folder(source)
+    run.check(folder / "model.safetensors")
+    student = source == "student"
+    folded = calibrators_in(run)["student+temperature"] if student else Temperature()
+    return Network.open(folder, settings, emits_dirichlet=student, folded=folded).predict
+
+
+def predict_file(
+    predictor: Predictor, source: str | Path, data: DataSettings | None = None, keep_text: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield one answer a text of a file, in its order and in constant memory.
+
+    Args:
+        predictor: of a run.
+        source: a file, or ``-`` for standard input.
+        data: columns, where they differ from the run's.
+        keep_text: whether to pass the text columns on.
+
+    Raises:
+        DataError: a row cannot be used; answers before it have been yielded.
+    """
+    data = data or predictor.data
+    for rows in stream_texts(source, data, BATCH_ROWS):
+        for row, answer in zip(rows, predictor.predict([row.text for row in rows]), strict=True):
+            yield _with_input(row, answer, data, keep_text)
+
+
+def lines(rows: Iterator[dict[str, Any]], form: Literal["jsonl", "csv"]) -> Iterator[str]:
+    """Yield answers as text lines without their ends: JSON objects, or CSV with a header."""
+    if form == "jsonl":
+        for row in rows:
+            yield json.dumps(row, ensure_ascii=False)
+        return
+    header: list[str] = []
+    for row in rows:
+        flat = _flat(row)
+        if not header:
+            header = list(flat)
+            yield _csv_line(header)
+        yield _csv_line([flat[name] for name in header])
+
+
+def _with_input(row: InputRow, answer: dict[str, Any], data: DataSettings, keep_text: bool) -> dict[str, Any]:
+    kept = {name: row.columns[name] for name in data.text} if keep_text else {}
+    return {"id": row.id, **answer, **kept}
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer with a column ``probability.CLASS`` for each class."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if name == "probabilities":
+            flat |= {f"probability.{label}": probability for label, probability in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow(cells)
+    return buffer.getvalue()
