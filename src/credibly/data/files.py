@@ -82,7 +82,7 @@ def file_rows(given: Path) -> Iterator[Row]:
     """Yield the rows of one file; of a pipe, where the first character decides, as of standard input."""
     try:
         path = given.expanduser()
-        exists, regular = path.exists(), path.is_file()
+        exists, regular = path.exists() and not path.is_dir(), path.is_file()
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(
             f"expected a data file at {shortened(str(given), 200)}; it cannot be read ({error})"

@@ -6,6 +6,7 @@ FOLDER[@SPLIT]                      a folder that `save_to_disk` wrote, or one o
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,9 @@ from credibly.records import repeated
 
 HUB = "hub:"
 ADDRESS = re.compile(r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[^@:]+))?(@(?P<split>[^@:]+))?")
-SPLIT_IN_NAME = re.compile(
-    r"^(train|validation|valid|dev|test|unsupervised)\b|^(train|validation|valid|dev|test)-"
-)
+SPLIT_IN_NAME = re.compile(r"(train|validation|valid|dev|test|unsupervised)\b")
 BATCH_ROWS = 1024
+PARQUET_PLACES = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,7 @@ def loaded(path: str) -> Any:
             whole: Any = datasets.load_from_disk(str(Path(folder.name).expanduser()))
         else:
             whole = datasets.load_dataset(address.name, address.config)
-    except (
-        Exception
-    ) as error:  # whatever the hub's client raises on no network, no such name, a damaged folder
+    except Exception as error:  # the hub's client has no one class for no network, no such name and damage
         raise DataError(f"{path}: the data set cannot be loaded ({type(error).__name__}: {error})") from None
     if not isinstance(whole, dict):
         return whole
@@ -145,11 +143,17 @@ def parquet_folder_rows(address: Address) -> Iterator[Row]:
     """Yield the rows of the Parquet files of a folder, of one split where their names tell splits apart."""
     folder = Path(address.name).expanduser()
     by_split: dict[str, list[Path]] = {}
-    for file in sorted(folder.rglob("*.parquet")):
+    found = itertools.chain.from_iterable(map(folder.glob, PARQUET_PLACES))
+    for file in sorted(found):
         by_split.setdefault(split_of(file), []).append(file)
     if not by_split:
         raise DataError(f"{folder}: expected a saved data set or Parquet files in this folder, got neither")
-    for file in by_split[chosen_split(list(by_split), address.split, address.name)]:
+    files = by_split[chosen_split(list(by_split), address.split, address.name)]
+    if len(places := {str(file.parent) for file in files}) > 1:
+        raise DataError(
+            f"{folder}: its Parquet files lie in several folders; give one: {listed(sorted(places))}"
+        )
+    for file in files:
         yield from parquet_rows(file)
 
 
@@ -160,7 +164,7 @@ def split_of(file: Path) -> str:
     ('validation', 'all')
     """
     found = SPLIT_IN_NAME.match(file.name)
-    return (found[1] or found[2]) if found else "all"
+    return found[1] if found else "all"
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:

@@ -89,6 +89,6 @@ def shortened(value: object, most: int = 60) -> str:
 def is_folder(path: str | Path) -> bool:
     """Return whether there is a folder of this name, whatever else the name may be."""
     try:
-        return Path(path).expanduser().is_dir()
+        return bool(str(path).strip()) and Path(path).expanduser().is_dir()
     except (OSError, RuntimeError, ValueError):  # not readable, too long, an unknown ~user
         return False

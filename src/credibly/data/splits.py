@@ -124,12 +124,13 @@ def read_unlabelled(settings: DataSettings, classes: Sequence[str]) -> Examples 
     """Read the transfer texts; labels that the file may hold are not looked at."""
     if not settings.unlabelled:
         return None
-    blind = settings.model_copy(update={"label": None, "probabilities": None})
+    blind = settings.model_copy(update={"label": None, "probabilities": None, "group": None})
     return read_examples(settings.unlabelled, blind, classes, labelled=False, name="unlabelled")
 
 
 def read_shift(settings: DataSettings, classes: Sequence[str]) -> dict[str, Examples]:
     """Read the sets of other domains; they may be without labels."""
+    settings = settings.model_copy(update={"group": None})
     return {
         name: read_examples(path, settings, classes, labelled=False, name=name)
         for name, path in settings.shift.items()

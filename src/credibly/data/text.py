@@ -32,19 +32,16 @@ KEPT = KeptCharacters()
 def normalised(text: str) -> str:
     """Return a text for comparison: NFKC, without case, spaces and punctuation; never empty.
 
-    Where nothing else is left (a text of punctuation only), it is the text stripped of outer spaces.
+    Where nothing is left (a text of punctuation only), punctuation stays and only outer spaces go.
 
     >>> normalised("Don't  PANIC!"), normalised("don’t panic"), normalised(" :-) ")
     ('dontpanic', 'dontpanic', ':-)')
     >>> normalised("你好，世界！") == normalised("你好世界")
     True
     """
-    if text.isascii():
-        kept = text.lower().translate(KEPT)
-    else:
-        pieces = (text[start : start + CHUNK] for start in range(0, len(text), CHUNK))
-        kept = "".join(map(folded, pieces)).translate(KEPT)
-    return kept or text.strip()
+    pieces = (text[start : start + CHUNK] for start in range(0, len(text), CHUNK))
+    whole = text.lower() if text.isascii() else "".join(map(folded, pieces))
+    return whole.translate(KEPT) or whole.strip() or text.strip()
 
 
 def folded(text: str) -> str:
