@@ -1,0 +1,160 @@
+"""Scores that depend on the order of the rows, for many weightings of the rows at once.
+
+The rows are sorted once. After that every resample is a column of counts: a sparse product adds them up
+by place in the order, cumulative sums do the rest, and nothing is sorted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+Weighted = Callable[[FloatArray], FloatArray]
+"""A score of counts (N, R), whole numbers >= 0: row n is taken counts[n, r] times -> (R,), NaN where
+undefined."""
+
+
+def ranking(scores: FloatArray, positive: BoolArray) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
+    """Return the weighted AUROC and average precision of scores that should rank positives first.
+
+    AUROC is the probability that a positive scores above a negative, ties counted half. Average
+    precision is sum_k (recall_k - recall_k-1) precision_k over the distinct scores, as scikit-learn
+    defines it (no interpolation). Both are NaN where a resample lacks positives or negatives.
+
+    Args:
+        scores: (N,), larger for rows held more likely positive.
+        positive: (N,).
+    """
+    group, has_positive = _descending_groups(scores, positive)
+    K = int(has_positive.sum())
+    # Only groups with a positive matter one by one; negatives between two of them are one sum.
+    segment: IntArray = (np.cumsum(has_positive) - has_positive)[group]
+    tied = has_positive[group] & ~positive
+    positives = _adder(segment, positive, K)
+    between = _adder(segment, ~positive & ~tied, K + 1)
+    ties = _adder(segment, tied, K) if tied.any() else None
+
+    def weighted(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+        hits, gaps = positives @ counts, between @ counts
+        level = ties @ counts if ties is not None else None
+        above = gaps[:K] if level is None else gaps[:K] + _shifted(level)
+        above = np.cumsum(above, axis=0)
+        negatives = gaps.sum(axis=0) + (0.0 if level is None else level.sum(axis=0))
+        return _ranking_scores(hits, above, level, negatives)
+
+    return weighted
+
+
+def _ranking_scores(
+    hits: FloatArray, above: FloatArray, level: FloatArray | None, negatives: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    total = hits.sum(axis=0)
+    worse = above if level is None else above + level / 2
+    misplaced = np.einsum("kr,kr->r", hits, worse)
+    found = np.cumsum(hits, axis=0)
+    taken = found + above if level is None else found + above + level
+    precision = np.divide(found, taken, out=np.zeros_like(found), where=taken > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        auroc = np.where(negatives > 0, 1 - misplaced / (total * negatives), np.nan)
+        average_precision = np.einsum("kr,kr->r", hits, precision) / total
+        average_precision = np.where(negatives > 0, average_precision, np.nan)
+    return np.where(total > 0, auroc, np.nan), np.where(total > 0, average_precision, np.nan)
+
+
+def area_under_risk_coverage(confidence: FloatArray, wrong: BoolArray) -> Weighted:
+    """Return the weighted AURC: the mean over k = 1..N of the error rate among the k most confident rows.
+
+    (Geifman & El-Yaniv 2017, https://arxiv.org/abs/1705.08500.) Rows of equal confidence, a
+    resample's copies of one row among them, have no order: the expectation over all orders is taken,
+    which is sum over a group of (E + e j / n) / (m + j), j = 1..n, for m rows and E errors before it
+    and n rows and e errors in it. With harmonic numbers H that is
+    E (H(m+n) - H(m)) + e/n (n - m (H(m+n) - H(m))).
+    """
+    group, first = _groups(-confidence)
+    everything = np.ones(len(wrong), dtype=bool)
+    all_rows, wrong_rows = _adder(group, everything, first), _adder(group, wrong, first)
+
+    def weighted(counts: FloatArray) -> FloatArray:
+        size, errors = all_rows @ counts, wrong_rows @ counts
+        after, errors_before = np.cumsum(size, axis=0), _shifted_cumsum(errors)
+        most = int(after[-1].max())
+        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, most + 1))])
+        at = harmonic[after.astype(np.int64)]
+        rise = np.diff(at, axis=0, prepend=0.0)
+        share = np.divide(errors, size, out=np.zeros_like(size), where=size > 0)
+        area = errors_before * rise + share * (size - (after - size) * rise)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(area.sum(axis=0) / after[-1])
+
+    return weighted
+
+
+def spearman(first: FloatArray, second: FloatArray) -> Weighted:
+    """Return the weighted Spearman correlation: Pearson's of average ranks; NaN if either is constant.
+
+    A row taken w times stands w times among the ranks, as in a resample that was written out.
+    """
+    first_rank, second_rank = _average_ranks(first), _average_ranks(second)
+
+    def weighted(counts: FloatArray) -> FloatArray:
+        rows = counts.sum(axis=0)
+        # Average ranks have the mean (n + 1) / 2 whatever the ties; centred, they lose no digits.
+        centre = (rows + 1) / 2
+        a, b = first_rank(counts) - centre, second_rank(counts) - centre
+        weighted_a = counts * a
+        cross = np.einsum("nr,nr->r", weighted_a, b)
+        a_square = np.einsum("nr,nr->r", weighted_a, a)
+        b_square = np.einsum("nr,nr,nr->r", counts, b, b)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            correlation = cross / np.sqrt(a_square * b_square)
+        return np.where((a_square > 0) & (b_square > 0), np.clip(correlation, -1, 1), np.nan)
+
+    return weighted
+
+
+def _average_ranks(values: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """Return the function of counts (N, R) that gives every row's average rank, (N, R)."""
+    group, groups = _groups(values)
+    adder = _adder(group, np.ones(len(values), dtype=bool), groups)
+
+    def ranks(counts: FloatArray) -> FloatArray:
+        size = adder @ counts
+        middle = np.cumsum(size, axis=0) - (size - 1) / 2
+        return np.asarray(middle[group])
+
+    return ranks
+
+
+def _groups(values: FloatArray) -> tuple[IntArray, int]:
+    """Return each row's place among the distinct values in rising order, and how many there are."""
+    distinct, place = np.unique(values, return_inverse=True)
+    return place.astype(np.int64), len(distinct)
+
+
+def _descending_groups(scores: FloatArray, positive: BoolArray) -> tuple[IntArray, BoolArray]:
+    """Return each row's place among the distinct scores, highest first, and which hold a positive."""
+    group, groups = _groups(-scores)
+    return group, np.bincount(group[positive], minlength=groups) > 0
+
+
+def _adder(place: IntArray, rows: BoolArray, places: int) -> csr_matrix:
+    """Return the sparse matrix (places, N) that adds the counts of these rows up by place."""
+    chosen = np.flatnonzero(rows)
+    shape = (places, len(place))
+    return csr_matrix((np.ones(len(chosen)), (place[chosen], chosen)), shape=shape)
+
+
+def _shifted(level: FloatArray) -> FloatArray:
+    """Return each row replaced by the one before it, zero first."""
+    return np.concatenate([np.zeros_like(level[:1]), level[:-1]])
+
+
+def _shifted_cumsum(values: FloatArray) -> FloatArray:
+    return np.asarray(np.cumsum(values, axis=0) - values)

@@ -1,0 +1,69 @@
+"""The bootstrap: rows drawn with replacement, as counts, in chunks that stay in the processor's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from credibly.errors import InputError
+
+FloatArray = NDArray[np.float64]
+
+CHUNK = 16
+"""Resamples at a time: more would leave the cache, and memory stays at a few times 16 N numbers."""
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are drawn: the same seed and number of rows give the same resamples.
+
+    Args:
+        resamples: how many, at least 2.
+        confidence: of the intervals, in (0, 1).
+        seed: of the draws.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resamples < 2:
+            raise InputError(f"expected 2 resamples or more, got {self.resamples}")
+        if not 0 < self.confidence < 1:
+            raise InputError(f"expected a confidence between 0 and 1, got {self.confidence}")
+
+    def chunks(self, N: int, stream: int = 0) -> Iterator[FloatArray]:
+        """Yield counts, float64, (N, up to 16): how often each row is taken in each resample.
+
+        Args:
+            N: rows.
+            stream: another number gives draws that are independent of the others'.
+
+        Raises:
+            InputError: there are no rows.
+        """
+        if N < 1:
+            raise InputError("expected one row or more to resample, got none")
+        random = np.random.default_rng([self.seed, stream])
+        for start in range(0, self.resamples, CHUNK):
+            drawn = random.integers(0, N, (min(CHUNK, self.resamples - start), N))
+            yield np.stack([np.bincount(rows, minlength=N) for rows in drawn], axis=1).astype(np.float64)
+
+    def ends(self, samples: FloatArray) -> tuple[float | None, float | None]:
+        """Return the percentile interval of samples, (R,): resamples that lack a class (NaN) are left out.
+
+        None where fewer than half of them are defined: what is left would not stand for the rest.
+        """
+        defined = samples[np.isfinite(samples)]
+        if 2 * len(defined) < len(samples) or len(defined) < 2:
+            return None, None
+        tail = (1 - self.confidence) / 2
+        low, high = np.quantile(defined, [tail, 1 - tail])
+        return float(low), float(high)

@@ -1,0 +1,321 @@
+"""Every metric, as a function of how often each row is taken, and the table of them.
+
+A *statistic* is prepared once from an answer (sorted, binned, summed) and then turns counts, float64
+(N, R), whole numbers >= 0, into figures (R,) by name: one column of ones gives the figure itself, and a
+thousand columns of resampled counts its bootstrap, by the same code. NaN marks a resample in which the
+figure is undefined; a statistic that is undefined altogether is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from credibly.errors import InputError, did_you_mean
+from credibly.records import UNKNOWN
+from credibly.uncertainty.binning import bin_matrix, debiased_error, plain_error, summed
+from credibly.uncertainty.numerics import entropy, log_of
+from credibly.uncertainty.ranks import area_under_risk_coverage, ranking, spearman
+from credibly.uncertainty.systems import Answer
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+Statistic = Callable[[FloatArray], Mapping[str, FloatArray]]
+Family = Callable[[Answer], Statistic | None]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of the tables.
+
+    Args:
+        name: its key in report.json.
+        higher_is_better: None where neither is.
+        description: in one line.
+        reference: where it is defined.
+        family: prepares the statistic that gives it, often with others; None for a figure that
+            compares two sets of rows (`intervals.score_shift`).
+    """
+
+    name: str
+    higher_is_better: bool | None
+    description: str
+    reference: str
+    family: Family | None
+
+    def __call__(self, answer: Answer) -> float | None:
+        """Return the figure of an answer; None where it is undefined.
+
+        Raises:
+            InputError: the metric compares two sets of rows.
+        """
+        return values(answer, [self.name])[self.name]
+
+
+def values(answer: Answer, metrics: Iterable[str] | None = None) -> dict[str, float | None]:
+    """Return figures of an answer by name, all that are of one set of rows if no names are given.
+
+    Raises:
+        InputError: an unknown name, or one that compares two sets of rows.
+    """
+    names = checked_metrics(metrics)
+    ones = np.ones((len(answer.ids), 1))
+    found: dict[str, float | None] = dict.fromkeys(names)
+    for family in families(names):
+        statistic = family(answer)
+        for name, figure in (statistic(ones) if statistic else {}).items():
+            if name in found and np.isfinite(figure[0]):
+                found[name] = float(figure[0])
+    return found
+
+
+def checked_metrics(metrics: Iterable[str] | None) -> tuple[str, ...]:
+    """Return the names of known metrics of one set of rows: those given, or all.
+
+    Raises:
+        InputError: an unknown name, or one that compares two sets of rows.
+    """
+    known = [name for name, metric in METRICS.items() if metric.family]
+    for name in () if metrics is None else (metrics := tuple(metrics)):
+        if name not in known:
+            advice = " (it compares two sets of rows: score_shift gives it)" if name in METRICS else ""
+            raise InputError(f"unknown metric '{name}'{did_you_mean(name, known)}{advice}")
+    return tuple(known if metrics is None else metrics)
+
+
+def families(names: Sequence[str]) -> list[Family]:
+    """Return the families that give these metrics, each once."""
+    return list(dict.fromkeys(family for name in names if (family := METRICS[name].family)))
+
+
+def means(answer: Answer) -> Statistic:
+    """Prepare the metrics that are means of one number a row: losses and uncertainties.
+
+    NLL is -ln p(label), Brier's score the sum over classes of (p - one-hot)^2, in [0, 2]; `nll_raters`
+    the cross-entropy of the raters' shares against p. Probabilities below 1e-12 are scored as that.
+    """
+    known = answer.labels != UNKNOWN
+    one_hot = np.eye(answer.probs.shape[1])[answer.labels]
+    log_probs = log_of(answer.probs)
+    everywhere = np.ones(len(known), dtype=bool)
+    columns: dict[str, tuple[FloatArray, BoolArray]] = {
+        "nll": (-(one_hot * log_probs).sum(axis=1), known),
+        "brier": (((answer.probs - one_hot) ** 2).sum(axis=1), known),
+        "mean_total": (answer.uncertainty.total, everywhere),
+        "mean_aleatoric": (answer.uncertainty.aleatoric, everywhere),
+        "mean_epistemic": (answer.uncertainty.epistemic, everywhere),
+        "mean_variance": (answer.uncertainty.variance, everywhere),
+    }
+    if answer.label_probs is not None:
+        columns["nll_raters"] = (-(answer.label_probs * log_probs).sum(axis=1), everywhere)
+    weights = np.stack([rows for _, rows in columns.values()]).astype(np.float64)
+    numbers = np.stack([column for column, _ in columns.values()]) * weights
+
+    def statistic(counts: FloatArray) -> dict[str, FloatArray]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            averages = (numbers @ counts) / (weights @ counts)
+        return dict(zip(columns, averages, strict=True))
+
+    return statistic
+
+
+def confusion(answer: Answer) -> Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray]]:
+    """Return the function of counts (N, R) that gives hits, predicted and actual rows a class, (C, R)."""
+    C = answer.probs.shape[1]
+    rows = np.flatnonzero(answer.labels != UNKNOWN)
+    predicted, labels = answer.predicted[rows], answer.labels[rows]
+    hit = predicted == labels
+    places = np.concatenate([labels[hit], predicted + C, labels + 2 * C])
+    columns = np.concatenate([rows[hit], rows, rows])
+    matrix = csr_matrix((np.ones(len(places)), (places, columns)), shape=(3 * C, len(answer.labels)))
+
+    def sums(counts: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        total = np.asarray(matrix @ counts)
+        return total[:C], total[C : 2 * C], total[2 * C :]
+
+    return sums
+
+
+def decisions(answer: Answer) -> Statistic:
+    """Prepare accuracy and the macro averages of precision, recall and F1.
+
+    Averaged over the classes that occur among labels or predictions, as scikit-learn does with
+    zero_division=0: a class never predicted has precision 0, one without rows recall 0.
+    """
+    sums = confusion(answer)
+
+    def statistic(counts: FloatArray) -> dict[str, FloatArray]:
+        hits, predicted, actual = sums(counts)
+        present = np.maximum((predicted + actual > 0).sum(axis=0), 1)
+        precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(actual, 1)
+        f1 = 2 * hits / np.maximum(predicted + actual, 1)
+        rows = actual.sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            figures = {
+                "accuracy": hits.sum(axis=0) / rows,
+                "f1_macro": f1.sum(axis=0) / present,
+                "precision_macro": precision.sum(axis=0) / present,
+                "recall_macro": recall.sum(axis=0) / present,
+            }
+        return {name: np.where(rows > 0, figure, np.nan) for name, figure in figures.items()}
+
+    return statistic
+
+
+def class_figures(answer: Answer) -> Statistic:
+    """Prepare precision and recall a class, named (class, figure) as ``"CLASS/precision"``.
+
+    NaN where a class is never predicted (precision) or has no rows (recall).
+    """
+    sums = confusion(answer)
+
+    def statistic(counts: FloatArray) -> dict[str, FloatArray]:
+        hits, predicted, actual = sums(counts)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            precision, recall = hits / predicted, hits / actual
+        figures: dict[str, FloatArray] = {}
+        for index, name in enumerate(answer.class_names):
+            figures[f"{name}/precision"], figures[f"{name}/recall"] = precision[index], recall[index]
+        return figures
+
+    return statistic
+
+
+def calibration(answer: Answer) -> Statistic | None:
+    """Prepare the plain and the debiased ECE: top label, 15 bins of equal width (`binning`)."""
+    rows = np.flatnonzero(answer.labels != UNKNOWN)
+    if not len(rows):
+        return None
+    matrix = calibration_matrix(answer)
+
+    def statistic(counts: FloatArray) -> dict[str, FloatArray]:
+        bins = summed(matrix, counts)
+        empty = bins.rows.sum(axis=0) == 0
+        plain, debiased = plain_error(bins), debiased_error(bins)
+        return {"ece": np.where(empty, np.nan, plain), "ece_debiased": np.where(empty, np.nan, debiased)}
+
+    return statistic
+
+
+def calibration_matrix(answer: Answer) -> csr_matrix:
+    """Return the `bin_matrix` of an answer over all its rows, those of unknown label left empty."""
+    rows = np.flatnonzero(answer.labels != UNKNOWN)
+    small = bin_matrix(answer.confidence[rows], (answer.predicted == answer.labels)[rows])
+    into = csr_matrix(
+        (np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), len(answer.labels))
+    )
+    return (small @ into).tocsr()
+
+
+def selective(answer: Answer) -> Statistic | None:
+    """Prepare the area under the risk-coverage curve, by the probability of the predicted class."""
+    rows = np.flatnonzero(answer.labels != UNKNOWN)
+    if not len(rows):
+        return None
+    area = area_under_risk_coverage(answer.confidence[rows], (answer.predicted != answer.labels)[rows])
+    return lambda counts: {"aurc": area(_taken(counts, rows))}
+
+
+def mistakes(answer: Answer) -> Statistic | None:
+    """Prepare the AUROC of total uncertainty for finding mistakes; None if all or none are."""
+    rows = np.flatnonzero(answer.labels != UNKNOWN)
+    wrong = (answer.predicted != answer.labels)[rows]
+    if not _both(wrong):
+        return None
+    ranked = ranking(answer.uncertainty.total[rows], wrong)
+    return lambda counts: {"error_auroc": ranked(_taken(counts, rows))[0]}
+
+
+def classes(answer: Answer) -> Statistic | None:
+    """Prepare AUROC and average precision of the class.
+
+    Two classes: of the second one's probability. More: each class against the rest, averaged over the
+    classes that some rows have and some have not; a resample that lacks one of those is left out.
+    """
+    rows = np.flatnonzero(answer.labels != UNKNOWN)
+    labels, probs = answer.labels[rows], answer.probs[rows]
+    C = probs.shape[1]
+    chosen = [index for index in ([1] if C == 2 else range(C)) if _both(labels == index)]
+    if not chosen:
+        return None
+    ranked = [ranking(probs[:, index], labels == index) for index in chosen]
+
+    def statistic(counts: FloatArray) -> dict[str, FloatArray]:
+        taken = _taken(counts, rows)
+        auroc, average_precision = np.mean([weighted(taken) for weighted in ranked], axis=0)
+        return {"auroc": auroc, "average_precision": average_precision}
+
+    return statistic
+
+
+def raters(answer: Answer) -> Statistic | None:
+    """Prepare Spearman's correlation of aleatoric uncertainty with the entropy of the raters' shares.
+
+    The raters' entropies are rounded to 12 digits: shares of (0.3, 0.7) and (0.7, 0.3) are a tie.
+    """
+    if answer.label_probs is None:
+        return None
+    correlation = spearman(answer.uncertainty.aleatoric, entropy(answer.label_probs).round(12))
+    return lambda counts: {"spearman_raters": correlation(counts)}
+
+
+def _taken(counts: FloatArray, rows: NDArray[np.intp]) -> FloatArray:
+    return counts if len(rows) == len(counts) else counts[rows]
+
+
+def _both(flags: BoolArray) -> bool:
+    return bool(flags.any() and not flags.all())
+
+
+SCIKIT_LEARN = "https://scikit-learn.org/stable/modules/model_evaluation.html"
+BRIER = "Brier 1950, https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2"
+GUO = "Guo et al. 2017, https://arxiv.org/abs/1706.04599"
+KUMAR = "after Kumar et al. 2019, https://arxiv.org/abs/1909.10155"
+GEIFMAN = "Geifman & El-Yaniv 2017, https://arxiv.org/abs/1705.08500"
+HENDRYCKS = "Hendrycks & Gimpel 2017, https://arxiv.org/abs/1610.02136"
+DEPEWEG = "Depeweg et al. 2018, https://arxiv.org/abs/1710.07283"
+BAAN = "Baan et al. 2022, https://arxiv.org/abs/2210.16133"
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "accuracy", True, "share of rows whose most probable class is the label", SCIKIT_LEARN, decisions
+        ),
+        Metric("f1_macro", True, "F1, mean over classes", SCIKIT_LEARN, decisions),
+        Metric("precision_macro", True, "precision, mean over classes", SCIKIT_LEARN, decisions),
+        Metric("recall_macro", True, "recall, mean over classes", SCIKIT_LEARN, decisions),
+        Metric("nll", False, "mean -ln p(label), nats", SCIKIT_LEARN, means),
+        Metric("brier", False, "mean squared error of the probabilities, summed over classes", BRIER, means),
+        Metric("ece", False, "plain calibration error, top label, 15 bins", GUO, calibration),
+        Metric("ece_debiased", False, "calibration error without chance's share", KUMAR, calibration),
+        Metric(
+            "aurc", False, "error rate among the most confident rows, mean over coverages", GEIFMAN, selective
+        ),
+        Metric(
+            "auroc",
+            True,
+            "chance that a row of the class scores above one that is not",
+            SCIKIT_LEARN,
+            classes,
+        ),
+        Metric("average_precision", True, "precision averaged over recall", SCIKIT_LEARN, classes),
+        Metric("error_auroc", True, "total uncertainty's AUROC for finding mistakes", HENDRYCKS, mistakes),
+        Metric("mean_total", None, "mean total uncertainty, nats", DEPEWEG, means),
+        Metric("mean_aleatoric", None, "mean aleatoric uncertainty, nats", DEPEWEG, means),
+        Metric("mean_epistemic", None, "mean epistemic uncertainty, nats", DEPEWEG, means),
+        Metric("mean_variance", None, "mean variance of the predicted class's probability", DEPEWEG, means),
+        Metric("nll_raters", False, "cross-entropy of the raters' shares, nats", BAAN, means),
+        Metric(
+            "spearman_raters", True, "rank correlation of aleatoric with the raters' entropy", BAAN, raters
+        ),
+        Metric("ood_auroc", True, "total uncertainty's AUROC for telling shifted rows", HENDRYCKS, None),
+        Metric("ood_auroc_epistemic", True, "epistemic uncertainty's AUROC for the same", HENDRYCKS, None),
+    )
+}
+"""Every metric by its name in report.json, in the order of the tables."""
