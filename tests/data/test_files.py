@@ -157,6 +157,7 @@ BROKEN = {
     "packed.csv": (gzip.compress(b"text\na\n"), [".gz"]),
     "few.csv": (b"text,label\na,1\nb\n", [":3:", "expected 2 cells", "got 1"]),
     "many.csv": (b"text,label\na,1\nwell, this,0\n", [":3:", "expected 2 cells", "got 3", "in quotes"]),
+    "semicolons.csv": (b"text;label\nwell, this;1\n", [":2:", "semicolons"]),
     "after.csv": (b'text,label\n"a" b,1\n', [":2:", "quotes"]),
     "open.csv": (b'text,label\na,1\n"never closed,0\nb,1\n', [":3:", "never closes"]),
     "twice.csv": (b"text,label,text\na,1,b\n", [":1:", "'text'", "differ"]),

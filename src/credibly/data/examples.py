@@ -270,7 +270,8 @@ class ExampleReader:
             raise CellError(
                 f"column {column!r} holds the unknown label {shortened(label, 40)}"
                 f"{did_you_mean(label, self.known)}",
-                f"the known classes are {listed(self.known.values(), 20)}",
+                f"the known classes are {listed(self.known.values(), 20)}"
+                + ("" if self.wanted.labelled else "; leave the column out of a set with other classes"),
             )
         return None if label is None else self._name(label)
 

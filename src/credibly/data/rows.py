@@ -59,16 +59,15 @@ def require_columns(row: Row, columns: Sequence[str], setting: str) -> None:
     lacking = [column for column in columns if not row.has(column)]
     if lacking:
         found = [shortened(name, 40) for name in row.values]
-        guess = did_you_mean(lacking[0], row.values) or other_delimiter(row)
+        guess = did_you_mean(lacking[0], row.values) or other_delimiter(list(row.values))
         raise DataError(
             f"{row.where}: expected {setting} column {listed(map(repr, lacking))}{guess}; "
             f"the columns are {listed(found, 20) or 'none'}; name the right one as data.{setting}"
         )
 
 
-def other_delimiter(row: Row) -> str:
+def other_delimiter(names: Sequence[str]) -> str:
     """Return a hint where the only column's name looks like several, cut by another delimiter."""
-    names = list(row.values)
     for delimiter, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (",", "commas")):
         if len(names) == 1 and delimiter in names[0]:
             return f" (the columns look separated by {word}; CSV wants commas, TSV wants tabs)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 
-from credibly.data.rows import Row, shortened
+from credibly.data.rows import Row, other_delimiter, shortened
 from credibly.errors import DataError, listed
 from credibly.records import repeated
 
@@ -74,6 +74,7 @@ def wrong_width(where: str, cells: list[str], columns: list[str]) -> str:
         if len(cells) > len(columns)
         else "is a line break or a delimiter missing?"
     )
+    advice = other_delimiter(columns).strip(" ()") or advice
     return (
         f"{where}: expected {len(columns)} cells as in the header, got {len(cells)}, "
         f"beginning with {shortened(cells[0])}; {advice}"
