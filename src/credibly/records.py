@@ -132,7 +132,7 @@ class Predictions:
     log_probs: NDArray[np.float32]
     ids: tuple[str, ...]
     class_names: tuple[str, ...]
-    labels: IntArray | None = None  # type: ignore[assignment]
+    labels: IntArray = None  # type: ignore[assignment]  # all unknown if left out
     label_probs: FloatArray | None = None
     concentrations: NDArray[np.float32] | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -282,7 +282,7 @@ def normalised_log_probs(logits: ArrayLike) -> NDArray[np.float32]:
     z = np.asarray(logits, dtype=np.float64)
     z = z - z.max(axis=-1, keepdims=True)
     log_probs = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
-    return np.maximum(log_probs, LOWEST_LOG_PROB).astype(np.float32)
+    return np.asarray(np.maximum(log_probs, LOWEST_LOG_PROB), dtype=np.float32)
 
 
 def log_of_probs(probs: ArrayLike) -> NDArray[np.float32]:
@@ -295,7 +295,7 @@ def log_of_probs(probs: ArrayLike) -> NDArray[np.float32]:
     check_probs(p)
     p = np.clip(p, 0.0, None)
     p = p / p.sum(axis=-1, keepdims=True)
-    return np.log(np.maximum(p, np.exp(LOWEST_LOG_PROB))).astype(np.float32)
+    return np.asarray(np.log(np.maximum(p, np.exp(LOWEST_LOG_PROB))), dtype=np.float32)
 
 
 def concentrations_of(log_concentrations: FloatArray) -> NDArray[np.float32]:

@@ -264,7 +264,8 @@ def predictions_bytes(predictions: Predictions) -> bytes:
         "class_names": json.dumps(predictions.class_names, ensure_ascii=False),
         "provenance": json.dumps(dict(predictions.provenance), ensure_ascii=False),
     }
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+    content: bytes = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+    return content
 
 
 def read_predictions(file: Path) -> Predictions:

@@ -193,7 +193,7 @@ def open_classifier(
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Load a model's fast tokenizer."""
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # type: ignore[no-any-return]
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
 
 
 def _classifier(

@@ -63,16 +63,16 @@ class Network:
             InputError: there is an offset to fold, and the architecture's last layer has no bias.
         """
         model = self.classifier.model
-        layer = last_layer(model, len(self.classifier.class_names))
-        if layer.bias is None and calibration.offset:
+        prefix = last_layer(model, len(self.classifier.class_names))
+        state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        bias = state.get(f"{prefix}.bias")
+        if bias is None and calibration.offset:
             raise InputError(
                 f"{type(model).__name__} has no bias to hold the student's precision; take an encoder"
             )
-        state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        prefix = next(name for name, module in model.named_modules() if module is layer)
         state[f"{prefix}.weight"] /= calibration.temperature
-        if layer.bias is not None:
-            state[f"{prefix}.bias"] = state[f"{prefix}.bias"] / calibration.temperature + calibration.offset
+        if bias is not None:
+            state[f"{prefix}.bias"] = bias / calibration.temperature + calibration.offset
         with replacing(folder) as temporary:
             model.save_pretrained(temporary, state_dict=state)
             self.classifier.tokenizer.save_pretrained(temporary)
@@ -111,15 +111,15 @@ def forward(classifier: Classifier, texts: Sequence[str]) -> NDArray[np.float32]
     return logits
 
 
-def last_layer(model: nn.Module, classes: int) -> nn.Linear:
-    """Return the linear layer that gives the logits: the last one with C outputs.
+def last_layer(model: nn.Module, classes: int) -> str:
+    """Return the name of the linear layer that gives the logits: the last one with C outputs.
 
     Raises:
         InputError: there is none.
     """
     layers = [
-        module
-        for module in model.modules()
+        name
+        for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module.out_features == classes
     ]
     if not layers:

@@ -12,28 +12,12 @@ from credibly.progress import Stages, silent
 from credibly.records import Predictions
 from credibly.report import build_report, render_html, write_report
 from credibly.runs import Run, write_text
-from credibly.settings import Recipe
 from credibly.training import HISTORY
-from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.systems import source_of
+from credibly.workflows.contents import calibrators_in, class_names_of, known_costs, network_systems
+from credibly.workflows.predicting import open_source
 
 NOT_SCORED = ("train", "unlabelled")
-
-
-def network_systems(recipe: Recipe) -> list[str]:
-    """Return the networks of a run: controls first, the student last."""
-    return [*recipe.distil.controls, "student"] if recipe.distil.enabled else []
-
-
-def known_costs(run: Run) -> dict[str, dict[str, float]]:
-    """Return what each source of the run is known to cost so far."""
-    return run.read_json(run.costs_file) if run.costs_file.is_file() else {}
-
-
-def calibrators_in(run: Run) -> dict[str, Temperature]:
-    """Return a run's fitted calibrations by system."""
-    content = run.read_json(run.check(run.calibration_file))
-    return {name: Temperature.from_json(values) for name, values in content.items()}
 
 
 def write_run_report(run: Run, splits: Splits, stages: Stages = silent) -> dict[str, Any]:
@@ -103,8 +87,6 @@ def evaluate(
         DataError: the file cannot be used, or has a label that the run does not know.
         RunFolderError: the run is unfinished or damaged.
     """
-    from credibly.workflows.predicting import open_source
-
     run = Run.open(path)
     recipe = run.recipe
     data = recipe.data.model_copy(update=dict(settings or {}))
@@ -130,11 +112,6 @@ def evaluate(
     if html is not None:
         write_text(html, render_html(content))
     return content
-
-
-def class_names_of(run: Run) -> tuple[str, ...]:
-    """Return a run's class names."""
-    return run.load_predictions("members", "calibration").class_names
 
 
 def histories_of(run: Run) -> dict[str, list[dict[str, float]]]:

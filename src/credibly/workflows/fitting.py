@@ -26,7 +26,8 @@ from credibly.settings import Recipe, ResolvedSettings
 from credibly.training import HISTORY
 from credibly.uncertainty.calibrate import Temperature, fit_offset
 from credibly.uncertainty.decompose import decompose
-from credibly.workflows.evaluating import known_costs, network_systems, write_run_report
+from credibly.workflows.contents import known_costs, network_systems
+from credibly.workflows.evaluating import write_run_report
 from credibly.workflows.recipes import make_recipe
 
 PACKAGES = ("credibly", "torch", "transformers", "numpy", "scipy", "safetensors")

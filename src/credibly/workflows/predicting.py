@@ -22,7 +22,7 @@ from credibly.runs import Run
 from credibly.settings import DataSettings
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.systems import Answer, answers, source_of
-from credibly.workflows.evaluating import calibrators_in, class_names_of, network_systems
+from credibly.workflows.contents import calibrators_in, class_names_of, network_systems
 
 BATCH_ROWS = 2048
 
