@@ -1,0 +1,28 @@
+"""What a run folder holds: its networks, classes, calibrations and costs."""
+
+from __future__ import annotations
+
+from credibly.runs import Run
+from credibly.settings import Recipe
+from credibly.uncertainty.calibrate import Temperature
+
+
+def network_systems(recipe: Recipe) -> list[str]:
+    """Return the networks of a run: controls first, the student last."""
+    return [*recipe.distil.controls, "student"] if recipe.distil.enabled else []
+
+
+def known_costs(run: Run) -> dict[str, dict[str, float]]:
+    """Return what each source of the run is known to cost so far."""
+    return run.read_json(run.costs_file) if run.costs_file.is_file() else {}
+
+
+def calibrators_in(run: Run) -> dict[str, Temperature]:
+    """Return a run's fitted calibrations by system."""
+    content = run.read_json(run.check(run.calibration_file))
+    return {name: Temperature.from_json(values) for name, values in content.items()}
+
+
+def class_names_of(run: Run) -> tuple[str, ...]:
+    """Return a run's class names."""
+    return run.load_predictions("members", "calibration").class_names
