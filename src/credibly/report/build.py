@@ -1,0 +1,248 @@
+"""From stored predictions to the dictionary that is report.json: every figure, none of the looks.
+
+Everything else (the page, the terminal) is rendered from this dictionary alone.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from credibly.errors import InputError, listed
+from credibly.records import Examples, Interval, Predictions
+from credibly.report.comparisons import (
+    Answers,
+    Paired,
+    agreement,
+    best_form,
+    comparisons,
+    leaders,
+    nll_gain_kept,
+    shift_changes,
+)  # fmt: skip
+from credibly.report.curves import distribution, history_columns, reliability, risk_coverage
+from credibly.report.findings import findings, headline
+from credibly.report.texts import compared_texts
+from credibly.report.wording import COST_METRICS
+from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.consistency import perfect_ece
+from credibly.uncertainty.intervals import score, score_classes, score_shift
+from credibly.uncertainty.resampling import Resampling
+from credibly.uncertainty.systems import Answer, answers, source_of
+
+FORMAT_VERSION = 1
+
+FROM_MEMBERS = ("single", "ensemble", "ensemble+temperature", "majority_vote")
+CONTROLS_FIRST = ("direct", "soft_labels")
+"""The order of the networks in every table: these, then others by name, then the student."""
+
+
+def build_report(
+    run_name: str,
+    recipe: dict[str, Any],
+    stored: Mapping[str, Mapping[str, Predictions]],
+    calibrators: Mapping[str, Temperature],
+    costs: Mapping[str, Mapping[str, float | None]],
+    test: Examples,
+    notes: Sequence[str],
+    resamples: int,
+    confidence: float,
+    seed: int,
+    shift_splits: Sequence[str],
+    histories: Mapping[str, list[dict[str, Any]]] | None = None,
+) -> dict[str, Any]:
+    """Return the whole report, as `json.dumps` writes it; undefined figures are None, never NaN.
+
+    Args:
+        run_name: what the run is called.
+        recipe: every setting, for the record.
+        stored: predictions by source (``members``, ``student``, ``direct``, ...) and split.
+        calibrators: by system name.
+        costs: seconds, parameters, bytes and rows_per_second by system; what is left out is unknown.
+            ``X+temperature`` costs what ``X`` costs.
+        test: the test split's texts, in the order of the stored predictions.
+        notes: sentences on the data.
+        resamples: bootstrap resamples an interval.
+        confidence: of the intervals.
+        seed: of the resamples.
+        shift_splits: names of the stored splits that are shift sets.
+        histories: training histories by network; members' as ``members/SEED``.
+
+    Raises:
+        InputError: no members are stored on the test split, or the test texts are not those.
+    """
+    resampling = Resampling(resamples, confidence, seed)
+    on_test = answered(stored, "test", calibrators)
+    _check(on_test, test)
+    shipped = shipped_system(on_test)
+    systems = {name: _scores(name, given, costs, resampling) for name, given in on_test.items()}
+    shifted = {split: answered(stored, split, calibrators) for split in shift_splits}
+    shift = {split: _shift_scores(on_test, outside, resampling) for split, outside in shifted.items()}
+    paired = Paired(on_test, systems, resampling)
+    report: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "credibly_version": importlib.metadata.version("credibly"),
+        "run": run_name,
+        "classes": list(test.class_names),
+        "rows": _rows(stored, shift_splits),
+        "members": stored["members"]["test"].shape[0],
+        "shipped": shipped,
+        "headline": "",
+        "findings": [],
+        "systems": systems,
+        "leaders": leaders(paired),
+        "calibration_tests": {
+            name: _calibration_test(given, resampling) for name, given in on_test.items() if len(given) == 1
+        },
+        "calibrators": {name: calibrator.as_json() for name, calibrator in calibrators.items()},
+        "comparisons": comparisons(paired, shipped),
+        "nll_gain_kept": nll_gain_kept(paired),
+        "agreement": agreement(on_test["student"][0], on_test["ensemble"][0], resampling)
+        if "student" in on_test
+        else None,
+        "shift": shift,
+        "shift_changes": {
+            split: shift_changes(systems[shipped], found[shipped])
+            for split, found in shift.items()
+            if shipped in found
+        },
+        "curves": _curves(on_test, shifted, confidence),
+        "histories": {name: history_columns(history) for name, history in (histories or {}).items()},
+        **_texts(test, stored["members"]["test"], calibrators, on_test),
+        "notes": list(notes),
+        "evaluation": {"resamples": resamples, "confidence": confidence, "seed": seed},
+        "recipe": recipe,
+    }
+    report["headline"] = headline(report)
+    report["findings"] = [finding.sentence for finding in findings(report)]
+    return report
+
+
+def systems_of(
+    stored: Mapping[str, Mapping[str, Predictions]], calibrators: Mapping[str, Temperature], split: str
+) -> list[str]:
+    """Return the systems that a split's stored predictions allow, in the order of every table."""
+    networks = [source for source in stored if source != "members" and split in stored[source]]
+    others = sorted(set(networks) - {*CONTROLS_FIRST, "student"})
+    ordered = [name for name in (*CONTROLS_FIRST, *others, "student") if name in networks]
+    members = FROM_MEMBERS if split in stored.get("members", {}) else ()
+    names = [*members, *(form for name in ordered for form in (name, f"{name}+temperature"))]
+    return [name for name in names if not name.endswith("+temperature") or name in calibrators]
+
+
+def shipped_system(names: Sequence[str] | Answers) -> str:
+    """Return the system that answers in use: the student where there is one, calibrated where it can be.
+
+    >>> shipped_system(["single", "ensemble", "ensemble+temperature"])
+    'ensemble+temperature'
+    """
+    wanted = ("student+temperature", "student", "ensemble+temperature", "ensemble")
+    return next(name for name in wanted if name in names)
+
+
+def answered(
+    stored: Mapping[str, Mapping[str, Predictions]], split: str, calibrators: Mapping[str, Temperature]
+) -> Answers:
+    """Return every system's answers on a split."""
+    return {
+        name: answers(name, stored[source_of(name)][split], calibrators)
+        for name in systems_of(stored, calibrators, split)
+    }
+
+
+def _check(on_test: Answers, test: Examples) -> None:
+    if "ensemble" not in on_test:
+        raise InputError("expected stored predictions of the members on the test split; there are none")
+    for name, given in on_test.items():
+        if given[0].ids != test.ids:
+            strange = [row for row in given[0].ids if row not in set(test.ids)]
+            which = (
+                f"ids {listed(strange)} are not among the texts"
+                if strange
+                else "they differ in order or number"
+            )
+            raise InputError(
+                f"expected predictions of {name} for the {len(test)} test texts, in their order; {which}"
+            )
+
+
+def _scores(
+    name: str,
+    given: tuple[Answer, ...],
+    costs: Mapping[str, Mapping[str, float | None]],
+    resampling: Resampling,
+) -> dict[str, Any]:
+    chosen = asdict(resampling)
+    scores: dict[str, Any] = {
+        metric: interval.as_json() for metric, interval in score(given, **chosen).items()
+    }
+    known = _costs_of(name, costs)
+    scores.update({metric: Interval(known.get(metric)).as_json() for metric in COST_METRICS})
+    scores["classes"] = {
+        class_name: {metric: interval.as_json() for metric, interval in found.items()}
+        for class_name, found in score_classes(given, **chosen).items()
+    }
+    return scores
+
+
+def _costs_of(name: str, costs: Mapping[str, Mapping[str, float | None]]) -> Mapping[str, float | None]:
+    """Return a system's costs: its own, else its network's, else (made of members) the ensemble's."""
+    base = name.removesuffix("+temperature")
+    shared = ("ensemble",) if source_of(name) == "members" and base != "single" else ()
+    return next((costs[form] for form in (name, base, *shared) if form in costs), {})
+
+
+def _shift_scores(on_test: Answers, outside: Answers, resampling: Resampling) -> dict[str, Any]:
+    return {
+        name: {
+            metric: interval.as_json()
+            for metric, interval in score_shift(on_test[name], given, **asdict(resampling)).items()
+        }
+        for name, given in outside.items()
+        if name in on_test
+    }
+
+
+def _calibration_test(given: tuple[Answer, ...], resampling: Resampling) -> dict[str, float | None]:
+    return perfect_ece(given[0], draws=resampling.resamples, seed=resampling.seed).as_json()
+
+
+def _rows(stored: Mapping[str, Mapping[str, Predictions]], shift_splits: Sequence[str]) -> dict[str, int]:
+    """Return the number of texts a split, in the order train, calibration, test, shift sets, others."""
+    found = {
+        split: len(predictions.ids) for by_split in stored.values() for split, predictions in by_split.items()
+    }
+    order = [
+        *(name for name in ("train", "unlabelled", "calibration", "test") if name in found),
+        *shift_splits,
+    ]
+    return {name: found[name] for name in dict.fromkeys([*order, *found]) if name in found}
+
+
+def _curves(on_test: Answers, shifted: Mapping[str, Answers], confidence: float) -> dict[str, Any]:
+    drawn = [name for name in (best_form(on_test, "ensemble"), best_form(on_test, "student")) if name]
+    return {
+        "reliability": {name: reliability(given, confidence) for name, given in on_test.items()},
+        "risk_coverage": {name: risk_coverage(given, confidence) for name, given in on_test.items()},
+        "uncertainty": {
+            domain: {name: distribution(given[name][0]) for name in drawn if name in given}
+            for domain, given in {"test": on_test, **shifted}.items()
+        },
+    }
+
+
+def _texts(
+    test: Examples, members: Predictions, calibrators: Mapping[str, Temperature], on_test: Answers
+) -> dict[str, Any]:
+    """Return the compared texts and the systems shown: the calibrated ones, the members likewise."""
+    ensemble, student = best_form(on_test, "ensemble") or "ensemble", best_form(on_test, "student")
+    tempered = calibrators.get(ensemble, Temperature()).apply(members).log_probs
+    given = on_test[student][0] if student else None
+    return {
+        "texts": compared_texts(test, np.exp(tempered.astype(np.float64)), on_test[ensemble][0], given),
+        "texts_shown": {"ensemble": ensemble, "student": student},
+    }

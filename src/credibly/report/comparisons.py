@@ -1,0 +1,201 @@
+"""Systems held against one another: paired differences, leaders, the gain kept, agreement, shift.
+
+Differences are taken on identical resamples of identical rows, so what two systems share cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from credibly.records import Interval
+from credibly.report.curves import KINDS
+from credibly.report.wording import MAIN_METRICS, higher_is_better
+from credibly.uncertainty.calibration_interval import CORRECTED, corrected_difference
+from credibly.uncertainty.intervals import rank_correlation, resampled
+from credibly.uncertainty.resampling import Resampling
+from credibly.uncertainty.systems import Answer
+
+Floats = NDArray[np.float64]
+Answers = Mapping[str, tuple[Answer, ...]]
+Json = dict[str, Any]
+Scores = Mapping[str, Mapping[str, Any]]
+
+COMPARED_METRICS = ("nll", "accuracy", "brier", "ece_debiased", "aurc")
+SHIFT_CHANGES = ("accuracy", "nll", "ece_debiased", "mean_total", "mean_epistemic")
+
+
+class Paired:
+    """Differences between systems on the test rows; each system is resampled once a metric.
+
+    The same figures as `paired_difference` gives, at the price of one system instead of two.
+
+    Args:
+        on_test: every system's answers on the same rows.
+        systems: their figures, as report.json holds them.
+        resampling: resamples, confidence and seed.
+    """
+
+    def __init__(self, on_test: Answers, systems: Scores, resampling: Resampling) -> None:
+        self.on_test, self.systems, self.resampling = on_test, systems, resampling
+        self.samples = cache(self._samples)
+
+    def value(self, name: str, metric: str) -> float | None:
+        """Return a system's figure; None where it is undefined."""
+        found: float | None = self.systems[name][metric]["value"]
+        return found
+
+    def difference(self, first: str, second: str, metric: str) -> Interval:
+        """Return first - second of a metric, with its interval."""
+        values = self.value(first, metric), self.value(second, metric)
+        if values[0] is None or values[1] is None:
+            return Interval(None)
+        value = values[0] - values[1]
+        if metric in CORRECTED:
+            sides = self.on_test[first], self.on_test[second]
+            plain = [{"ece": self.samples(name, "ece")} for name in (first, second)]
+            return corrected_difference(value, *sides, plain, self.resampling)
+        return Interval(
+            value, *self.resampling.ends(self.samples(first, metric) - self.samples(second, metric))
+        )
+
+    def _samples(self, name: str, metric: str) -> Floats:
+        return resampled(self.on_test[name], metric, self.resampling.resamples, self.resampling.seed)
+
+
+def comparisons(paired: Paired, shipped: str) -> dict[str, dict[str, Json]]:
+    """Return the paired differences that the findings need: {"first - second": {metric: figure}}."""
+    return {
+        f"{first} - {second}": {
+            metric: paired.difference(first, second, metric).as_json() for metric in COMPARED_METRICS
+        }
+        for first, second in pairs(list(paired.systems), shipped)
+    }
+
+
+def pairs(names: Sequence[str], shipped: str) -> list[tuple[str, str]]:
+    """Return the pairs of systems that are compared, each once.
+
+    >>> pairs(["single", "ensemble", "ensemble+temperature"], "ensemble+temperature")
+    [('ensemble', 'single'), ('ensemble+temperature', 'ensemble'), ('ensemble+temperature', 'single')]
+    """
+    ensemble, direct, student, soft = (
+        best_form(names, name) for name in ("ensemble", "direct", "student", "soft_labels")
+    )
+    wanted = (
+        ("ensemble", "single"), ("ensemble+temperature", "ensemble"), ("majority_vote", "ensemble"),
+        (ensemble, direct), (student, ensemble), (student, direct), (student, soft), ("student", "direct"),
+        ("student", "soft_labels"), (soft, direct), (shipped, "single"),
+    )  # fmt: skip
+    there = [
+        (first, second) for first, second in wanted if first in names and second in names and first != second
+    ]
+    return list(dict.fromkeys(there))  # type: ignore[arg-type]  # None is in no names
+
+
+def best_form(names: Sequence[str] | Mapping[str, object], name: str) -> str | None:
+    """Return a system's name with temperature where that is there, else its own, else None.
+
+    >>> best_form(["direct", "direct+temperature"], "direct"), best_form(["direct"], "student")
+    ('direct+temperature', None)
+    """
+    return next((form for form in (f"{name}+temperature", name) if form in names), None)
+
+
+def leaders(paired: Paired) -> dict[str, list[str]]:
+    """Return, a metric of the main table, the systems that none beats, where one at least is beaten.
+
+    A system leads where its paired difference from the best value holds zero. Where all do, nobody is
+    truly better, and the list is empty.
+    """
+    judged = [metric for metric in MAIN_METRICS if higher_is_better(metric) is not None]
+    return {metric: _leading(metric, paired) for metric in judged}
+
+
+def _leading(metric: str, paired: Paired) -> list[str]:
+    values = {name: value for name in paired.systems if (value := paired.value(name, metric)) is not None}
+    if not values:
+        return []
+    best = (max if higher_is_better(metric) else min)(values, key=lambda name: values[name])
+    leading = [name for name in values if name == best or _equal(paired.difference(name, best, metric))]
+    return leading if len(leading) < len(values) else []
+
+
+def _equal(interval: Interval) -> bool:
+    return interval.low is not None and interval.high is not None and interval.low <= 0 <= interval.high
+
+
+def nll_gain_kept(paired: Paired) -> Json | None:
+    """Return the share of the ensemble's NLL gain over direct training that the student keeps.
+
+    (NLL(direct+temperature) - NLL(student+temperature)) / (NLL(direct+temperature) -
+    NLL(ensemble+temperature)), by paired bootstrap over rows. It is judged only where the ensemble's
+    gain lies beyond its interval: a share of nothing has no meaning. Resamples without a gain count
+    against both ends of the interval; where they reach an end, the share is not judged either.
+
+    Returns:
+        value, low, high (None where not judged) and the gain with its own interval; None without the
+        three systems or without labels.
+    """
+    direct, student, ensemble = names = ("direct+temperature", "student+temperature", "ensemble+temperature")
+    if any(name not in paired.systems or paired.value(name, "nll") is None for name in names):
+        return None
+    gain, kept = paired.difference(direct, ensemble, "nll"), paired.difference(direct, student, "nll")
+    judged = Interval(None)
+    if gain.value and kept.value is not None and gain.low is not None and gain.low > 0:
+        samples = [
+            paired.samples(direct, "nll") - paired.samples(name, "nll") for name in (student, ensemble)
+        ]
+        judged = share(kept.value / gain.value, samples[0], samples[1], paired.resampling.confidence)
+    return {**judged.as_json(), "gain": gain.as_json()}
+
+
+def share(value: float, kept: Floats, gain: Floats, confidence: float) -> Interval:
+    """Return a ratio of two resampled differences with its interval; none where gains vanish too often."""
+    positive = gain > 0
+    ratio = np.divide(kept, gain, out=np.zeros_like(kept), where=positive)
+    tail = (1 - confidence) / 2
+    low = float(np.quantile(np.where(positive, ratio, -np.inf), tail, method="lower"))
+    high = float(np.quantile(np.where(positive, ratio, np.inf), 1 - tail, method="higher"))
+    return Interval(value, low, high) if np.isfinite([low, high]).all() else Interval(None)
+
+
+def agreement(student: Answer, ensemble: Answer, resampling: Resampling) -> dict[str, Json]:
+    """Return Spearman's rank correlation of the student's uncertainty with the ensemble's, by kind."""
+    chosen = (resampling.resamples, resampling.confidence, resampling.seed)
+    return {
+        kind: rank_correlation(
+            getattr(student.uncertainty, kind), getattr(ensemble.uncertainty, kind), *chosen
+        ).as_json()
+        for kind in KINDS
+    }
+
+
+def shift_changes(inside: Mapping[str, Any], outside: Mapping[str, Any]) -> dict[str, Json]:
+    """Return how a system's figures change from the test texts to a shift set's (shift - test).
+
+    The two samples are independent, so the interval comes from the two intervals by MOVER (Zou and
+    Donner 2008, https://doi.org/10.1002/sim.3095).
+    """
+    return {metric: mover(outside[metric], inside[metric]).as_json() for metric in SHIFT_CHANGES}
+
+
+def mover(first: Mapping[str, Any], second: Mapping[str, Any]) -> Interval:
+    """Return the difference of two independent figures with an interval made of their own.
+
+    >>> outside, inside = {"value": 5.0, "low": 2.0, "high": 8.0}, {"value": 6.0, "low": 2.0, "high": 10.0}
+    >>> mover(outside, inside).as_json()
+    {'value': -1.0, 'low': -6.0, 'high': 4.0}
+    """
+    ends = [figure[end] for figure in (first, second) for end in ("value", "low", "high")]
+    if any(end is None for end in ends):
+        return Interval(None)
+    a, a_low, a_high, b, b_low, b_high = ends
+    # The corrected interval of the plain ECE may lie beside its value: a distance is then nothing.
+    below = np.hypot(max(a - a_low, 0.0), max(b_high - b, 0.0))
+    above = np.hypot(max(a_high - a, 0.0), max(b - b_low, 0.0))
+    return Interval(a - b, a - b - float(below), a - b + float(above))

@@ -1,0 +1,143 @@
+"""The points of the report's plots: reliability bins, risk-coverage, uncertainty by domain, training.
+
+Pure figures of what `uncertainty` answers; nothing here draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from credibly.records import UNKNOWN
+from credibly.uncertainty.systems import Answer
+
+Floats = NDArray[np.float64]
+
+RELIABILITY_BINS = 15
+MOST_POINTS = 100
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+KINDS = ("total", "aleatoric", "epistemic")
+
+
+def wilson(successes: Floats, trials: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Return Wilson's score interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+
+    Unlike the normal interval it stays inside [0, 1] and keeps its width at shares of 0 and 1.
+
+    >>> low, high = wilson(np.array([8.0]), np.array([10.0]))
+    >>> round(float(low[0]), 3), round(float(high[0]), 3)
+    (0.49, 0.943)
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / trials
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    # At a share of 0 or 1 the ends are exactly 0 or 1; rounding must not put the share outside them.
+    return np.minimum(np.clip(centre - half, 0, 1), share), np.maximum(np.clip(centre + half, 0, 1), share)
+
+
+def reliability(answers: Sequence[Answer], confidence: float) -> list[dict[str, float]]:
+    """Return the filled bins of a reliability diagram: 15 of equal width in the top label's probability.
+
+    Several answers (`single`) are pooled, and counted as one member's rows: members answer the same
+    texts, so pooling them makes no interval narrower.
+
+    Args:
+        answers: one a member for `single`, else one.
+        confidence: of the Wilson intervals.
+
+    Returns:
+        count, confidence (mean), accuracy, low and high a bin, from the least certain on.
+    """
+    certainty = np.concatenate([_labelled(answer)[0] for answer in answers])
+    right = np.concatenate([_labelled(answer)[1] for answer in answers])
+    bins = np.minimum((certainty * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    counts, certainties, rights = (
+        np.bincount(bins, weights, RELIABILITY_BINS) for weights in (None, certainty, right)
+    )
+    filled = np.flatnonzero(counts)
+    counts, certainties, rights = counts[filled].astype(float), certainties[filled], rights[filled]
+    low, high = wilson(rights / len(answers), counts / len(answers), confidence)
+    columns = (counts / len(answers), certainties / counts, rights / counts, low, high)
+    names = ("count", "confidence", "accuracy", "low", "high")
+    return [dict(zip(names, map(float, row), strict=True)) for row in zip(*columns, strict=True)]
+
+
+def risk_coverage(answers: Sequence[Answer], confidence: float) -> list[dict[str, float]]:
+    """Return the risk (share of mistakes) when only the most certain rows are answered, at most 100 points.
+
+    Rows of equal confidence are taken in every order alike: the risk is its expectation over the
+    orders, as in `aurc`. Several answers are averaged.
+
+    Returns:
+        coverage, risk, low and high (Wilson) a point, by rising coverage, the last at 1.
+    """
+    curves = np.array([_risks(*_labelled(answer)) for answer in answers])
+    N = curves.shape[1]
+    if N == 0:
+        return []
+    chosen = np.unique(np.ceil(np.arange(1, MOST_POINTS + 1) * N / MOST_POINTS).astype(int))
+    risks = curves.mean(axis=0)[chosen - 1]
+    low, high = wilson(risks * chosen, chosen.astype(float), confidence)
+    names = ("coverage", "risk", "low", "high")
+    return [
+        dict(zip(names, map(float, row), strict=True))
+        for row in zip(chosen / N, risks, low, high, strict=True)
+    ]
+
+
+def distribution(answer: Answer) -> dict[str, dict[str, float | None]]:
+    """Return mean and quantiles of each kind of uncertainty, in nats, by kind."""
+    return {kind: _quantiles(getattr(answer.uncertainty, kind)) for kind in KINDS}
+
+
+def history_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """Return a training history as columns of numbers, averaged over stretches to at most 100 rows.
+
+    What is no number (names, texts) is left out; what is not finite becomes null.
+    """
+    names = dict.fromkeys(name for row in history for name, value in row.items() if _is_number(value))
+    stretches = np.array_split(np.arange(len(history)), min(len(history), MOST_POINTS) or 1)
+    return {
+        name: [_mean_of([history[row].get(name) for row in rows]) for rows in stretches] for name in names
+    }
+
+
+def _labelled(answer: Answer) -> tuple[Floats, Floats]:
+    """Return the confidence and rightness (0 or 1) of the rows whose label is known."""
+    known = answer.labels != UNKNOWN
+    right = (answer.predicted == answer.labels)[known]
+    return np.asarray(answer.confidence, dtype=np.float64)[known], right.astype(np.float64)
+
+
+def _risks(certainty: Floats, right: Floats) -> Floats:
+    """Return the expected risk at every coverage 1/N..1, ties in certainty in random order."""
+    order = np.argsort(-certainty, kind="stable")
+    _, tie, counts = np.unique(-certainty[order], return_inverse=True, return_counts=True)
+    expected = (np.bincount(tie, 1 - right[order], len(counts)) / counts)[tie]
+    return np.asarray(np.cumsum(expected) / np.arange(1, len(order) + 1))
+
+
+def _quantiles(values: Floats) -> dict[str, float | None]:
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return {"mean": None, **{str(share): None for share in QUANTILES}}
+    at = np.quantile(finite, QUANTILES)
+    return {
+        "mean": float(finite.mean()),
+        **{str(share): float(x) for share, x in zip(QUANTILES, at, strict=True)},
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _mean_of(values: Sequence[object]) -> float | None:
+    numbers = np.array([value for value in values if _is_number(value)], dtype=np.float64)
+    finite = numbers[np.isfinite(numbers)]
+    return float(finite.mean()) if len(finite) else None

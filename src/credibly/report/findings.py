@@ -1,0 +1,447 @@
+"""What the figures say, in plain words, claiming only what an interval bears out.
+
+Read from report.json alone. A finding is a claim, a full stop, and the figures that bear it out. A difference whose interval holds
+zero is called equal within the interval, whatever its sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from credibly.report.comparisons import best_form
+from credibly.report.wording import (
+    Figure,
+    bracket,
+    count,
+    difference,
+    higher_is_better,
+    listed_words,
+    number,
+    with_interval,
+    words_of,
+)  # fmt: skip
+
+Mark = Literal["good", "equal", "bad", "noted"]
+Verdict = Literal["better", "equal", "worse"]
+Report = Mapping[str, Any]
+
+REJECTED_BELOW = 0.01
+"""A calibration test with a p-value below this rejects calibration."""
+DOUBTED_BELOW = 0.05
+WEAKLY_BELOW = 0.7
+"""Uncertainty tells domains apart only weakly where the AUROC may be under this."""
+HARDLY = 0.05
+"""Members hardly disagree where epistemic is surely under this share of total uncertainty."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim with the figures that bear it out.
+
+    Args:
+        mark: good news, bad news, a tie, or a plain fact.
+        claim: one sentence.
+        evidence: the sentences after it, with figures and intervals.
+        topic: what it is about, where a reader may want it elsewhere.
+    """
+
+    mark: Mark
+    claim: str
+    evidence: str
+    topic: Literal["", "shift"] = ""
+
+    @property
+    def sentence(self) -> str:
+        """Claim and evidence."""
+        return f"{self.claim} {self.evidence}".strip()
+
+
+def findings(report: Report) -> list[Finding]:
+    """Return what the report's own figures bear out, the weightiest first."""
+    parts = (
+        _ensemble, _disagreement, _temperature, _calibration, _student, _gain, _soft_labels, _agreement,
+        _abstention, _people, _shift,
+    )  # fmt: skip
+    return [finding for part in parts for finding in part(report)]
+
+
+def headline(report: Report) -> str:
+    """Return the verdict on the shipped system in one or two sentences."""
+    name, rows = report["shipped"], count(report["rows"]["test"])
+    scores = report["systems"][name]
+    if scores["accuracy"]["value"] is None:
+        return f"{name} has answered {rows} test texts whose labels are not known; its uncertainty alone is judged."
+    right = f"{name} answers {with_interval('accuracy', scores['accuracy'])} of {rows} test texts correctly"
+    rejecting = _rejecting(report["calibration_tests"].get(name, {}), REJECTED_BELOW)
+    error = f"debiased calibration error {with_interval('ece_debiased', scores['ece_debiased'])}"
+    if rejecting:
+        return f"{right}, but its probabilities do not hold: {error}, rejected by {listed_words(rejecting)}."
+    return f"{right}, and its probabilities hold as far as these rows can tell: {error}."
+
+
+def verdict(metric: str, figure: Figure | None) -> Verdict | None:
+    """Say whether a difference (first - second) makes the first better, by its interval alone.
+
+    >>> verdict("nll", {"value": -0.02, "low": -0.03, "high": -0.01})
+    'better'
+    >>> verdict("accuracy", {"value": -0.02, "low": -0.05, "high": 0.01})
+    'equal'
+    """
+    if figure is None or figure["low"] is None or figure["high"] is None:
+        return None
+    if figure["low"] <= 0 <= figure["high"]:
+        return "equal"
+    return "better" if (figure["low"] > 0) == higher_is_better(metric) else "worse"
+
+
+def change(metric: str, figure: Figure | None) -> str:
+    """Write a difference as a clause: lower by, higher by, or equal within the interval.
+
+    >>> change("nll", {"value": -0.02, "low": -0.03, "high": -0.01})
+    'NLL is lower by 0.020 [0.010, 0.030]'
+    >>> change("accuracy", {"value": 0.002, "low": -0.01, "high": 0.012})
+    'accuracy is equal within the interval (+0.2 points [-1.0, 1.2])'
+    """
+    label = _label(metric)
+    if figure is None or figure["low"] is None:
+        return f"{label} cannot be compared"
+    if figure["low"] <= 0 <= figure["high"]:
+        return f"{label} is equal within the interval ({difference(metric, figure)})"
+    if figure["low"] > 0:
+        return f"{label} is higher by {difference(metric, figure).removeprefix('+')}"
+    positive = {"value": -figure["value"], "low": -figure["high"], "high": -figure["low"]}
+    return f"{label} is lower by {difference(metric, positive).removeprefix('+')}"
+
+
+def _changes(compared: Mapping[str, Figure], of_nll: str = "") -> str:
+    return f"{change('nll', compared['nll'])}{of_nll}; {change('accuracy', compared['accuracy'])}."
+
+
+def _label(metric: str) -> str:
+    label = words_of(metric).label
+    return {"ECE, debiased": "debiased ECE"}.get(label, label if label.isupper() else label.lower())
+
+
+def _compare(report: Report, first: str, second: str) -> Mapping[str, Figure] | None:
+    found: Mapping[str, Figure] | None = report["comparisons"].get(f"{first} - {second}")
+    return found
+
+
+MARKS: Mapping[Verdict, Mark] = {"better": "good", "equal": "equal", "worse": "bad"}
+
+
+def _ensemble(report: Report) -> Iterator[Finding]:
+    if report["members"] == 1:
+        yield Finding(
+            "noted",
+            "There is one member only.",
+            "An ensemble of one is that member, so nothing can be said of disagreement.",
+        )
+        return
+    compared = _compare(report, "ensemble", "single")
+    outcome = verdict("nll", compared["nll"]) if compared else None
+    if compared is None or outcome is None:
+        return
+    claim = {
+        "better": "The ensemble beats a single member.",
+        "equal": "The ensemble equals a single member within the interval.",
+        "worse": "The ensemble is worse than a single member.",
+    }[outcome]
+    to = f", at {with_interval('nll', report['systems']['ensemble']['nll'])}"
+    evidence = f"With {report['members']} members, {_changes(compared, to)}"
+    yield Finding(MARKS[outcome], claim, evidence)
+
+
+def _disagreement(report: Report) -> Iterator[Finding]:
+    scores = report["systems"].get("ensemble")
+    if report["members"] == 1 or not scores or not scores["mean_total"]["value"]:
+        return
+    doubt, total = scores["mean_epistemic"], scores["mean_total"]["value"]
+    highest = doubt["value"] if doubt["high"] is None else doubt["high"]
+    claim = (
+        "The members hardly disagree."
+        if highest < HARDLY * total
+        else "The members disagree with one another."
+    )
+    evidence = (
+        "Their mean epistemic uncertainty (mutual information) is "
+        f"{with_interval('mean_epistemic', doubt)} nats, "
+        f"{100 * doubt['value'] / total:.1f} % of the mean total of {number('mean_total', total)} nats."
+    )
+    yield Finding("noted", claim, evidence)
+
+
+def _temperature(report: Report) -> Iterator[Finding]:
+    compared = _compare(report, "ensemble+temperature", "ensemble")
+    outcome = verdict("nll", compared["nll"]) if compared else None
+    if compared is None or outcome is None:
+        return
+    claim = {
+        "better": "Temperature improves the ensemble's probabilities.",
+        "equal": "Temperature leaves the ensemble's probabilities equal within the interval.",
+        "worse": "Temperature makes the ensemble's probabilities worse.",
+    }[outcome]
+    fitted = report["calibrators"].get("ensemble+temperature", {}).get("temperature")
+    with_it = "" if fitted is None else f"With T = {fitted:.2f}, "
+    evidence = (
+        f"{with_it}{change('nll', compared['nll'])} and {change('ece_debiased', compared['ece_debiased'])}."
+    )
+    yield Finding(MARKS[outcome], claim, _capital(evidence))
+
+
+def _calibration(report: Report) -> Iterator[Finding]:
+    name = report["shipped"]
+    scores, tests = report["systems"][name], report["calibration_tests"].get(name)
+    if not tests or scores["ece_debiased"]["value"] is None or scores["ece"]["value"] is None:
+        return
+    rejecting, doubting = _rejecting(tests, REJECTED_BELOW), _rejecting(tests, DOUBTED_BELOW)
+    rows = count(report["rows"]["test"])
+    evidence = (
+        f"Its debiased ECE is {with_interval('ece_debiased', scores['ece_debiased'])}; its plain ECE is "
+        f"{number('ece', scores['ece']['value'])}, where a perfectly calibrated model shows "
+        f"{number('ece', tests['ece_perfect_mean'])} on these rows "
+        f"(95th percentile {number('ece', tests['ece_perfect_p95'])}). "
+        f"{_tests_said(tests, rejecting)}"
+    )
+    if rejecting:
+        yield Finding("bad", f"{name} is not calibrated.", evidence)
+    elif doubting:
+        yield Finding("equal", f"{name} passes as calibrated, though narrowly.", evidence)
+    else:
+        yield Finding("good", f"{name} is calibrated as far as {rows} rows can tell.", evidence)
+
+
+_TESTS = {"consistency_p": "the consistency test", "spiegelhalter_p": "Spiegelhalter's test"}
+
+
+def _rejecting(tests: Mapping[str, Any], level: float) -> list[str]:
+    """Return the words for the calibration tests that reject at this level."""
+    return [
+        f"{words} ({_p_value(tests[key])})"
+        for key, words in _TESTS.items()
+        if tests.get(key) is not None and tests[key] < level
+    ]
+
+
+def _tests_said(tests: Mapping[str, Any], rejecting: list[str]) -> str:
+    if rejecting:
+        verb = "reject" if len(rejecting) > 1 else "rejects"
+        return f"{_capital(listed_words(rejecting))} {verb} calibration at 1 %."
+    said = [
+        f"{words} ({_p_value(tests[key])})" for key, words in _TESTS.items() if tests.get(key) is not None
+    ]
+    if not said:
+        return "No test could be made."
+    return (
+        f"{_capital(listed_words(said))} {'do' if len(said) > 1 else 'does'} not reject calibration at 1 %."
+    )
+
+
+def _p_value(value: float) -> str:
+    return f"p = {value:.2f}" if value >= 0.1 else f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
+
+
+def _student(report: Report) -> Iterator[Finding]:
+    student = best_form(report["systems"], "student")
+    if student is None:
+        return
+    for other, words in (("ensemble", "the ensemble"), ("direct", "the same network trained directly")):
+        against = best_form(report["systems"], other)
+        compared = _compare(report, student, against) if against else None
+        outcome = verdict("nll", compared["nll"]) if compared else None
+        if compared is None or outcome is None:
+            continue
+        claim = {
+            "better": f"The student is better than {words}.",
+            "equal": f"The student equals {words} within the interval.",
+            "worse": f"The student is worse than {words}.",
+        }[outcome]
+        evidence = f"{student} against {against}: {_changes(compared)}"
+        yield Finding(MARKS[outcome], claim, evidence)
+
+
+def _gain(report: Report) -> Iterator[Finding]:
+    kept = report["nll_gain_kept"]
+    if kept is None:
+        return
+    gain = f"{difference('nll', kept['gain']).removeprefix('+')}"
+    if kept["value"] is None:
+        outcome = verdict("accuracy", kept["gain"])  # a gain: higher is better
+        why = (
+            "is not beyond its interval"
+            if outcome == "equal"
+            else "is a loss"
+            if outcome == "worse"
+            else "is too uncertain"
+        )
+        yield Finding(
+            "noted",
+            "How much of the ensemble's gain the student keeps cannot be judged.",
+            f"The ensemble's own gain in NLL over direct training, both with temperature, {why}: {gain}.",
+        )
+        return
+    share = f"{100 * kept['value']:.0f} % [{100 * kept['low']:.0f}, {100 * kept['high']:.0f}]"
+    mark: Mark = "good" if kept["low"] > 0 else "bad" if kept["high"] < 0 else "equal"
+    yield Finding(
+        mark,
+        _kept_claim(kept),
+        f"Of the ensemble's NLL gain over direct training ({gain}, both with temperature) it keeps {share}.",
+    )
+
+
+def _kept_claim(kept: Figure) -> str:
+    if kept["high"] < 0:
+        return "The student keeps none of what the ensemble gains."
+    if kept["low"] <= 0:
+        return "That the student keeps any of the ensemble's gain is not borne out."
+    if kept["low"] > 1:
+        return "The student keeps all that the ensemble gains, and more."
+    if kept["high"] >= 1:
+        return "The student keeps what the ensemble gains, within the interval."
+    return "The student keeps part of what the ensemble gains."
+
+
+def _soft_labels(report: Report) -> Iterator[Finding]:
+    pair = ("student+temperature", "soft_labels+temperature")
+    first, second = pair if all(name in report["systems"] for name in pair) else ("student", "soft_labels")
+    compared = _compare(report, first, second)
+    outcome = verdict("nll", compared["nll"]) if compared else None
+    if compared is None or outcome is None:
+        return
+    claim = {
+        "better": "The student beats plain soft-label distillation.",
+        "equal": "Plain soft-label distillation ties with the student.",
+        "worse": "Plain soft-label distillation beats the student.",
+    }[outcome]
+    evidence = f"{first} against {second}: {_changes(compared)}"
+    yield Finding(MARKS[outcome], claim, evidence)
+
+
+def _agreement(report: Report) -> Iterator[Finding]:
+    agreement = report["agreement"] or {}
+    doubt = agreement.get("epistemic")
+    if doubt is None or doubt["low"] is None:
+        return
+    mark, claim = _following(doubt)
+    parts = [
+        f"{figure['value']:.2f} {_hundredths(figure)} for {kind}"
+        for kind, figure in agreement.items()
+        if figure["low"] is not None
+    ]
+    yield Finding(
+        mark,
+        claim,
+        f"Rank correlation with the ensemble's on the test texts: {listed_words(parts)} uncertainty.",
+    )
+
+
+def _following(doubt: Figure) -> tuple[Mark, str]:
+    if doubt["low"] <= 0:
+        return "bad", "The student's epistemic uncertainty does not follow the ensemble's."
+    if doubt["high"] < 0.5:
+        return "bad", "The student's epistemic uncertainty follows the ensemble's only weakly."
+    if doubt["low"] >= 0.8:
+        return "good", "The student's epistemic uncertainty follows the ensemble's closely."
+    return "noted", "The student's epistemic uncertainty follows the ensemble's in part."
+
+
+def _hundredths(figure: Figure) -> str:
+    return f"[{figure['low']:.2f}, {figure['high']:.2f}]"
+
+
+def _abstention(report: Report) -> Iterator[Finding]:
+    name = report["shipped"]
+    ranking = report["systems"][name]["error_auroc"]
+    points = report["curves"]["risk_coverage"].get(name, [])
+    half = min(points, key=lambda point: abs(point["coverage"] - 0.5), default=None)
+    if ranking["low"] is None or half is None:
+        return
+    knows = ranking["low"] > 0.5
+    claim = (
+        "Its uncertainty points at its mistakes."
+        if knows
+        else "Its uncertainty does not point at its mistakes."
+    )
+    evidence = (
+        f"Total uncertainty ranks a mistake above a right answer with AUROC {with_interval('error_auroc', ranking)}. "
+        f"Of the most certain {100 * half['coverage']:.0f} % of the texts {_risk(half)} are answered wrongly, "
+        f"of all {_risk(points[-1])}."
+    )
+    yield Finding("good" if knows else "bad", claim, evidence)
+
+
+def _risk(point: Mapping[str, float]) -> str:
+    return with_interval("accuracy", {**point, "value": point["risk"]})
+
+
+def _people(report: Report) -> Iterator[Finding]:
+    name = report["shipped"]
+    rank = report["systems"][name]["spearman_raters"]
+    if rank["low"] is None:
+        return
+    claim = {
+        True: "Where people disagree, it is less sure.",
+        False: "That it is less sure where people disagree is not borne out.",
+    }[rank["low"] > 0]
+    evidence = (
+        f"Rank correlation of its aleatoric uncertainty with the raters' own disagreement: "
+        f"{with_interval('spearman_raters', rank)}."
+    )
+    yield Finding("good" if rank["low"] > 0 else "bad", claim, evidence)
+
+
+def _shift(report: Report) -> Iterator[Finding]:
+    for domain, systems in report["shift"].items():
+        scores, changes = systems.get(report["shipped"]), report["shift_changes"].get(domain)
+        if scores is None or changes is None:
+            continue
+        outcomes = {metric: verdict(metric, changes[metric]) for metric in ("accuracy", "ece_debiased")}
+        mark, claim = _shift_claim(domain, outcomes["accuracy"], outcomes["ece_debiased"])
+        parts = [
+            f"{change(metric, changes[metric])}, at {with_interval(metric, scores[metric])}"
+            for metric, outcome in outcomes.items()
+            if outcome is not None
+        ]
+        against = ["Against the test texts " + " and ".join(parts) + "."] if parts else []
+        evidence = " ".join([*against, *_noticed(scores["ood_auroc"])])
+        yield Finding(mark, claim, evidence, topic="shift")
+
+
+def _shift_claim(domain: str, accuracy: Verdict | None, calibration: Verdict | None) -> tuple[Mark, str]:
+    if accuracy is None:
+        return "noted", f"On {domain} there are no labels to judge by."
+    right = {
+        "better": "more often right",
+        "equal": "as often right within the interval",
+        "worse": "less often right",
+    }[accuracy]
+    if calibration is None:
+        return MARKS[accuracy], f"On {domain} it is {right}."
+    held = {
+        "better": "better calibrated",
+        "equal": "as well calibrated within the interval",
+        "worse": "worse calibrated",
+    }[calibration]
+    joined = "and" if "equal" in (accuracy, calibration) or accuracy == calibration else "but"
+    marks = {MARKS[accuracy], MARKS[calibration]}
+    return (
+        "bad" if "bad" in marks else "good" if "good" in marks else "equal"
+    ), f"On {domain} it is {right} {joined} {held}."
+
+
+def _noticed(figure: Figure) -> list[str]:
+    if figure["low"] is None:
+        return []
+    how = " only weakly" if figure["low"] < WEAKLY_BELOW else ""
+    telling = "does not tell" if figure["low"] <= 0.5 else "tells"
+    weakly = how if telling == "tells" else ""
+    return [
+        f"Total uncertainty {telling} these texts from the test texts{weakly} "
+        f"(AUROC {with_interval('ood_auroc', figure)})."
+    ]
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]

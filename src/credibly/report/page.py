@@ -1,0 +1,367 @@
+"""What the page's template is given: its drawings, and its tables and sentences by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from credibly.report import plots
+from credibly.report.curves import KINDS
+from credibly.report.findings import findings
+from credibly.report.views import (
+    Cell,
+    Column,
+    Row,
+    Table,
+    classes_table,
+    costs_table,
+    flattened,
+    systems_table,
+)
+from credibly.report.wording import (
+    COST_METRICS,
+    MAIN_METRICS,
+    METRIC_WORDS,
+    SHIFT_METRICS,
+    UNDEFINED,
+    bracket,
+    count,
+    difference,
+    listed_words,
+    number,
+    with_interval,
+)  # fmt: skip
+
+Report = Mapping[str, Any]
+
+CLASS_FIGURES = ("precision", "recall")
+COVERAGES = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+HISTORY_COLUMNS = ("loss", "validation_loss", "gradient_norm", "learning_rate")
+MARK_SIGNS = {"good": "✓", "equal": "=", "bad": "✗", "noted": "i"}
+MARK_WORDS = {"good": "borne out", "equal": "a tie", "bad": "a weakness", "noted": "noted"}
+
+
+def parts(report: Report) -> dict[str, Any]:
+    """Return everything the template reads beside the report, its style sheet and its drawings."""
+    return {
+        **_head(report),
+        **_system_tables(report),
+        **_calibration(report),
+        **_abstaining(report),
+        **_domains(report),
+        **_texts(report),
+        **_rest(report),
+    }
+
+
+def drawings(report: Report) -> dict[str, str]:
+    """Return every plot of the page as an SVG element, by name."""
+    curves = report["curves"]
+    drawn = {
+        f"reliability {name}": plots.reliability_plot(systems, len(report["classes"]))
+        for name, systems in _reliable(report).items()
+    }
+    abstaining = _abstaining_systems(report)
+    if abstaining:
+        drawn["risk coverage"] = plots.risk_coverage_plot(
+            {name: curves["risk_coverage"][name] for name in abstaining}
+        )
+    for kind in KINDS:
+        drawn[f"uncertainty {kind}"] = plots.uncertainty_plot(kind, curves["uncertainty"])
+    for column in _history_columns(report):
+        holding = {name: columns for name, columns in report["histories"].items() if column in columns}
+        drawn[f"history {column}"] = plots.history_plot(holding, column)
+    return drawn
+
+
+def _head(report: Report) -> dict[str, Any]:
+    members = f"{report['members']} members" if report["members"] > 1 else "1 member"
+    confidence = f"{100 * report['evaluation']['confidence']:g}"
+    facts = (
+        f"{members} · {len(report['classes'])} classes · {count(report['rows']['test'])} test texts · "
+        f"{confidence} % confidence intervals"
+    )
+    return {
+        "facts": facts,
+        "percent_confidence": confidence,
+        "tiles": _tiles(report),
+        "contents": _contents(report),
+        "findings": [(finding.mark, finding.claim, finding.evidence) for finding in findings(report)],
+        "mark_signs": MARK_SIGNS,
+        "mark_words": MARK_WORDS,
+    }
+
+
+def _tiles(report: Report) -> list[dict[str, str]]:
+    """Return the shipped system's four or five figures that a hurried reader wants."""
+    scores = report["systems"][report["shipped"]]
+    tiles = [
+        _tile("Right answers", "accuracy", scores["accuracy"], ""),
+        _tile("Calibration error (debiased)", "ece_debiased", scores["ece_debiased"], ""),
+        _tile("NLL, nats", "nll", scores["nll"], ""),
+    ]
+    half = _at_coverage(report["curves"]["risk_coverage"].get(report["shipped"], []), 0.5)
+    if half:
+        tiles.append(_tile("Wrong in the most certain half", "accuracy", {**half, "value": half["risk"]}, ""))
+    ensemble = report["systems"].get("ensemble")
+    if report["members"] > 1 and ensemble and ensemble["mean_total"]["value"]:
+        share = ensemble["mean_epistemic"]["value"] / ensemble["mean_total"]["value"]
+        below = f"of the uncertainty; {number('mean_epistemic', ensemble['mean_epistemic']['value'])} nats"
+        tiles.append({"label": "Members' disagreement", "figure": f"{100 * share:.1f} %", "below": below})
+    return [tile for tile in tiles if tile["figure"] != UNDEFINED]
+
+
+def _tile(label: str, metric: str, figure: Mapping[str, Any], below: str) -> dict[str, str]:
+    return {
+        "label": label,
+        "figure": number(metric, figure["value"]),
+        "below": below or bracket(metric, figure),
+    }
+
+
+def _contents(report: Report) -> list[tuple[str, str]]:
+    sections = (
+        ("findings", "Findings", True),
+        ("systems", "Systems", True),
+        ("calibration", "Calibration", bool(_reliable(report))),
+        ("abstaining", "Abstaining", bool(_abstaining_systems(report))),
+        ("domains", "Other domains" if report["shift"] else "Uncertainty", True),
+        ("texts", "Ten texts", bool(report["texts"])),
+        ("classes", "By class", True),
+        ("costs", "Costs", costs_table(report["systems"], "") is not None),
+        ("training", "Training", bool(_history_columns(report))),
+        ("data", "Data", True),
+        ("words", "How to read", True),
+    )
+    return [(anchor, name) for anchor, name, there in sections if there]
+
+
+def _system_tables(report: Report) -> dict[str, Any]:
+    systems, shipped = report["systems"], report["shipped"]
+    rest = [
+        name
+        for name in METRIC_WORDS
+        if name not in MAIN_METRICS + CLASS_FIGURES and not name.startswith("ood_")
+    ]
+    groups = (
+        ("Classification", [name for name in rest if not name.startswith("mean_")]),
+        ("Uncertainty, in nats", [name for name in rest if name.startswith("mean_")]),
+    )
+    tables = [(title, systems_table(systems, names, shipped, report["leaders"])) for title, names in groups]
+    return {
+        "main_table": systems_table(systems, MAIN_METRICS, shipped, report["leaders"], forest=True),
+        "further_tables": [(title, table) for title, table in tables if table.columns],
+        "comparisons": _comparisons(report),
+        "class_table": classes_table(systems, shipped, report["classes"]),
+        "costs": costs_table(systems, shipped),
+    }
+
+
+def _comparisons(report: Report) -> Table | None:
+    pairs = report["comparisons"]
+    if not pairs:
+        return None
+    metrics = list(next(iter(pairs.values())))
+    columns = systems_table(report["systems"], metrics, "", {}).columns
+    shown = [name for name in metrics if any(column.label == METRIC_WORDS[name].label for column in columns)]
+    rows = tuple(
+        Row(
+            pair.replace(" - ", " − "),
+            "",
+            False,
+            tuple(_difference(metric, figures[metric]) for metric in shown),
+        )
+        for pair, figures in pairs.items()
+    )
+    return Table(columns, rows)
+
+
+def _difference(metric: str, figure: Mapping[str, Any]) -> Cell:
+    value, _, interval = difference(metric, figure).replace(" points", "").partition(" ")
+    return Cell(value, interval)
+
+
+def _reliable(report: Report) -> dict[str, dict[str, Any]]:
+    """Return the systems with reliability bins by the name without temperature: before and after it."""
+    families: dict[str, dict[str, Any]] = {}
+    for name, bins in report["curves"]["reliability"].items():
+        if bins:
+            families.setdefault(name.removesuffix("+temperature"), {})[name] = bins
+    return families
+
+
+def _calibration(report: Report) -> dict[str, Any]:
+    figures = []
+    for family, systems in _reliable(report).items():
+        signs = ["○", "●"][-len(systems) :]
+        eces = [
+            f"{sign} {name}: ECE {with_interval('ece_debiased', report['systems'][name]['ece_debiased'])}"
+            for sign, name in zip(signs, systems, strict=True)
+        ]
+        spoken = [
+            f"{name}: "
+            + ", ".join(
+                f"{100 * bin['confidence']:.0f} % sure, {100 * bin['accuracy']:.0f} % right" for bin in bins
+            )
+            for name, bins in systems.items()
+        ]
+        figures.append((family, eces, "Reliability. " + "; ".join(spoken)))
+    return {"reliability": figures, "calibration_table": _calibration_table(report)}
+
+
+def _calibration_table(report: Report) -> Table | None:
+    tests = report["calibration_tests"]
+    if not tests:
+        return None
+    columns = (
+        Column("ECE, debiased", "%", "lower", ""),
+        Column("ECE, plain", "%", "lower", ""),
+        Column("a perfect model's plain ECE", "% and 95th percentile", "", ""),
+        Column("consistency test", "p", "", "p-value of the plain ECE if the model were calibrated"),
+        Column("Spiegelhalter's test", "p", "", "p-value of the Brier score if the model were calibrated"),
+    )
+    rows = []
+    for name, found in tests.items():
+        scores = report["systems"][name]
+        cells = [
+            Cell(number(metric, scores[metric]["value"], False), bracket(metric, scores[metric]))
+            for metric in ("ece_debiased", "ece")
+        ]
+        cells.append(
+            Cell(
+                number("ece", found["ece_perfect_mean"], False),
+                number("ece", found["ece_perfect_p95"], False),
+            )
+        )
+        cells += [Cell(_p_value(found[test])) for test in ("consistency_p", "spiegelhalter_p")]
+        rows.append(Row(name, plots.family(name), name == report["shipped"], tuple(cells)))
+    return Table(columns, tuple(rows))
+
+
+def _p_value(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
+def _families(report: Report, names: list[str]) -> list[str]:
+    """Return one system a family, the calibrated one where it stands: temperature hardly moves a ranking."""
+    return [name for name in names if f"{name}+temperature" not in report["systems"]]
+
+
+def _abstaining_systems(report: Report) -> list[str]:
+    """Return the systems whose risk-coverage curves are drawn, the shipped one last."""
+    curves = report["curves"]["risk_coverage"]
+    names = [
+        name
+        for name in _families(report, [name for name in curves if curves[name]])
+        if name != "majority_vote"
+    ]
+    return sorted(names, key=lambda name: name == report["shipped"])
+
+
+def _at_coverage(points: list[dict[str, float]], coverage: float) -> dict[str, float] | None:
+    return min(points, key=lambda point: abs(point["coverage"] - coverage), default=None)
+
+
+def _abstaining(report: Report) -> dict[str, Any]:
+    names = _abstaining_systems(report)
+    rows, curves = [], report["curves"]["risk_coverage"]
+    for name in names:
+        points = [_at_coverage(curves[name], coverage) for coverage in COVERAGES]
+        cells = [
+            Cell(number("accuracy", point["risk"], False), bracket("accuracy", point))
+            for point in points
+            if point
+        ]
+        rows.append(Row(name, plots.family(name), name == report["shipped"], tuple(cells)))
+    columns = tuple(Column(f"{100 * coverage:.0f} %", "", "", "") for coverage in COVERAGES)
+    spoken = "; ".join(f"{row.name} {row.cells[-1].main} % of all" for row in rows)
+    return {
+        "abstaining": names,
+        "abstaining_spoken": f"Wrong answers by share of the texts answered: {spoken}; figures in the table below",
+        "abstaining_table": Table(columns, tuple(rows)),
+    }
+
+
+def _domains(report: Report) -> dict[str, Any]:
+    domains = report["curves"]["uncertainty"]
+    systems = list(dict.fromkeys(name for found in domains.values() for name in found))
+    spoken = {
+        kind: "; ".join(
+            f"{domain}, {name}: median {number('mean_epistemic', found[name][kind]['0.5'])}"
+            for domain, found in domains.items()
+            for name in found
+        )
+        for kind in KINDS
+    }
+    tables = [
+        (
+            f"On {domain}, {count(report['rows'][domain])} texts",
+            systems_table(scores, SHIFT_METRICS, report["shipped"]),
+        )
+        for domain, scores in report["shift"].items()
+    ]
+    return {
+        "domain_systems": systems,
+        "domains_spoken": spoken,
+        "shift_summary": _shift_summary(report),
+        "shift_tables": tables,
+    }
+
+
+def _shift_summary(report: Report) -> Table | None:
+    """Return the shipped system's figures by domain, the test texts first; None without shift sets."""
+    shipped = report["shipped"]
+    found = {domain: scores[shipped] for domain, scores in report["shift"].items() if shipped in scores}
+    if not found:
+        return None
+    domains = {f"test ({count(report['rows']['test'])})": report["systems"][shipped]}
+    domains.update(
+        {f"{domain} ({count(report['rows'][domain])})": scores for domain, scores in found.items()}
+    )
+    table = systems_table(domains, SHIFT_METRICS, "", forest=True)
+    family = plots.family(shipped)
+    return Table(table.columns, tuple(Row(row.name, family, False, row.cells) for row in table.rows))
+
+
+def _texts(report: Report) -> dict[str, Any]:
+    classes = report["classes"]
+    answers = []
+    for text in report["texts"]:
+        probabilities = text["ensemble"]["probabilities"]
+        answers.append(classes[probabilities.index(max(probabilities))])
+    shown = report["texts_shown"]
+    said = listed_words([name for name in (shown["ensemble"], shown["student"]) if name])
+    calibrated = (
+        " and the members with the same temperature" if shown["ensemble"].endswith("+temperature") else ""
+    )
+    return {"text_answers": answers, "texts_shown": f"Shown: {said}{calibrated}."}
+
+
+def _history_columns(report: Report) -> list[str]:
+    held = {name for columns in report["histories"].values() for name in columns}
+    return [name for name in HISTORY_COLUMNS if name in held]
+
+
+def _rest(report: Report) -> dict[str, Any]:
+    rows = [f"{count(rows)} {split}" for split, rows in report["rows"].items()]
+    evaluation = report["evaluation"]
+    provenance = (
+        f"Made by credibly {report['credibly_version']} from the stored predictions of run {report['run']}: "
+        f"{count(evaluation['resamples'])} resamples, seed {evaluation['seed']}. "
+        "Every figure on this page stands in report.json."
+    )
+    return {
+        "training": _history_columns(report),
+        "training_systems": [name for name in report["histories"] if plots.family(name) != "other"]
+        or ["ensemble"],
+        "rows_said": f"Predictions are stored for {listed_words(rows)} texts.",
+        "settings": flattened(report["recipe"]),
+        "most_uncertain": math.log(len(report["classes"])),
+        "metric_glossary": [
+            (words.label, words.meaning)
+            for name, words in METRIC_WORDS.items()
+            if not name.startswith("mean_") and name not in CLASS_FIGURES + COST_METRICS
+        ],
+        "provenance": provenance,
+    }

@@ -1,0 +1,118 @@
+"""The report in the terminal: one table that fits 100 columns, the findings, a line a shift set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from credibly.report.findings import Mark, findings
+from credibly.report.wording import bracket, count, number, visible, with_interval
+
+Report = Mapping[str, Any]
+
+COLUMNS = {
+    "accuracy": "accuracy, %",
+    "nll": "NLL",
+    "ece_debiased": "ECE, %",
+    "aurc": "AURC",
+    "mean_epistemic": "epistemic",
+}
+"""What fits beside a system's name in 100 columns, with its head."""
+
+SHIFT_COLUMNS = {
+    "accuracy": "accuracy",
+    "ece_debiased": "debiased ECE",
+    "ood_auroc": "told from test (AUROC)",
+}
+
+SIGNS: Mapping[Mark, tuple[str, str]] = {
+    "good": ("+", "green"),
+    "equal": ("=", "dim"),
+    "bad": ("-", "red"),
+    "noted": ("·", "dim"),
+}
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print a report, rendered from report.json's dictionary alone.
+
+    Args:
+        report: as `build_report` returns it, or as read from report.json.
+        console: where to; 100 columns are enough.
+    """
+    console.print()
+    console.print(Text(visible(report["headline"]), style="bold"))
+    console.print(_table(report))
+    for finding in findings(report):
+        # The shift sets have lines of their own below.
+        if finding.topic != "shift":
+            sign, style = SIGNS[finding.mark]
+            console.print(Padding(_finding(sign, style, finding.claim, finding.evidence), (0, 0, 0, 1)))
+    lines = list(_shift_lines(report))
+    if lines:
+        console.print(Text(f"\n {visible(report['shipped'])} in other domains", style="bold"))
+        console.print(_shift_table(lines))
+
+
+def _table(report: Report) -> Table:
+    """Return systems x metrics, each figure with its interval on the line below."""
+    confidence = f"{100 * report['evaluation']['confidence']:g} %"
+    caption = (
+        f"{count(report['rows']['test'])} test texts; {confidence} intervals in "
+        "brackets; * none is better beyond the interval.\nECE is debiased, epistemic in nats."
+    )
+    table = Table(
+        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption, caption_justify="left", pad_edge=False
+    )
+    table.add_column("system", overflow="fold", max_width=24)
+    for head in COLUMNS.values():
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, scores in report["systems"].items():
+        style = "bold" if name == report["shipped"] else ""
+        cells = [
+            _cell(metric, scores[metric], name in report["leaders"].get(metric, ())) for metric in COLUMNS
+        ]
+        table.add_row(Text(visible(name), style=style), *cells)
+    return table
+
+
+def _cell(metric: str, figure: Mapping[str, Any], leads: bool) -> Text:
+    text = Text(
+        f"{'*' if leads else ''}{number(metric, figure['value'], unit=False)}", style="bold" if leads else ""
+    )
+    interval = bracket(metric, figure)
+    return text.append(f"\n{interval}", style="not bold dim") if interval else text
+
+
+def _finding(sign: str, style: str, claim: str, evidence: str) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=1)
+    grid.add_column(overflow="fold")
+    text = Text(visible(claim), style="bold").append(f" {visible(evidence)}", style="not bold")
+    grid.add_row(Text(sign, style=style), text)
+    return grid
+
+
+def _shift_lines(report: Report) -> Iterator[tuple[str, ...]]:
+    """Yield a line a shift set: its name and rows, and the shipped system's figures on it."""
+    for domain, systems in report["shift"].items():
+        scores = systems.get(report["shipped"])
+        if scores is not None:
+            figures = (with_interval(metric, scores[metric]) for metric in SHIFT_COLUMNS)
+            yield visible(domain), count(report["rows"][domain]), *figures
+
+
+def _shift_table(lines: list[tuple[str, ...]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("domain", no_wrap=True, overflow="ellipsis", max_width=20)
+    for head in ("texts", *SHIFT_COLUMNS.values()):
+        table.add_column(head, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(*(Text(part) for part in line))
+    return table
