@@ -104,8 +104,7 @@ class Examples:
         """Return a sha256 over ids, texts, classes and labels: equal data, equal fingerprint."""
         digest = hashlib.sha256()
         for part in (self.ids, self.texts, self.class_names):
-            for text in part:
-                digest.update(text.encode("utf-8", "surrogatepass") + b"\x00")
+            update_with_texts(digest, part)
         digest.update(self.labels.tobytes())
         digest.update(b"" if self.label_probs is None else self.label_probs.tobytes())
         return digest.hexdigest()
@@ -299,8 +298,15 @@ def log_of_probs(probs: ArrayLike) -> NDArray[np.float32]:
 
 
 def concentrations_of(log_concentrations: FloatArray) -> NDArray[np.float32]:
-    """Return alpha = exp(z), float32, with z held within [-30, 30] so that alpha is finite and positive."""
-    return np.exp(np.clip(log_concentrations, -30.0, 30.0)).astype(np.float32)
+    """Return alpha = exp(z), float32, finite and positive, whose mean is softmax(z) at any z.
+
+    A row whose largest z lies outside [-15, 30] is shifted as a whole, which keeps its mean and changes
+    only how sure it is, beyond what any figure can tell; what then lies below -30 is raised to it.
+    """
+    z = np.asarray(log_concentrations, dtype=np.float64)
+    top = z.max(axis=-1, keepdims=True)
+    bounded = np.maximum(z - top + np.clip(top, -15.0, 30.0), -30.0)
+    return np.asarray(np.exp(bounded), dtype=np.float32)
 
 
 def check_probs(probs: FloatArray) -> None:
@@ -332,6 +338,14 @@ def check_ids(ids: Sequence[str]) -> None:
     """Raise RecordError unless all ids differ."""
     if len(set(ids)) != len(ids):
         raise RecordError(f"expected unique ids; these repeat: {listed(repeated(ids))}")
+
+
+def update_with_texts(digest: hashlib._Hash, texts: Sequence[str]) -> None:
+    """Feed texts to a hash, each behind its length, so that no other texts give the same bytes."""
+    digest.update(f"{len(texts)}\n".encode())
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(f"{len(encoded)}\n".encode() + encoded)
 
 
 def repeated(names: Iterable[str]) -> list[str]:

@@ -72,6 +72,12 @@ class OptimiserSettings(Settings):
     clip_norm: Positive | None = None
 
 
+def _over_defaults(cls: type[Settings], value: object) -> object:
+    """Lay the keys that are given over the block's own defaults, so that one can be set alone."""
+    default = cls.model_fields["optimiser"].default
+    return {**default.model_dump(), **value} if isinstance(value, dict) else value
+
+
 class HeadsSettings(Settings):
     """M heads on frozen embeddings, trained as one batched product."""
 
@@ -84,6 +90,8 @@ class HeadsSettings(Settings):
     optimiser: OptimiserSettings = OptimiserSettings(
         epochs=10, batch_size=64, learning_rate=1e-3, weight_decay=0.01, schedule="cosine"
     )
+
+    _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
 
 
 class DistilSettings(Settings):
@@ -109,6 +117,8 @@ class DistilSettings(Settings):
         schedule="linear",
         clip_norm=1.0,
     )
+
+    _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
 
 
 class EvaluationSettings(Settings):

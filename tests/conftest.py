@@ -1,0 +1,54 @@
+"""Fixtures for all tests: a cache of their own, tiny models in place of real ones."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+import standins
+
+standins.quiet_environment()
+# The same cases in every run, and no verdict that depends on how busy the machine is.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("steady")
+
+USERS_CACHE = os.environ.get("CREDIBLY_HOME")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep everything that tests cache in a temporary folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CREDIBLY_HOME", str(folder))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def users_cache_for_assets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tests that need packaged assets use the user's cache, so that they are fetched once."""
+    if request.node.get_closest_marker("assets") is None:
+        return
+    if USERS_CACHE is None:
+        monkeypatch.delenv("CREDIBLY_HOME")
+    else:
+        monkeypatch.setenv("CREDIBLY_HOME", USERS_CACHE)
+
+
+@pytest.fixture(scope="session")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that gives the folder of a tiny model, made once a session."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def folder(architecture: str = "bert", padding_side: str = "right") -> Path:
+        key = (architecture, padding_side)
+        if key not in made:
+            made[key] = standins.save_model(
+                tmp_path_factory.mktemp("model") / architecture, architecture, padding_side
+            )
+        return made[key]
+
+    return folder

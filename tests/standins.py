@@ -1,0 +1,126 @@
+"""Small deterministic language models, made from configs, that stand in for real ones.
+
+Each is saved to a folder as `from_pretrained` wants it. The weights are random but large enough for
+texts of different words to have clearly different embeddings, so small problems can be learned from them.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+BLOCKS, WIDTH, HEADS, POSITIONS = 3, 32, 4, 64
+SPECIAL = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]
+"""Padding is not id 0, so that whatever takes 0 for padding fails."""
+
+TELLING = (
+    ("bad", "awful", "poor", "dull"),
+    ("good", "fine", "great", "lovely"),
+    ("even", "plain", "middling", "usual"),
+)
+"""Words that tell a text's class: 0, 1 or 2."""
+
+FILLER = (
+    "film", "plot", "actor", "scene", "music", "story", "the", "a", "was", "is", "and", "very", "not", "so",
+    "it", "this", "that", "with", "of",
+)  # fmt: skip
+WORDS = [word for words in (*TELLING, FILLER) for word in words]
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'\"-:;()/&<>你好世界مرحبا"
+
+ARCHITECTURES = ("bert", "distilbert", "roberta", "electra", "deberta-v2", "mpnet")
+
+
+def tokenizer(padding_side: str = "right"):
+    """Return a WordPiece tokenizer of few words and all their characters."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = [*SPECIAL, *WORDS, *dict.fromkeys(CHARACTERS), *(f"##{c}" for c in dict.fromkeys(CHARACTERS))]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    inner = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        model_max_length=POSITIONS,
+        padding_side=padding_side,
+        **dict(zip(("unk_token", "pad_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True)),
+    )
+
+
+def config(architecture: str):
+    """Return the config of a tiny model of this architecture."""
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": HEADS}
+    usual = {**sizes, "intermediate_size": 64, "max_position_embeddings": POSITIONS}
+    special = {
+        "distilbert": {
+            "dim": WIDTH, "n_layers": BLOCKS, "n_heads": HEADS, "hidden_dim": 64,
+            "max_position_embeddings": POSITIONS,
+        },
+        "roberta": {**usual, "max_position_embeddings": POSITIONS + 2, "type_vocab_size": 1},
+        "electra": {**usual, "embedding_size": 16},
+        "deberta-v2": {
+            **usual, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16,
+            "norm_rel_ebd": "layer_norm", "share_att_key": True, "position_biased_input": False,
+            "type_vocab_size": 0,
+        },
+        "mpnet": {**usual, "max_position_embeddings": POSITIONS + 2},
+    }.get(architecture, usual)  # fmt: skip
+    return AutoConfig.for_model(
+        architecture,
+        **special,
+        vocab_size=len(tokenizer()),
+        pad_token_id=SPECIAL.index("[PAD]"),
+        initializer_range=0.3,
+    )
+
+
+def save_model(folder: Path, architecture: str = "bert", padding_side: str = "right", seed: int = 0) -> Path:
+    """Make a tiny model and save it with its tokenizer; the same arguments give the same weights."""
+    import torch
+    from transformers import AutoModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(config(architecture))
+        for parameter in model.parameters():
+            # Biases and norms too, which start at 0 and 1: an equal pair could be swapped unnoticed.
+            parameter.data += 0.02 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    tokenizer(padding_side).save_pretrained(folder)
+    return folder
+
+
+def made_texts(labels: Sequence[int], seed: int = 0, words: int = 6, noise: float = 0.0) -> list[str]:
+    """Return a text for each label: filler with two words that tell the class (0 bad, 1 good, 2 even).
+
+    Args:
+        labels: class indices below 3.
+        seed: of the words.
+        words: of filler, at most; lengths differ.
+        noise: chance of a telling word of another class.
+    """
+    generator = np.random.default_rng(seed)
+    texts = []
+    for number, label in enumerate(labels):
+        said = label if generator.random() >= noise else int(generator.integers(len(TELLING)))
+        chosen = list(generator.choice(FILLER, generator.integers(1, words + 1)))
+        chosen += list(generator.choice(TELLING[said], 2))
+        generator.shuffle(chosen)
+        # A number makes texts differ, so that none is dropped as a leak.
+        texts.append(f"{' '.join(chosen)} {number}")
+    return texts
+
+
+def quiet_environment() -> None:
+    """Set what must be set before torch and tokenizers are imported."""
+    # Tiny models lose more by sharing out their work than they win.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
