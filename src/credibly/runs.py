@@ -107,7 +107,9 @@ class Run:
         if not run.recipe_file.is_file():
             raise RunFolderError(f"expected a run folder at {path}; there is no recipe.yaml in it")
         if not run.finished:
-            raise RunFolderError(f"{path} is unfinished; go on with: credibly fit {run.recipe_file} --resume")
+            raise RunFolderError(
+                f"{path} is unfinished; go on with: credibly fit {run.recipe_file} --output {path} --resume"
+            )
         version = run.manifest.get("format_version")
         if version != FORMAT_VERSION:
             raise RunFolderError(
@@ -118,12 +120,19 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The manifest: format version, package versions, sha256 of every file."""
-        return self.read_json(self.manifest_file)
+        """The manifest: format version, package versions, sha256 of every file.
+
+        Raises:
+            RunFolderError: it is damaged.
+        """
+        content = self.read_json(self.manifest_file)
+        if not isinstance(content, dict) or not isinstance(content.get("files", {}), dict):
+            raise RunFolderError(f"{self.manifest_file} is damaged; run again with --overwrite")
+        return content
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Write the manifest, last: the given facts, the format version and every file's sha256."""
-        files = {str(file.relative_to(self.path)): sha256(file) for file in sorted(self._files())}
+        files = {self._name_of(file): sha256(file) for file in sorted(self._files())}
         write_json(self.manifest_file, {"format_version": FORMAT_VERSION, **facts, "files": files})
 
     def check(self, file: Path) -> Path:
@@ -134,9 +143,7 @@ class Run:
         """
         if not file.is_file():
             raise RunFolderError(f"{file} is missing; run again with --overwrite")
-        name = str(file.relative_to(self.path))
-        expected = self.manifest["files"].get(name) if self.finished else None
-        if expected is not None and sha256(file) != expected:
+        if self.finished and sha256(file) != self.manifest.get("files", {}).get(self._name_of(file)):
             raise RunFolderError(
                 f"{file} is damaged: its sha256 is not the one in manifest.json; run again with --overwrite"
             )
@@ -170,9 +177,14 @@ class Run:
             raise RunFolderError(f"{file} cannot be read ({error}); run again with --overwrite") from None
         return content
 
+    def _name_of(self, file: Path) -> str:
+        return file.relative_to(self.path).as_posix()
+
     def _files(self) -> Iterator[Path]:
+        """Yield all files but the manifest; what is hidden was left behind by a killed process."""
         for file in self.path.rglob("*"):
-            if file.is_file() and file != self.manifest_file and not file.name.startswith("."):
+            hidden = any(part.startswith(".") for part in file.relative_to(self.path).parts)
+            if file.is_file() and file != self.manifest_file and not hidden:
                 yield file
 
     def _remove(self) -> None:
@@ -192,7 +204,9 @@ class Run:
             self.export_folder,
             self.predictions_folder,
         ):
-            shutil.rmtree(folder, ignore_errors=True)
+            # An error here must show: weights that stay behind would be taken for the new run's.
+            if folder.exists():
+                shutil.rmtree(folder)
         self.recipe_file.unlink(missing_ok=True)
 
 
@@ -264,8 +278,18 @@ def predictions_bytes(predictions: Predictions) -> bytes:
         "class_names": json.dumps(predictions.class_names, ensure_ascii=False),
         "provenance": json.dumps(dict(predictions.provenance), ensure_ascii=False),
     }
-    content: bytes = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
-    return content
+    return steady(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata))
+
+
+def steady(content: bytes) -> bytes:
+    """Return safetensors with its header in sorted order, so that equal content gives equal bytes.
+
+    The library writes metadata in an order that differs from call to call.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)  # the arrays begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def read_predictions(file: Path) -> Predictions:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from credibly.errors import InputError, RunFolderError
 from credibly.progress import Progress
 from credibly.records import FloatArray, IntArray, normalised_log_probs
-from credibly.runs import write_bytes
+from credibly.runs import steady, write_bytes
 from credibly.settings import HeadsSettings
 from credibly.training import StepRecord, train
 
@@ -149,7 +149,7 @@ def save_member(heads: Heads, member: int, file: Path, class_names: Sequence[str
         "dropout": str(heads.dropout),
         "class_names": json.dumps(list(class_names), ensure_ascii=False),
     }
-    write_bytes(file, save(tensors, metadata))
+    write_bytes(file, steady(save(tensors, metadata)))
 
 
 def load_members(files: Sequence[Path]) -> Heads:

@@ -1,0 +1,372 @@
+"""The run folder: files whole or not at all, the manifest last, damage noticed, nothing of others removed."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from credibly.errors import CrediblyError, RunFolderError
+from credibly.records import Examples, Predictions
+from credibly.runs import (
+    Run,
+    predictions_bytes,
+    read_predictions,
+    replacing,
+    sha256,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from credibly.settings import parse_recipe
+
+RECIPE = parse_recipe({"data": {"train": "a.csv"}})
+
+
+def predictions(seed=0, M=2):
+    generator = np.random.default_rng(seed)
+    examples = Examples(
+        ids=("plain", "日本語-1", "emoji 🙂", 'quote " \\ \n\x00'),
+        texts=("a", "b", "c", "d"),
+        class_names=("neg", "пол"),
+        labels=np.array([0, 1, -1, 0]),
+        label_probs=np.array([[0.7, 0.3], [0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]),
+    )
+    return Predictions.from_logits(generator.normal(size=(M, 4, 2)), examples, source="heads", note="é")
+
+
+def dirichlet():
+    examples = Examples(("a", "b"), ("x", "y"), ("no", "yes"), np.array([1, 0]))
+    return Predictions.from_log_concentrations([[0.3, 2.0], [-1.0, 4.0]], examples)
+
+
+def begun(folder):
+    run = Run(folder / "run")
+    run.begin(RECIPE)
+    return run
+
+
+def finished(folder):
+    run = begun(folder)
+    run.save_predictions("members", "test", predictions())
+    run.finish({"seeds": [0]})
+    return run
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def same(first: Predictions, second: Predictions) -> bool:
+    arrays = ("log_probs", "labels", "label_probs", "concentrations")
+    return all(
+        np.array_equal(getattr(first, name), getattr(second, name))
+        and getattr(getattr(first, name), "dtype", None) == getattr(getattr(second, name), "dtype", None)
+        for name in arrays
+    ) and (first.ids, first.class_names, first.provenance) == (
+        second.ids,
+        second.class_names,
+        second.provenance,
+    )
+
+
+# Writing
+
+
+def test_a_failing_write_leaves_the_old_file_and_no_trace(tmp_path):
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+
+    def write_half():
+        with replacing(target) as temporary:
+            temporary.write_text("half of the n", encoding="utf-8")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert target.read_text(encoding="utf-8") == "old"
+    assert names_in(tmp_path) == ["file.txt"]
+
+
+def test_an_interrupted_write_leaves_the_old_folder(tmp_path):
+    target = tmp_path / "student"
+    target.mkdir()
+    (target / "weights").write_text("old", encoding="utf-8")
+
+    def write_half():
+        with replacing(target) as temporary:
+            temporary.mkdir()
+            (temporary / "weights").write_text("new", encoding="utf-8")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert (target / "weights").read_text(encoding="utf-8") == "old"
+    assert names_in(tmp_path) == ["student"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    target = tmp_path / "deep" / "student"
+    for names in (("a", "b"), ("c",)):
+        with replacing(target) as temporary:
+            temporary.mkdir()
+            for name in names:
+                (temporary / name).touch()
+        assert names_in(target) == list(names)
+    assert names_in(target.parent) == ["student"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_and_keeps_the_old_file(tmp_path, monkeypatch, code):
+    target = tmp_path / "report.json"
+    write_json(target, {"kept": True})
+
+    def full(path, content):
+        with path.open("wb") as handle:
+            handle.write(content[:3])
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(CrediblyError, match="no room on the disk") as caught:
+        write_json(target, {"kept": False})
+    assert str(target) in str(caught.value)
+    assert "--resume" in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert json.loads(target.read_text(encoding="utf-8")) == {"kept": True}
+    assert names_in(tmp_path) == ["report.json"]
+
+
+def test_a_disk_that_is_full_only_when_flushed_is_told(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CrediblyError, match="no room on the disk"):
+        write_text(tmp_path / "a", "text")
+    assert names_in(tmp_path) == []
+
+
+def test_other_failures_of_the_disk_are_not_called_a_full_disk(tmp_path, monkeypatch):
+    def broken(path, content):
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(Path, "write_bytes", broken)
+    with pytest.raises(OSError, match="input/output"):
+        write_text(tmp_path / "a", "text")
+
+
+def test_json_is_readable_text_and_refuses_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"名": 1})
+    assert "名" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"名": 1}
+
+
+# Predictions
+
+
+@pytest.mark.parametrize("record", [predictions(), predictions(M=1), dirichlet()])
+def test_predictions_come_back_as_they_were(tmp_path, record):
+    run = begun(tmp_path)
+    run.save_predictions("members", "test", record)
+    assert same(run.load_predictions("members", "test"), record)
+    assert run.splits_of("members") == ["test"]
+    assert run.splits_of("student") == []
+
+
+def test_equal_predictions_make_equal_bytes():
+    assert predictions_bytes(predictions()) == predictions_bytes(predictions())
+    assert predictions_bytes(predictions()) != predictions_bytes(predictions(seed=1))
+
+
+@pytest.mark.parametrize("damage", [b"", b"not safetensors", None])
+def test_a_file_that_holds_no_predictions_is_told(tmp_path, damage):
+    file = tmp_path / "x.safetensors"
+    whole = predictions_bytes(predictions())
+    write_bytes(file, whole[: len(whole) // 2] if damage is None else damage)
+    with pytest.raises(
+        RunFolderError, match=r"x.safetensors is damaged or not a predictions file .*--overwrite"
+    ):
+        read_predictions(file)
+
+
+def test_weights_are_no_predictions(tmp_path):
+    from safetensors.numpy import save
+
+    write_bytes(tmp_path / "w.safetensors", save({"weight": np.zeros(3)}))
+    with pytest.raises(RunFolderError, match="not a predictions file"):
+        read_predictions(tmp_path / "w.safetensors")
+
+
+# Finished, damaged, of another version
+
+
+def test_a_run_is_finished_once_its_manifest_stands_and_not_before(tmp_path):
+    run = begun(tmp_path)
+    assert not run.finished
+    with pytest.raises(RunFolderError, match="is unfinished"):
+        Run.open(run.path)
+    run.finish({})
+    assert Run.open(run.path).finished
+
+
+def test_the_advice_for_an_unfinished_run_names_its_own_folder(tmp_path):
+    run = begun(tmp_path)
+    with pytest.raises(RunFolderError) as caught:
+        Run.open(run.path)
+    assert f"credibly fit {run.recipe_file} --output {run.path} --resume" in str(caught.value)
+
+
+def test_the_manifest_holds_every_file_and_is_written_after_them(tmp_path, monkeypatch):
+    run = begun(tmp_path)
+    run.save_predictions("members", "test", predictions())
+    write_text(run.member_folder(3) / "history.jsonl", "{}\n")
+    left_by_a_kill = run.path / ".student.123"
+    left_by_a_kill.mkdir()
+    (left_by_a_kill / "model.safetensors").touch()
+    run.finish({"seeds": [3]})
+    manifest = run.manifest
+    assert manifest["format_version"] == 1
+    assert manifest["seeds"] == [3]
+    assert manifest["files"] == {
+        name: sha256(run.path / name)
+        for name in ("recipe.yaml", "members/3/history.jsonl", "predictions/members/test.safetensors")
+    }
+
+
+def test_a_manifest_that_cannot_be_written_leaves_the_run_unfinished(tmp_path, monkeypatch):
+    run = begun(tmp_path)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        run.finish({"fact": float("inf")})
+    assert not run.finished
+
+
+def test_sha256_is_that_of_the_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_one_changed_byte_in_a_finished_run_is_noticed(tmp_path):
+    run = finished(tmp_path)
+    file = run.predictions_file("members", "test")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RunFolderError, match=r"test.safetensors is damaged: its sha256 .*--overwrite"):
+        run.load_predictions("members", "test")
+
+
+def test_a_missing_file_is_told(tmp_path):
+    run = finished(tmp_path)
+    run.predictions_file("members", "test").unlink()
+    with pytest.raises(RunFolderError, match=r"test.safetensors is missing"):
+        run.load_predictions("members", "test")
+
+
+def test_a_run_of_another_format_version_is_refused(tmp_path):
+    run = finished(tmp_path)
+    write_json(run.manifest_file, {**run.manifest, "format_version": 2})
+    with pytest.raises(RunFolderError, match=r"has run format 2; this version of credibly reads format 1"):
+        Run.open(run.path)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "", "[]", "{}", '{"format_version": 1}', '{"format_version": 1, "files": 3}']
+)
+def test_a_damaged_manifest_is_told(tmp_path, content):
+    run = finished(tmp_path)
+    run.manifest_file.write_text(content, encoding="utf-8")
+    with pytest.raises(RunFolderError, match=r"manifest.json"):
+        Run.open(run.path).load_predictions("members", "test")
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
+def test_what_is_no_run_cannot_be_opened(tmp_path, make):
+    make(tmp_path / "other")
+    with pytest.raises(RunFolderError, match=r"there is no recipe\.yaml in it"):
+        Run.open(tmp_path / "other")
+
+
+# Claiming a folder
+
+
+def test_a_new_or_empty_folder_can_be_claimed_and_is_left_alone(tmp_path):
+    assert Run.claim(tmp_path / "new").path == tmp_path / "new"
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "empty").mkdir()
+    Run.claim(tmp_path / "empty")
+    assert names_in(tmp_path / "empty") == []
+
+
+@pytest.mark.parametrize(("make", "state"), [(begun, "an unfinished run"), (finished, "a finished run")])
+def test_an_existing_run_is_refused_unless_asked_for(tmp_path, make, state):
+    run = make(tmp_path)
+    with pytest.raises(RunFolderError, match=f"holds {state}; give --resume .* --overwrite .* --output"):
+        Run.claim(run.path)
+    for asked in ({"resume": True}, {"overwrite": True}):
+        assert Run.claim(run.path, **asked).finished == run.finished
+        assert run.recipe_file.is_file()
+
+
+def test_a_folder_of_other_things_is_never_taken(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
+    for asked in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(RunFolderError, match="is not a run folder; choose another --output"):
+            Run.claim(tmp_path, **asked)
+        with pytest.raises(RunFolderError, match="is not a run folder"):
+            Run.claim(tmp_path / "thesis.tex", **asked)
+
+
+def test_beginning_anew_removes_what_a_run_writes_and_nothing_else(tmp_path):
+    run = finished(tmp_path)
+    for file in (run.report_json, run.report_html, run.calibration_file, run.costs_file):
+        file.touch()
+    for folder in (
+        run.member_folder(0),
+        run.model_folder("direct"),
+        run.model_folder("student"),
+        run.export_folder,
+    ):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").touch()
+    (run.path / "notes.txt").write_text("mine", encoding="utf-8")
+    (run.path / "figures").mkdir()
+    run.begin(RECIPE)
+    assert names_in(run.path) == ["figures", "notes.txt", "recipe.yaml"]
+    assert run.recipe == RECIPE
+
+
+def test_beginning_anew_takes_the_manifest_away_first(tmp_path, monkeypatch):
+    """So that a run whose removal is interrupted does not look finished."""
+    run = finished(tmp_path)
+    removed = []
+    real = Path.unlink
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, missing_ok=False: (removed.append(path.name), real(path, missing_ok))[1]
+    )
+    run.begin(RECIPE)
+    assert removed[0] == "manifest.json"
+
+
+def test_old_weights_that_cannot_be_removed_are_not_taken_for_new_ones(tmp_path, monkeypatch):
+    run = finished(tmp_path)
+
+    def refused(path, ignore_errors=False):
+        if not ignore_errors:
+            raise PermissionError(errno.EACCES, "permission denied", str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refused)
+    with pytest.raises(OSError, match="permission denied"):
+        run.begin(RECIPE)
+    assert not run.finished
+
+
+def test_the_table_of_names():
+    run = Run("r")
+    assert run.model_folder("student") == Path("r/student")
+    assert run.model_folder("direct") == Path("r/models/direct")
+    assert run.member_folder(7) == Path("r/members/7")
+    assert run.predictions_file("members", "test") == Path("r/predictions/members/test.safetensors")
