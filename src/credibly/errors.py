@@ -5,7 +5,8 @@
     │   ├── DataError              a data file, its rows or its columns
     │   ├── RecipeError            a recipe key or value
     │   ├── RecordError            arrays that make no valid record
-    │   └── RunFolderError         a run folder that exists, is unfinished, damaged or of another format
+    │   ├── RunFolderError         a run folder that exists, is unfinished, damaged or of another format
+    │   └── TermsError             terms of use that have not been accepted
     ├── AssetError                 a model or data set that cannot be had
     ├── TrainingError              training that cannot go on (a loss that became NaN)
     └── MissingExtraError          an optional dependency that is not installed
@@ -45,6 +46,10 @@ class RecordError(InputError):
 
 class RunFolderError(InputError):
     """A run folder exists already, is unfinished, damaged or of another format version."""
+
+
+class TermsError(InputError):
+    """A model's terms of use have not been accepted; the message says where they are and how to."""
 
 
 class AssetError(CrediblyError):

