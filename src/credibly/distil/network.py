@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from credibly.backbones.loading import Classifier, open_classifier
+from credibly.backbones.loading import Classifier, open_classifier, quietly
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import InputError
 from credibly.records import Examples, Predictions
@@ -73,7 +73,7 @@ class Network:
         state[f"{prefix}.weight"] /= calibration.temperature
         if bias is not None:
             state[f"{prefix}.bias"] = bias / calibration.temperature + calibration.offset
-        with replacing(folder) as temporary:
+        with replacing(folder) as temporary, quietly():
             model.save_pretrained(temporary, state_dict=state)
             self.classifier.tokenizer.save_pretrained(temporary)
             (temporary / HISTORY).write_text(history_lines(history), encoding="utf-8")
