@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from credibly.records import IntArray
 
 TOKENISE_ROWS = 4096
+CHARACTERS_A_TOKEN = 64
+"""So many characters fill a token of any tokenizer in use, but for runs of spaces or unknown words."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +67,17 @@ class TokenBatch:
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> Tokens:
-    """Tokenise texts with the model's special tokens, cutting each at `max_tokens`, and count the cuts."""
+    """Tokenise texts with the model's special tokens, cutting each at `max_tokens`, and count the cuts.
+
+    A text of which the tokenizer leaves nothing becomes one unknown token.
+    """
     parts: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
     truncated = 0
     for start in range(0, len(texts), TOKENISE_ROWS):
-        some = [_beginning(text, max_tokens) for text in texts[start : start + TOKENISE_ROWS]]
-        # Cutting at one token more than is kept tells which texts were cut, without overflow rows.
-        encoded = tokenizer(some, truncation=True, max_length=max_tokens, padding=False)["input_ids"]
-        full = (
-            tokenizer(
-                [text for text, ids in zip(some, encoded, strict=True) if len(ids) == max_tokens],
-                truncation=True,
-                max_length=max_tokens + 1,
-                padding=False,
-                verbose=False,
-            )["input_ids"]
-            if any(len(ids) == max_tokens for ids in encoded)
-            else []
-        )
-        truncated += sum(len(ids) > max_tokens for ids in full)
-        parts += [np.asarray(ids, dtype=np.int32) for ids in encoded]
+        some = texts[start : start + TOKENISE_ROWS]
+        for ids, cut in _encoded(tokenizer, some, max_tokens, max_tokens * CHARACTERS_A_TOKEN):
+            parts.append(np.asarray(ids or [_unknown(tokenizer)], dtype=np.int32))
+            truncated += cut
     starts = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
     padding_id = tokenizer.pad_token_id
     return Tokens(
@@ -167,9 +160,35 @@ def padding_share(lengths: IntArray, batches: Sequence[IntArray]) -> float:
     return 1.0 - float(lengths.sum()) / padded if padded else 0.0
 
 
-def _beginning(text: str, max_tokens: int) -> str:
-    """Return enough of a very long text to fill `max_tokens`, so that a million characters cost little.
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int, characters: int
+) -> list[tuple[list[int], bool]]:
+    """Return each text's ids, and whether it was cut.
 
-    No tokenizer in use makes one token of more than 64 characters on average over a whole text.
+    Only the first `characters` of a text are read, so that a million characters cost little; where these
+    do not fill `max_tokens` (a long run of spaces, or of one unknown word), the whole of it is.
     """
-    return text[: max_tokens * 64]
+
+    def ids_of(some: Sequence[str], most: int) -> list[list[int]]:
+        settings = {"truncation": True, "max_length": most, "padding": False, "verbose": False}
+        return tokenizer(list(some), **settings)["input_ids"] if some else []
+
+    beginnings = [text[:characters] for text in texts]
+    encoded = ids_of(beginnings, max_tokens)
+    full = [row for row, ids in enumerate(encoded) if len(ids) == max_tokens]
+    # Cutting at one token more than is kept tells which texts were cut, without overflow rows.
+    longer = ids_of([beginnings[row] for row in full], max_tokens + 1)
+    cut = {row for row, ids in zip(full, longer, strict=True) if len(ids) > max_tokens}
+    result = [(ids, row in cut) for row, ids in enumerate(encoded)]
+    unsure = [row for row, text in enumerate(texts) if len(text) > characters and row not in cut]
+    if unsure:
+        rest = [texts[row] for row in unsure]
+        whole = _encoded(tokenizer, rest, max_tokens, max(map(len, rest)))
+        for row, read in zip(unsure, whole, strict=True):
+            result[row] = read
+    return result
+
+
+def _unknown(tokenizer: PreTrainedTokenizerBase) -> int:
+    known = (tokenizer.unk_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
+    return next(int(index) for index in known if index is not None)
