@@ -1,7 +1,7 @@
 """What the figures say, in plain words, claiming only what an interval bears out.
 
-Read from report.json alone. A finding is a claim, a full stop, and the figures that bear it out. A difference whose interval holds
-zero is called equal within the interval, whatever its sign.
+Read from report.json alone. A finding is a claim, a full stop, and the figures that bear it out. A
+difference whose interval holds zero is called equal within the interval, whatever its sign.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any, Literal
 from credibly.report.comparisons import best_form
 from credibly.report.wording import (
     Figure,
-    bracket,
     count,
     difference,
     higher_is_better,
@@ -72,7 +71,7 @@ def headline(report: Report) -> str:
     name, rows = report["shipped"], count(report["rows"]["test"])
     scores = report["systems"][name]
     if scores["accuracy"]["value"] is None:
-        return f"{name} has answered {rows} test texts whose labels are not known; its uncertainty alone is judged."
+        return f"{name} has answered {rows} test texts of unknown label; only its uncertainty is reported."
     right = f"{name} answers {with_interval('accuracy', scores['accuracy'])} of {rows} test texts correctly"
     rejecting = _rejecting(report["calibration_tests"].get(name, {}), REJECTED_BELOW)
     error = f"debiased calibration error {with_interval('ece_debiased', scores['ece_debiased'])}"
@@ -365,8 +364,9 @@ def _abstention(report: Report) -> Iterator[Finding]:
         else "Its uncertainty does not point at its mistakes."
     )
     evidence = (
-        f"Total uncertainty ranks a mistake above a right answer with AUROC {with_interval('error_auroc', ranking)}. "
-        f"Of the most certain {100 * half['coverage']:.0f} % of the texts {_risk(half)} are answered wrongly, "
+        "Total uncertainty ranks a mistake above a right answer with AUROC "
+        f"{with_interval('error_auroc', ranking)}. Of the most certain "
+        f"{100 * half['coverage']:.0f} % of the texts {_risk(half)} are answered wrongly, "
         f"of all {_risk(points[-1])}."
     )
     yield Finding("good" if knows else "bad", claim, evidence)
@@ -434,13 +434,14 @@ def _shift_claim(domain: str, accuracy: Verdict | None, calibration: Verdict | N
 def _noticed(figure: Figure) -> list[str]:
     if figure["low"] is None:
         return []
-    how = " only weakly" if figure["low"] < WEAKLY_BELOW else ""
-    telling = "does not tell" if figure["low"] <= 0.5 else "tells"
-    weakly = how if telling == "tells" else ""
-    return [
-        f"Total uncertainty {telling} these texts from the test texts{weakly} "
-        f"(AUROC {with_interval('ood_auroc', figure)})."
-    ]
+    if figure["high"] < 0.5:
+        said = "is lower on these texts than on the test texts"
+    elif figure["low"] <= 0.5:
+        said = "is not shown to tell these texts from the test texts"
+    else:
+        weakly = " only weakly" if figure["low"] < WEAKLY_BELOW else ""
+        said = f"tells these texts from the test texts{weakly}"
+    return [f"Total uncertainty {said} (AUROC {with_interval('ood_auroc', figure)})."]
 
 
 def _capital(sentence: str) -> str:

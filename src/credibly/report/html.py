@@ -6,6 +6,7 @@ our own style sheet and our own drawings are marked safe.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -34,7 +35,12 @@ def render_html(report: Report) -> str:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters.update(count=count, prose=_prose, capital=lambda text: text[:1].upper() + text[1:])
+    environment.filters.update(
+        count=count,
+        prose=_prose,
+        capital=lambda text: text[:1].upper() + text[1:],
+        breakable=lambda name: markupsafe.escape(visible(name)).replace("+", markupsafe.Markup("<wbr>+")),
+    )
     environment.globals.update(family=plots.family, strips=views.strips, spoken=views.spoken)
     drawings = {name: markupsafe.Markup(drawing) for name, drawing in page.drawings(report).items()}
     rendered: str = environment.from_string(_package_file("template.html")).render(
@@ -58,6 +64,6 @@ def _shown(value: object) -> object:
 
 
 def _prose(text: str) -> str:
-    """Keep a figure and its unit on one line, and write minus signs as such."""
-    joined = text.replace(" %", "\N{NO-BREAK SPACE}%").replace("[-", "[\N{MINUS SIGN}")
-    return joined.replace("(-", "(\N{MINUS SIGN}").replace(", -", ", \N{MINUS SIGN}")
+    """Keep a figure, its unit and its interval on one line each, and write minus signs as such."""
+    signed = re.sub(r"(?<=[\[( ])-(?=\d)", "\N{MINUS SIGN}", text).replace(" %", "\N{NO-BREAK SPACE}%")
+    return re.sub(r"(\[[^\[\], ]+,) ([^\[\], ]+\])", "\\1\N{NO-BREAK SPACE}\\2", signed)

@@ -278,7 +278,7 @@ def _abstaining(report: Report) -> dict[str, Any]:
     spoken = "; ".join(f"{row.name} {row.cells[-1].main} % of all" for row in rows)
     return {
         "abstaining": names,
-        "abstaining_spoken": f"Wrong answers by share of the texts answered: {spoken}; figures in the table below",
+        "abstaining_spoken": f"Wrong answers by share of texts answered: {spoken}; more in the table",
         "abstaining_table": Table(columns, tuple(rows)),
     }
 

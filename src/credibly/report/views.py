@@ -188,7 +188,7 @@ def strips(text: Mapping[str, Any], classes: Sequence[str]) -> list[Strip]:
 
 def _strip(text: Mapping[str, Any], class_name: str, index: int) -> Strip:
     members = tuple(member[index] for member in text["members"])
-    span = f"{min(members):.2f}–{max(members):.2f}" if len(members) > 1 else f"{members[0]:.2f}"
+    span = "–".join(dict.fromkeys((f"{min(members):.2f}", f"{max(members):.2f}")))
     lanes = [Lane("members" if len(members) > 1 else "member", "dot", "single", members, span)]
     for who, shape in (("ensemble", "diamond"), ("student", "triangle")):
         if text[who] is not None:
@@ -245,7 +245,7 @@ def _cell(
     return Cell(
         number(metric, figure["value"], False),
         bracket(metric, figure),
-        "" if spread is None else f"±{number(metric, spread, False)}",
+        f"±{number(metric, spread, False)}" if spread else "",
         leads,
         _forest(figure, scale),
     )
