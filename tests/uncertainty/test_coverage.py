@@ -1,0 +1,81 @@
+"""How often intervals hold the truth, by simulation."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from scipy.stats import binom
+
+from credibly.uncertainty.binning import binned
+from credibly.uncertainty.calibration_interval import error_interval
+from credibly.uncertainty.intervals import paired_difference, score
+from credibly.uncertainty.scores import values
+from credibly.uncertainty.systems import answers
+from uncertainty.cases import predictions_of
+from uncertainty.simulated import FAULTS, KINDS, drawn, drawn_answer, true_error
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_calibration_errors_interval_covers(kind, fault):
+    truth, random = true_error(kind, fault), np.random.default_rng(3)
+    for N in (300, 1000, 3000):
+        ends = [error_interval(binned(*drawn(kind, fault, N, random), np.ones((N, 1)))) for _ in range(800)]
+        held = np.mean([low <= truth <= high for low, high in ends])
+        assert held >= 0.92, (N, held)
+
+
+def test_bootstrap_intervals_cover():
+    """95 % intervals of 500 rows hold the population's figure about 95 times in 100."""
+    random = np.random.default_rng(0)
+    truth = values(drawn_answer(2_000_000, random, 0.5))
+    names = [
+        "accuracy",
+        "nll",
+        "brier",
+        "auroc",
+        "average_precision",
+        "aurc",
+        "error_auroc",
+        "f1_macro",
+        "mean_total",
+    ]
+    repeats = 500
+    held = dict.fromkeys(names, 0)
+    for _ in range(repeats):
+        found = score([drawn_answer(500, random, 0.5)], resamples=300, metrics=names)
+        for name in names:
+            held[name] += found[name].low <= truth[name] <= found[name].high
+    least, most = binom.ppf([0.001, 0.999], repeats, 0.95)
+    for name, times in held.items():
+        assert least - 10 <= times <= most + 5, (name, times)
+
+
+SECOND = {"too sharp": (2.0, 0.0), "noisy": (1.0, 1.0), "both": (1.5, 0.7), "a little": (1.15, 0.1)}
+"""How the second system's logits are made of the first's: a factor, and noise."""
+
+
+def pair(kind, N, random):
+    """Two systems on the same rows: the first perfectly calibrated, the second made from it."""
+    factor, noise = SECOND[kind]
+    z = random.normal(0.5, 1.7, N)
+    labels = (random.random(N) < expit(z)).astype(int)
+    both = [expit(z), expit(factor * (z + noise * random.normal(size=N)))]
+    made = [predictions_of(np.stack([1 - p, p], -1)[None], labels) for p in both]
+    return [answers("ensemble", predictions, {}) for predictions in made]
+
+
+@pytest.mark.parametrize("kind", SECOND)
+def test_paired_differences_cover(kind):
+    random, names = np.random.default_rng(1), ("nll", "accuracy", "ece_debiased", "aurc", "auroc")
+    sides = [values(side[0], names) for side in pair(kind, 1_000_000, random)]
+    sides[0]["ece_debiased"] = 0.0  # of the population; the sample's is not quite
+    held = dict.fromkeys(names, 0)
+    for _ in range(300):
+        first, second = pair(kind, 600, random)
+        for name in names:
+            found = paired_difference(first, second, name, resamples=200)
+            held[name] += found.low - 1e-6 <= sides[0][name] - sides[1][name] <= found.high + 1e-6
+    for name, times in held.items():
+        assert times >= 0.92 * 300, (name, times)
