@@ -5,13 +5,13 @@ Everything else (the page, the terminal) is rendered from this dictionary alone.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from credibly import __version__
 from credibly.errors import InputError, listed
 from credibly.records import Examples, Interval, Predictions
 from credibly.report.comparisons import (
@@ -85,7 +85,7 @@ def build_report(
     paired = Paired(on_test, systems, resampling)
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "credibly_version": importlib.metadata.version("credibly"),
+        "credibly_version": __version__,
         "run": run_name,
         "classes": list(test.class_names),
         "rows": _rows(stored, shift_splits),

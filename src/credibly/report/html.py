@@ -65,5 +65,5 @@ def _shown(value: object) -> object:
 
 def _prose(text: str) -> str:
     """Keep a figure, its unit and its interval on one line each, and write minus signs as such."""
-    signed = re.sub(r"(?<=[\[( ])-(?=\d)", "\N{MINUS SIGN}", text).replace(" %", "\N{NO-BREAK SPACE}%")
+    signed = re.sub(r"(?<![^\[( ])-(?=\d)", "\N{MINUS SIGN}", text).replace(" %", "\N{NO-BREAK SPACE}%")
     return re.sub(r"(\[[^\[\], ]+,) ([^\[\], ]+\])", "\\1\N{NO-BREAK SPACE}\\2", signed)

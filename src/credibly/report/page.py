@@ -144,9 +144,10 @@ def _system_tables(report: Report) -> dict[str, Any]:
         for name in METRIC_WORDS
         if name not in MAIN_METRICS + CLASS_FIGURES and not name.startswith("ood_")
     ]
+    doubt = [name for name in rest if name.startswith("mean_") or name.endswith("_raters")]
     groups = (
-        ("Classification", [name for name in rest if not name.startswith("mean_")]),
-        ("Uncertainty, in nats", [name for name in rest if name.startswith("mean_")]),
+        ("Classification", [name for name in rest if name not in doubt]),
+        ("Uncertainty, in nats, and people's opinions where they are known", doubt),
     )
     tables = [(title, systems_table(systems, names, shipped, report["leaders"])) for title, names in groups]
     return {
@@ -353,8 +354,7 @@ def _rest(report: Report) -> dict[str, Any]:
     )
     return {
         "training": _history_columns(report),
-        "training_systems": [name for name in report["histories"] if plots.family(name) != "other"]
-        or ["ensemble"],
+        "training_systems": list(dict.fromkeys(name.partition("/")[0] for name in report["histories"])),
         "rows_said": f"Predictions are stored for {listed_words(rows)} texts.",
         "settings": flattened(report["recipe"]),
         "most_uncertain": math.log(len(report["classes"])),

@@ -52,10 +52,12 @@ _STYLE = {
 def family(system: str) -> str:
     """Return the family whose colour a system has.
 
-    >>> family("student+temperature"), family("mean_logits")
-    ('student', 'other')
+    >>> family("student+temperature"), family("members/42"), family("label_smoothing")
+    ('student', 'ensemble', 'other')
     """
-    name = system.removesuffix("+temperature")
+    name = system.removesuffix("+temperature").partition("/")[0]
+    if name in ("members", "mean_logits"):
+        return "ensemble"
     return name if name in FAMILIES else "other"
 
 
@@ -178,12 +180,12 @@ def history_plot(histories: Mapping[str, Mapping[str, Sequence[float | None]]], 
         axes = figure.subplots()
         for name, columns in histories.items():
             x = columns.get("step") or columns.get("epoch") or list(range(len(columns[column])))
-            system = "ensemble" if family(name) == "other" else name
+            thin = name.startswith("members")
             axes.plot(
                 [float("nan") if value is None else value for value in x],
                 [float("nan") if value is None else value for value in columns[column]],
-                color=colour(system), linewidth=1.0 if system == "ensemble" else 1.6,
-                alpha=0.55 if system == "ensemble" else 1.0, marker="o" if len(x) < 3 else None,
+                color=colour(name), linewidth=1.0 if thin else 1.6, alpha=0.55 if thin else 1.0,
+                marker="o" if len(x) < 3 else None,
             )  # fmt: skip
         across = "step" if any("step" in columns for columns in histories.values()) else "epoch"
         axes.set(xlabel=across, ylabel=column.replace("_", " "))
