@@ -23,7 +23,6 @@ def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CREDIBLY_HOME", str(folder))
-        patch.setenv("HF_HUB_OFFLINE", "1")
         yield folder
 
 

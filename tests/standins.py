@@ -124,3 +124,4 @@ def quiet_environment() -> None:
     # Tiny models lose more by sharing out their work than they win.
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["HF_HUB_OFFLINE"] = "1"

@@ -54,7 +54,8 @@ class BlockCut:
 
     def trunk(self, batch: TokenBatch) -> Tensor:
         """Return the hidden states that enter the first upper block, (B, L, H), without gradient."""
-        with torch.inference_mode():
+        # Not inference mode: its tensors could not enter a computation that is differentiated.
+        with torch.no_grad():
             return self._capture(batch.input_ids, batch.attention_mask)
 
     def _capture(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

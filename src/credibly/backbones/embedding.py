@@ -16,6 +16,7 @@ from credibly.backbones.loading import Backbone
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import CrediblyError
 from credibly.progress import Progress
+from credibly.records import update_with_texts
 from credibly.runs import replacing, sha256
 
 log = logging.getLogger(__name__)
@@ -64,16 +65,14 @@ def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 def embedded_once(backbone: Backbone, texts: Sequence[str], progress: Progress | None = None) -> FloatMatrix:
     """Return the embeddings of these texts, computed on first use and memory-mapped from then on.
 
-    The file is named by a hash of the weights, the pooling, the cut, the precision and the texts, so
-    whatever changes one of them is computed anew. Where the cache cannot be written the embeddings
+    The file is named by a hash of model and tokenizer, the pooling, the cut, the precision and the
+    texts, so whatever changes one of them is computed anew. Where the cache cannot be written the embeddings
     are kept in memory.
     """
     file = cache_folder() / "embeddings" / f"{_key(backbone, texts)}.npy"
     if file.is_file():
         try:
-            mapped: FloatMatrix = np.load(file, mmap_mode="c", allow_pickle=False)
-            if mapped.shape == (len(texts), backbone.width):
-                return mapped
+            return _mapped(file, (len(texts), backbone.width))
         except (ValueError, OSError) as error:
             log.warning("the cached embeddings at %s are damaged (%s) and are computed anew", file, error)
     embeddings = embed(backbone, texts, progress)
@@ -83,26 +82,33 @@ def embedded_once(backbone: Backbone, texts: Sequence[str], progress: Progress |
     except (OSError, CrediblyError) as error:
         log.warning("embeddings are not cached: %s", error)
         return embeddings
-    stored: FloatMatrix = np.load(file, mmap_mode="c", allow_pickle=False)
-    return stored
+    return _mapped(file, embeddings.shape)
 
 
-def weights_fingerprint(source: str) -> str:
-    """Return a sha256 over a local model's weight files, or the hub id with its cached revision."""
-    files = sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
-    return "-".join(sha256(file) for file in files) or source
+def _mapped(file: Path, shape: tuple[int, int]) -> FloatMatrix:
+    """Return a file of embeddings as a memory map that keeps writes to itself.
+
+    Raises:
+        ValueError: the file holds no such array. (`np.load` would tell it in many more ways.)
+    """
+    mapped: FloatMatrix = np.lib.format.open_memmap(file, mode="c")
+    if mapped.shape != shape or mapped.dtype != np.float32:
+        raise ValueError(f"expected float32 {shape}, got {mapped.dtype} {mapped.shape}")
+    return mapped
+
+
+def model_fingerprint(source: str) -> str:
+    """Return the sha256 of each of a local model's files, tokenizer and all, or the hub id as it is."""
+    if not Path(source).is_dir():
+        return source
+    files = sorted(file for file in Path(source).iterdir() if file.is_file())
+    return " ".join(f"{file.name} {sha256(file)}" for file in files)
 
 
 def _key(backbone: Backbone, texts: Sequence[str]) -> str:
     revision = getattr(backbone.model.config, "_commit_hash", None) or ""
-    described = (
-        weights_fingerprint(backbone.source),
-        revision,
-        backbone.pooling,
-        str(backbone.max_tokens),
-        backbone.precision,
-    )
-    digest = hashlib.sha256("\x00".join(described).encode())
-    for text in texts:
-        digest.update(b"\x00" + text.encode("utf-8", "surrogatepass"))
+    digest = hashlib.sha256()
+    model = (model_fingerprint(backbone.source), revision)
+    update_with_texts(digest, (*model, backbone.pooling, str(backbone.max_tokens), backbone.precision))
+    update_with_texts(digest, texts)
     return digest.hexdigest()

@@ -19,6 +19,7 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -120,7 +121,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     device = device or best_device()
     precision = resolve_precision(settings.precision, device)
     source = model_source(settings.name)
-    with _clear_failures(settings.name), _quiet():
+    with _clear_failures(settings.name), quietly():
         model = AutoModel.from_pretrained(
             source,
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
@@ -156,14 +157,13 @@ def load_classifier(
     device = device or best_device()
     source = model_source(settings.name)
     names = dict(enumerate(class_names))
-    with _clear_failures(settings.name), _quiet(), torch.random.fork_rng(devices=[]):
+    with _clear_failures(settings.name), quietly(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         config.id2label, config.label2id = names, {name: index for index, name in names.items()}
         config.problem_type = "single_label_classification"
-        for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-            if hasattr(config, field):
-                setattr(config, field, dropout)
+        for field in dropout_fields(config):
+            setattr(config, field, dropout)
         model = AutoModelForSequenceClassification.from_pretrained(
             source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
@@ -183,17 +183,45 @@ def open_classifier(
         AssetError: the folder holds none, or its weights are damaged.
     """
     device = device or best_device()
-    with _clear_failures(str(folder)), _quiet():
+    with _clear_failures(str(folder)), quietly():
         model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
         )
         tokenizer = load_tokenizer(str(folder))
     return _classifier(model, tokenizer, settings, device)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Load a model's fast tokenizer."""
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    """Load a model's fast tokenizer, padding on the right.
+
+    Models with absolute positions count from a row's first place: padding on the left would move their
+    texts, so that what they say of one would depend on the longest text beside it.
+
+    Raises:
+        AssetError: there is none; transformers then makes an empty one, to which all words are unknown.
+    """
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise AssetError(
+            f"the model {source} cannot be loaded: it has no tokenizer; put its tokenizer.json beside it"
+        )
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def dropout_fields(config: PreTrainedConfig) -> list[str]:
+    """Return the names under which an architecture's config keeps its shares of dropout.
+
+    >>> from transformers import DistilBertConfig
+    >>> sorted(dropout_fields(DistilBertConfig()))
+    ['attention_dropout', 'dropout', 'seq_classif_dropout']
+    """
+    names = [name for name in config.to_dict() if "dropout" in name or name.endswith("pdrop")]
+    return [name for name in names if not isinstance(getattr(config, name), bool | str)]
 
 
 def _classifier(
@@ -231,6 +259,8 @@ def _pooling(wanted: str, source: str, model: PreTrainedModel) -> str:
     described = Path(source) / "1_Pooling" / "config.json"
     if described.is_file():
         modes: dict[str, Any] = json.loads(described.read_text(encoding="utf-8"))
+        if modes.get("pooling_mode_lasttoken"):
+            return "last"
         return "cls" if modes.get("pooling_mode_cls_token") else "mean"
     causal = any("ForCausalLM" in name or "LMHead" in name for name in model.config.architectures or [])
     return "last" if causal else "mean"
@@ -254,7 +284,7 @@ def _clear_failures(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Keep transformers from reporting what is as intended: a new head, its own progress bars."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
