@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
@@ -55,56 +56,65 @@ def train(
     losses: Callable[[Batch], Tensor],
     steps_per_epoch: int,
     settings: OptimiserSettings,
-    members: int = 1,
+    members: int | None = None,
     progress: Progress | None = None,
 ) -> list[list[StepRecord]]:
-    """Train by AdamW and return the history of each member.
+    """Train by AdamW and return the history of each member, or of the one network.
 
     Args:
-        module: what is trained. With M > 1 members every trainable tensor's first axis is the member,
-            so that one optimiser step is M independent ones.
+        module: what is trained. Where it stacks M members, every trainable tensor's first axis is the
+            member, so that one optimiser step is M independent ones.
         batches: the batches of an epoch, by its number from 0.
         losses: the mean loss of a batch for each member, (M,), in nats.
         steps_per_epoch: batches in an epoch.
         settings: rate, schedule, decay, epochs.
-        members: M.
+        members: M; None where the module is one plain network.
         progress: told of every step.
 
     Raises:
-        TrainingError: a member's loss is no longer finite.
+        TrainingError: a loss or gradient is no longer finite.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser = _optimiser(parameters, settings, members)
+    optimiser = _optimiser(parameters, settings, stacked=members is not None)
+    M = members or 1
     total = steps_per_epoch * settings.epochs
     every = max(1, total // LOGGED_STEPS)
-    histories: list[list[StepRecord]] = [[] for _ in range(members)]
+    histories: list[list[StepRecord]] = [[] for _ in range(M)]
     began = time.perf_counter()
-    step = 0
-    module.train()
-    for epoch in range(settings.epochs):
-        for batch in batches(epoch):
-            rate = settings.learning_rate * rate_factor(step, total, settings)
+    every_batch = (batch for epoch in range(settings.epochs) for batch in batches(epoch))
+    with _training_mode(module):
+        for step, batch in enumerate(every_batch, start=1):
+            rate = settings.learning_rate * rate_factor(step - 1, total, settings)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             loss = losses(batch)
             optimiser.zero_grad(set_to_none=True)
             loss.sum().backward()  # type: ignore[no-untyped-call]
-            step += 1
             logged = step % every == 0 or step == total
             if logged or settings.clip_norm is not None:
-                norms = gradient_norms(parameters, members)
+                norms = gradient_norms(parameters, M)
                 if settings.clip_norm is not None:
-                    _clip(parameters, norms, settings.clip_norm, members)
+                    _clip(parameters, norms, settings.clip_norm, M)
                 if logged:
-                    _check_finite(loss, step)
+                    _check_finite(loss + norms, step, members)
                     seconds = time.perf_counter() - began
-                    for history, value, norm in zip(histories, loss.tolist(), norms.tolist(), strict=True):
-                        history.append(StepRecord(step, step / steps_per_epoch, value, norm, rate, seconds))
+                    _note(histories, loss, norms, (step, step / steps_per_epoch, rate, seconds))
             optimiser.step()
             if progress:
                 progress(step, total)
-    module.eval()
     return histories
+
+
+def _note(
+    histories: Sequence[list[StepRecord]],
+    loss: Tensor,
+    norms: Tensor,
+    reached: tuple[int, float, float, float],
+) -> None:
+    """Add a step to each member's history; reached are the step, the epoch, the rate and the seconds."""
+    step, epoch, rate, seconds = reached
+    for history, value, norm in zip(histories, loss.tolist(), norms.tolist(), strict=True):
+        history.append(StepRecord(step, epoch, value, norm, rate, seconds))
 
 
 def history_lines(history: Iterable[StepRecord]) -> str:
@@ -145,14 +155,26 @@ def _clip(parameters: Sequence[nn.Parameter], norms: Tensor, clip_norm: float, m
     factors = (clip_norm / (norms + 1e-6)).clamp(max=1.0)
     for parameter in parameters:
         if parameter.grad is not None:
-            parameter.grad.view(members, -1).mul_(factors[:, None])
+            # Not by a view: gradients need not be contiguous.
+            own_axes = [1] * (parameter.dim() - 1)
+            parameter.grad.mul_(factors.view(-1, *own_axes) if members > 1 else factors[0])
+
+
+@contextmanager
+def _training_mode(module: nn.Module) -> Iterator[None]:
+    """Leave the module ready to predict, however training ends."""
+    module.train()
+    try:
+        yield
+    finally:
+        module.eval()
 
 
 def _optimiser(
-    parameters: Sequence[nn.Parameter], settings: OptimiserSettings, members: int
+    parameters: Sequence[nn.Parameter], settings: OptimiserSettings, stacked: bool
 ) -> torch.optim.AdamW:
     """Return AdamW with no decay on biases and norms, which are vectors for one member."""
-    own_axes = 1 if members > 1 else 0
+    own_axes = 1 if stacked else 0
     matrices = [parameter for parameter in parameters if parameter.dim() - own_axes > 1]
     vectors = [parameter for parameter in parameters if parameter.dim() - own_axes <= 1]
     return torch.optim.AdamW(
@@ -165,10 +187,11 @@ def _optimiser(
     )
 
 
-def _check_finite(loss: Tensor, step: int) -> None:
-    wrong = (~torch.isfinite(loss)).nonzero().flatten().tolist()
+def _check_finite(figures: Tensor, step: int, members: int | None) -> None:
+    wrong = (~torch.isfinite(figures.detach())).nonzero().flatten().tolist()
     if wrong:
+        whose = "" if members is None else f" of member {', '.join(map(str, wrong))}"
         raise TrainingError(
-            f"the loss of member {', '.join(map(str, wrong))} is no longer finite at step {step}; "
+            f"the loss{whose} or its gradient is no longer finite at step {step}; "
             "lower the learning rate (a tenth of it is a good try)"
         )

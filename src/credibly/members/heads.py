@@ -45,7 +45,7 @@ class Heads(nn.Module):
         self.dropout = dropout
         pairs = list(pairwise(widths))
         self.weights = nn.ParameterList([torch.zeros(members, inputs, outputs) for inputs, outputs in pairs])
-        self.biases = nn.ParameterList([torch.zeros(members, 1, outputs) for _, outputs in pairs])
+        self.biases = nn.ParameterList([torch.zeros(members, outputs) for _, outputs in pairs])
 
     def forward(self, embeddings: Tensor, streams: Sequence[np.random.Generator] | None = None) -> Tensor:
         """Return logits, (M, B, C).
@@ -60,7 +60,7 @@ class Heads(nn.Module):
                 hidden = torch.relu(hidden)
                 if streams is not None and self.dropout:
                     hidden = hidden * _kept(hidden.shape, self.dropout, streams)
-            hidden = torch.baddbmm(bias, hidden, weight)
+            hidden = torch.baddbmm(bias[:, None], hidden, weight)
         return hidden
 
 
@@ -143,7 +143,7 @@ def save_member(heads: Heads, member: int, file: Path, class_names: Sequence[str
     tensors = {}
     for layer, (weight, bias) in enumerate(zip(heads.weights, heads.biases, strict=True)):
         tensors[f"layers.{layer}.weight"] = weight[member].detach().T.contiguous()
-        tensors[f"layers.{layer}.bias"] = bias[member, 0].detach().clone()
+        tensors[f"layers.{layer}.bias"] = bias[member].detach().clone()
     metadata = {
         "widths": json.dumps(heads.widths),
         "dropout": str(heads.dropout),
@@ -187,7 +187,7 @@ def _copy_member(heads: Heads, member: int, widths: list[int], tensors: dict[str
     with torch.no_grad():
         for layer in range(len(widths) - 1):
             heads.weights[layer][member] = tensors[f"layers.{layer}.weight"].T
-            heads.biases[layer][member, 0] = tensors[f"layers.{layer}.bias"]
+            heads.biases[layer][member] = tensors[f"layers.{layer}.bias"]
 
 
 def _stream(seed: int, purpose: str) -> np.random.Generator:
