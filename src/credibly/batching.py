@@ -192,3 +192,31 @@ def _encoded(
 def _unknown(tokenizer: PreTrainedTokenizerBase) -> int:
     known = (tokenizer.unk_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
     return next(int(index) for index in known if index is not None)
+
+
+def aligned_batches(
+    lengths: IntArray, batch_size: int, streams: Sequence[np.random.Generator], pool_batches: int = 32
+) -> list[IntArray]:
+    """Deal each of M members its rows, by its own order: batches (M, B) of rows of like lengths.
+
+    Each member shuffles by its own stream and sorts within pools, so that the members' batches of one
+    step are of about one length and pad each other little. Every row of a member is in exactly one
+    batch, and what a member is dealt does not depend on the others.
+
+    Args:
+        lengths: int64, (M, N), of each member's rows.
+        batch_size: B.
+        streams: one a member.
+        pool_batches: batches in a pool.
+    """
+    N = lengths.shape[1]
+    pool = batch_size * pool_batches
+    orders = np.empty_like(lengths)
+    for member, own in enumerate(streams):
+        order = own.permutation(N)
+        for start in range(0, N, pool):
+            part = order[start : start + pool]
+            orders[member, start : start + pool] = part[np.argsort(lengths[member, part], kind="stable")]
+    batches = [orders[:, start : start + batch_size] for start in range(0, N, batch_size)]
+    common = np.random.default_rng([N, len(batches)])
+    return [batches[index] for index in common.permutation(len(batches))]

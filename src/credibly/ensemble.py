@@ -2,105 +2,154 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from credibly.backbones import Backbone, embed, embedded_once
-from credibly.members import heads
-from credibly.progress import Progress
+import numpy as np
+
+from credibly.errors import InputError
+from credibly.members import SOURCES, Members, TrainingData
+from credibly.progress import Stages, silent
 from credibly.records import Examples, Predictions
-from credibly.runs import Run, write_text
-from credibly.settings import Recipe
-from credibly.training import HISTORY, StepRecord, history_lines
+from credibly.runs import Run, replacing
+from credibly.settings import BackboneSettings, MixedSettings, Recipe
+from credibly.training import HISTORY, history_lines
 
-WEIGHTS = "model.safetensors"
+
+@dataclass(frozen=True)
+class Group:
+    """Members of one source on one backbone, as the recipe wants them.
+
+    Args:
+        backbone: the language model.
+        settings: of the source.
+        seeds: one a member.
+    """
+
+    backbone: BackboneSettings
+    settings: Any
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Source and backbone, for messages."""
+        return f"{len(self.seeds)} {self.settings.source} on {self.backbone.name}"
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """M trained members on one backbone.
+    """Trained members, group after group.
 
     Args:
-        backbone: embeds the texts.
-        members: the batched heads.
+        groups: as the recipe wants them.
+        members: trained, one entry a group.
         class_names: C names.
-        source: the member source's name.
     """
 
-    backbone: Backbone
-    members: heads.Heads
+    groups: tuple[Group, ...]
+    members: tuple[Members, ...]
     class_names: tuple[str, ...]
-    source: str = "heads"
 
     @classmethod
-    def train(
-        cls, recipe: Recipe, backbone: Backbone, examples: Examples, progress: Progress | None = None
-    ) -> tuple[Ensemble, list[list[StepRecord]]]:
-        """Train the recipe's members on examples, all of which need a label or label probabilities.
-
-        Raises:
-            RecordError: a row has no label.
-            InputError: there are fewer rows than members.
-            TrainingError: a loss is no longer finite.
-        """
-        members, histories = heads.fit(
-            embedded_once(backbone, examples.texts),
-            examples.targets(),
-            recipe.members,
-            member_seeds(recipe),
-            progress,
-        )
-        return cls(backbone, members, examples.class_names), histories
-
-    @classmethod
-    def open(cls, run: Run, backbone: Backbone) -> Ensemble:
+    def open(cls, run: Run, recipe: Recipe, class_names: Sequence[str]) -> Ensemble:
         """Load a run's members.
 
         Raises:
             RunFolderError: a member is missing or damaged.
         """
-        files = [run.check(run.member_folder(seed) / WEIGHTS) for seed in member_seeds(run.recipe)]
-        return cls(backbone, heads.load_members(files), heads.class_names_of(files[0]))
-
-    def save(self, run: Run, recipe: Recipe, histories: Sequence[Sequence[StepRecord]]) -> None:
-        """Write every member's history and then its weights, each whole."""
-        for member, (seed, history) in enumerate(zip(member_seeds(recipe), histories, strict=True)):
-            write_text(run.member_folder(seed) / HISTORY, history_lines(history))
-            heads.save_member(self.members, member, run.member_folder(seed) / WEIGHTS, self.class_names)
+        groups = tuple(groups_of(recipe))
+        for group in groups:
+            for seed in group.seeds:
+                run.check_folder(run.member_folder(seed))
+        members = tuple(
+            SOURCES[group.settings.source].load(
+                [run.member_folder(seed) for seed in group.seeds], group.backbone, group.settings, class_names
+            )
+            for group in groups
+        )
+        return cls(groups, members, tuple(class_names))
 
     def predict(self, examples: Examples, cached: bool = False) -> Predictions:
         """Return the members' record on examples, (M, N, C).
 
         Args:
             examples: texts; labels go into the record and are not looked at.
-            cached: whether to keep the embeddings for the next time.
+            cached: whether to keep what is computed once a text for the next time.
         """
-        embeddings = (embedded_once if cached else embed)(self.backbone, examples.texts)
         return Predictions(
-            log_probs=heads.predict(self.members, embeddings),
+            log_probs=np.concatenate([members.log_probs(examples.texts, cached) for members in self.members]),
             ids=examples.ids,
             class_names=self.class_names,
             labels=examples.labels,
             label_probs=examples.label_probs,
-            provenance={"source": self.source, "backbone": self.backbone.name},
+            provenance={"members": "; ".join(group.name for group in self.groups)},
         )
 
-    @property
-    def backbone_parameters(self) -> int:
-        """Number of weights that all members share."""
-        return sum(parameter.numel() for parameter in self.backbone.model.parameters())
 
-    @property
-    def member_parameters(self) -> int:
-        """Number of weights of one member."""
-        return sum(parameter.numel() for parameter in self.members.parameters()) // self.members.members
+def groups_of(recipe: Recipe) -> Iterator[Group]:
+    """Yield the recipe's groups; members are seeded by the recipe's seed and those that follow."""
+    parts = (
+        [(part.backbone or recipe.backbone, part.members) for part in recipe.members.parts]
+        if isinstance(recipe.members, MixedSettings)
+        else [(recipe.backbone, recipe.members)]
+    )
+    first = recipe.seed
+    for backbone, settings in parts:
+        yield Group(backbone, settings, tuple(range(first, first + settings.count)))
+        first += settings.count
+
+
+def train_members(run: Run, recipe: Recipe, examples: Examples, stages: Stages = silent) -> None:
+    """Train the members that the run does not hold yet, and write each folder whole.
+
+    Args:
+        run: where to.
+        recipe: what to train.
+        examples: all of which need a label or label probabilities.
+        stages: told of progress.
+
+    Raises:
+        RecordError: a row has no label.
+        InputError: there are fewer rows than members, or settings that do not fit the backbone.
+        TrainingError: a loss is no longer finite.
+    """
+    if recipe.members.count > len(examples):
+        raise InputError(
+            f"expected at least as many training rows as members ({recipe.members.count}), got {len(examples)}"
+        )
+    data = TrainingData(examples.texts, examples.targets(), examples.class_names)
+    for group in groups_of(recipe):
+        source = SOURCES[group.settings.source]
+        size = source.group_size(group.settings)
+        passes = [group.seeds[start : start + size] for start in range(0, len(group.seeds), size)]
+        missing = [seeds for seeds in passes if not _have(run, seeds)]
+        if missing:
+            material = source.prepare(data, group.backbone, group.settings, stages)
+        for seeds in missing:
+            told = stages(f"training {_named(seeds)} ({group.settings.source} on {group.backbone.name})")
+            members, histories = source.fit(material, group.settings, seeds, told)
+            for member, (seed, history) in enumerate(zip(seeds, histories, strict=True)):
+                with replacing(run.member_folder(seed)) as folder:
+                    folder.mkdir()
+                    members.save(member, folder)
+                    (folder / HISTORY).write_text(history_lines(history), encoding="utf-8")
 
 
 def member_seeds(recipe: Recipe) -> list[int]:
     """Return each member's seed: the recipe's and those that follow."""
-    return [recipe.seed + member for member in range(recipe.members.count)]
+    return [seed for group in groups_of(recipe) for seed in group.seeds]
 
 
 def trained(run: Run, recipe: Recipe) -> bool:
     """Whether all of a run's members are there."""
-    return all((run.member_folder(seed) / WEIGHTS).is_file() for seed in member_seeds(recipe))
+    return _have(run, member_seeds(recipe))
+
+
+def _have(run: Run, seeds: Sequence[int]) -> bool:
+    # A member's folder is moved into place whole, so one that is there is complete.
+    return all(run.member_folder(seed).is_dir() for seed in seeds)
+
+
+def _named(seeds: Sequence[int]) -> str:
+    return f"member {seeds[0]}" if len(seeds) == 1 else f"members {seeds[0]} to {seeds[-1]}"

@@ -149,6 +149,19 @@ class Run:
             )
         return file
 
+    def check_folder(self, folder: Path) -> Path:
+        """Return the folder after comparing every file in it with the manifest.
+
+        Raises:
+            RunFolderError: the folder is missing, or a file in it is damaged.
+        """
+        if not folder.is_dir():
+            raise RunFolderError(f"{folder} is missing; run again with --overwrite")
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                self.check(file)
+        return folder
+
     def save_predictions(self, system: str, split: str, predictions: Predictions) -> None:
         """Write a system's predictions on a split."""
         write_bytes(self.predictions_file(system, split), predictions_bytes(predictions))
@@ -221,14 +234,15 @@ def replacing(target: Path) -> Iterator[Path]:
     temporary = target.parent / f".{target.name}.{os.getpid()}"
     try:
         yield temporary
-        if temporary.is_file():
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
-        elif target.is_dir():
+        for file in [temporary, *temporary.rglob("*")]:
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        if target.is_dir():
             shutil.rmtree(target)
         temporary.replace(target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
             raise CrediblyError(
                 f"no room on the disk for {target}; free some and go on with --resume"
             ) from None

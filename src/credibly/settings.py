@@ -5,8 +5,9 @@ An unknown key is refused with the nearest known one; all problems of a recipe a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -94,6 +95,96 @@ class HeadsSettings(Settings):
     _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
 
 
+TUNING = OptimiserSettings(
+    epochs=3,
+    batch_size=32,
+    learning_rate=2e-4,
+    weight_decay=0.01,
+    warmup_share=0.1,
+    schedule="linear",
+    clip_norm=1.0,
+)
+
+
+class TopBlocksSettings(Settings):
+    """M members that each tune the last blocks and a head over one frozen trunk."""
+
+    source: Literal["top_blocks"] = "top_blocks"
+    count: Count = Field(5, description="number of members, M")
+    blocks: Count = Field(2, description="blocks that are tuned")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    bootstrap: bool = Field(False, description="each member trains on its own resample of the rows")
+    class_weights: Literal["none", "balanced"] = "none"
+    optimiser: OptimiserSettings = TUNING
+
+    _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
+
+
+class FullSettings(Settings):
+    """M members that each tune the whole model."""
+
+    source: Literal["full"] = "full"
+    count: Count = Field(5, description="number of members, M")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    bootstrap: bool = Field(False, description="each member trains on its own resample of the rows")
+    class_weights: Literal["none", "balanced"] = "none"
+    optimiser: OptimiserSettings = TUNING
+
+    _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
+
+
+class LoraSettings(Settings):
+    """M LoRA adapters over one frozen base, trained in one pass; keys are named as PEFT names them."""
+
+    source: Literal["lora"] = "lora"
+    count: Count = Field(5, description="number of members, M")
+    r: Count = Field(8, description="rank of every update")
+    lora_alpha: Positive = 16.0
+    lora_dropout: float = Field(0.1, ge=0, lt=1)
+    target_modules: list[str] | Literal["all-linear"] = Field(
+        "all-linear", description="names that an adapted layer's name ends with"
+    )
+    blocks: Count | None = Field(None, description="adapt only so many blocks from the top; all if left out")
+    group: Count = Field(10, description="members that are trained in one pass")
+    bootstrap: bool = Field(False, description="each member trains on its own resample of the rows")
+    class_weights: Literal["none", "balanced"] = "none"
+    optimiser: OptimiserSettings = OptimiserSettings(
+        epochs=3,
+        batch_size=16,
+        learning_rate=5e-4,
+        weight_decay=0.01,
+        warmup_share=0.1,
+        schedule="linear",
+        clip_norm=1.0,
+    )
+
+    _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
+
+
+OneSource = Annotated[
+    HeadsSettings | TopBlocksSettings | FullSettings | LoraSettings, Field(discriminator="source")
+]
+
+
+class Part(Settings):
+    """Some members of a mixed ensemble, on a backbone of their own where one is given."""
+
+    backbone: BackboneSettings | None = None
+    members: OneSource
+
+
+class MixedSettings(Settings):
+    """Members of different sources, or on different backbones."""
+
+    source: Literal["mixed"] = "mixed"
+    parts: list[Part] = Field(min_length=1)
+
+    @property
+    def count(self) -> int:
+        """Number of members, M."""
+        return sum(part.members.count for part in self.parts)
+
+
 class DistilSettings(Settings):
     """The student and its controls: one shape, one set of texts, one number of steps for all."""
 
@@ -108,15 +199,7 @@ class DistilSettings(Settings):
     controls: list[Literal["direct", "soft_labels"]] = Field(
         default_factory=lambda: ["direct", "soft_labels"]  # type: ignore[arg-type]
     )
-    optimiser: OptimiserSettings = OptimiserSettings(
-        epochs=3,
-        batch_size=32,
-        learning_rate=2e-4,
-        weight_decay=0.01,
-        warmup_share=0.1,
-        schedule="linear",
-        clip_norm=1.0,
-    )
+    optimiser: OptimiserSettings = TUNING
 
     _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
 
@@ -142,11 +225,19 @@ class Recipe(Settings):
 
     data: DataSettings
     backbone: BackboneSettings = BackboneSettings()
-    members: HeadsSettings = HeadsSettings()
+    members: Annotated[
+        HeadsSettings | TopBlocksSettings | FullSettings | LoraSettings | MixedSettings,
+        Field(discriminator="source"),
+    ] = HeadsSettings()
     distil: DistilSettings = DistilSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     seed: Annotated[int, Field(ge=0)] = 0
     resolved: ResolvedSettings | None = None
+
+    @field_validator("members", mode="before")
+    @classmethod
+    def _heads_unless_named(cls, value: object) -> object:
+        return {"source": "heads", **value} if isinstance(value, dict) else value
 
 
 def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -219,20 +310,36 @@ def with_values(values: dict[str, Any], assignments: dict[str, object]) -> dict[
 
 def _problem(item: dict[str, Any]) -> str:
     """Say one of pydantic's problems in our words."""
-    location = [str(part) for part in item["loc"]]
+    location, beside = _place(item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"unknown key {'.'.join(location)}{did_you_mean(location[-1], _keys_beside(location))}"
+        return f"unknown key {location}{did_you_mean(str(item['loc'][-1]), beside)}"
     if item["type"] == "missing":
-        return f"missing key {'.'.join(location)}"
-    return f"{'.'.join(location)}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {item['input']!r}"
+        return f"missing key {location}"
+    return f"{location}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {item['input']!r}"
 
 
-def _keys_beside(location: list[str]) -> list[str]:
-    """Return the known keys of the block in which an unknown key stands."""
-    block: type[BaseModel] = Recipe
-    for name in location[:-1]:
-        inner = block.model_fields[name].annotation if name in block.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        block = inner
-    return list(block.model_fields)
+def _place(location: Sequence[str | int]) -> tuple[str, list[str]]:
+    """Return a problem's dotted key, and the known keys beside it.
+
+    Where a block may be of several kinds, pydantic names the kind after the key; the key alone is said.
+    """
+    keys: list[str] = []
+    kinds: list[type[BaseModel]] = [Recipe]
+    beside: list[str] = []
+    for name in location:
+        if len(kinds) > 1:
+            kinds = [kind for kind in kinds if kind.model_fields["source"].default == name]
+            continue
+        keys.append(str(name))
+        if kinds and not isinstance(name, int):
+            beside = list(kinds[0].model_fields)
+            field = kinds[0].model_fields.get(str(name))
+            kinds = _blocks_in(field.annotation) if field else []
+    return ".".join(keys), beside
+
+
+def _blocks_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the settings blocks that an annotation allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [block for inner in get_args(annotation) for block in _blocks_in(inner)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ class BlockCut:
     def resumed(self) -> Iterator[None]:
         """Within this context `logits` runs only the upper blocks and the head."""
         lower = list(self.blocks[: self.first])
-        tuple_length = self._tuple_length()
+        tuple_length = self._tuple_length
         handle = self.blocks[self.first].register_forward_pre_hook(self._give_hidden, with_kwargs=True)
         for index in range(self.first):
             self.blocks[index] = _PassThrough(tuple_length)
@@ -90,11 +91,19 @@ class BlockCut:
             for index, block in enumerate(lower):
                 self.blocks[index] = block
 
-    def logits(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
-        """Return logits, (B, C), from the hidden states at the cut; only within `resumed`."""
+    def logits(self, batch: TokenBatch, hidden: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
+        """Return logits, (B, C), from the hidden states at the cut; only within `resumed`.
+
+        Args:
+            batch: padded tokens.
+            hidden: the states at the cut, (B, L, H).
+            weights: used in the place of the model's own above the cut, by name.
+        """
         self._hidden = hidden
-        logits: Tensor = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        output = torch.func.functional_call(self.model, weights or {}, (), inputs)
         self._hidden = None
+        logits: Tensor = output.logits
         return logits
 
     def _give_hidden(
@@ -121,6 +130,7 @@ class BlockCut:
         ids = torch.zeros((1, 2), dtype=torch.long, device=self.model.device)
         return ids, torch.ones_like(ids)
 
+    @cached_property
     def _tuple_length(self) -> int | None:
         """Return how many values a block returns as a tuple; None where it returns the states alone."""
         forms: list[int | None] = []

@@ -2,6 +2,6 @@
 
 from credibly.distil.network import Network
 from credibly.distil.targets import DirichletTargets, dirichlet_targets
-from credibly.distil.tuning import TransferSet, tune_network
+from credibly.distil.tuning import transfer_texts, tune_network
 
-__all__ = ["DirichletTargets", "Network", "TransferSet", "dirichlet_targets", "tune_network"]
+__all__ = ["DirichletTargets", "Network", "dirichlet_targets", "transfer_texts", "tune_network"]

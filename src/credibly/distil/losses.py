@@ -1,14 +1,9 @@
-"""Losses on logits z, (B, C), each a mean over the batch, in nats."""
+"""The student's loss on logits z, (B, C): a mean over the batch, in nats."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-
-def cross_entropy(z: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy of softmax(z) against target probabilities, (B, C)."""
-    return -(targets * torch.log_softmax(z.float(), dim=-1)).sum(dim=-1).mean()
 
 
 def reverse_kl(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -18,6 +17,7 @@ from credibly.records import Examples, Predictions
 from credibly.runs import replacing
 from credibly.settings import BackboneSettings
 from credibly.training import HISTORY, StepRecord, history_lines
+from credibly.tuning import class_logits
 from credibly.uncertainty.calibrate import Temperature
 
 AS_IT_IS = Temperature()
@@ -40,7 +40,9 @@ class Network:
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return raw logits, float32, (N, C), as they were before any calibration was folded in."""
-        stored = forward(self.classifier, texts)
+        tokens = tokenise(self.classifier.tokenizer, texts, self.classifier.max_tokens)
+        batches = padded_batches(tokens, self.classifier.token_budget)
+        stored = class_logits(self.classifier, batches, len(texts))
         return np.asarray((stored - self.folded.offset) * self.folded.temperature, dtype=np.float32)
 
     def predict(self, examples: Examples, **provenance: str) -> Predictions:
@@ -97,18 +99,6 @@ class Network:
     def parameters(self) -> int:
         """Number of weights."""
         return sum(parameter.numel() for parameter in self.classifier.model.parameters())
-
-
-def forward(classifier: Classifier, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Return the model's logits, float32, (N, C), texts batched by length."""
-    tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
-    logits = np.empty((len(texts), len(classifier.class_names)), dtype=np.float32)
-    with torch.inference_mode(), classifier.autocast():
-        for batch in padded_batches(tokens, classifier.token_budget):
-            there = batch.to(classifier.device)
-            output = classifier.model(input_ids=there.input_ids, attention_mask=there.attention_mask)
-            logits[batch.indices] = output.logits.float().cpu().numpy()
-    return logits
 
 
 def last_layer(model: nn.Module, classes: int) -> str:

@@ -1,218 +1,104 @@
-"""Members as heads: M small networks on one frozen model's embeddings, trained as one batched product.
-
-The texts go through the language model once. Everything after that is a stack of matrices whose first
-axis is the member, so one product serves all members and the optimiser takes M steps in one. Each
-member keeps random streams of its own for its start, the order of its rows and its dropout, so what it
-becomes does not depend on who is trained beside it.
-"""
+"""Members as heads: M small networks on one frozen model's embeddings, trained as one batched product."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from credibly.backbones import Backbone, embed, embedded_once, load_backbone
+from credibly.backbones.embedding import FloatMatrix
+from credibly.members import head_stack
+from credibly.members.common import Histories, LogProbs, TrainingData
+from credibly.progress import Progress, Stages
+from credibly.records import FloatArray
+from credibly.settings import BackboneSettings, HeadsSettings
 
-from credibly.errors import InputError, RunFolderError
-from credibly.progress import Progress
-from credibly.records import FloatArray, IntArray, normalised_log_probs
-from credibly.runs import steady, write_bytes
-from credibly.settings import HeadsSettings
-from credibly.training import StepRecord, train
-
-PREDICTION_ROWS = 4096
+WEIGHTS = "model.safetensors"
 
 
-class Heads(nn.Module):
-    """M multi-layer perceptrons side by side.
+@dataclass(frozen=True)
+class HeadMembers:
+    """M heads on one backbone.
 
     Args:
-        widths: of the layers, input first and classes last.
-        members: M.
-        dropout: share of the inputs of each layer after the first that is dropped in training.
+        backbone: embeds the texts.
+        heads: the batched networks.
+        class_names: C names.
     """
 
-    def __init__(self, widths: Sequence[int], members: int, dropout: float) -> None:
-        super().__init__()
-        self.widths = list(widths)
-        self.members = members
-        self.dropout = dropout
-        pairs = list(pairwise(widths))
-        self.weights = nn.ParameterList([torch.zeros(members, inputs, outputs) for inputs, outputs in pairs])
-        self.biases = nn.ParameterList([torch.zeros(members, outputs) for _, outputs in pairs])
+    backbone: Backbone
+    heads: head_stack.Heads
+    class_names: tuple[str, ...]
 
-    def forward(self, embeddings: Tensor, streams: Sequence[np.random.Generator] | None = None) -> Tensor:
-        """Return logits, (M, B, C).
+    @property
+    def count(self) -> int:
+        """M."""
+        return self.heads.members
 
-        Args:
-            embeddings: (M, B, D), or (B, D) for the same rows to every member.
-            streams: in training, each member's random stream for dropout.
-        """
-        hidden = embeddings if embeddings.dim() == 3 else embeddings.expand(self.members, *embeddings.shape)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if layer:
-                hidden = torch.relu(hidden)
-                if streams is not None and self.dropout:
-                    hidden = hidden * _kept(hidden.shape, self.dropout, streams)
-            hidden = torch.baddbmm(bias[:, None], hidden, weight)
-        return hidden
+    @property
+    def shared_parameters(self) -> int:
+        """Number of weights of the backbone."""
+        return sum(parameter.numel() for parameter in self.backbone.model.parameters())
+
+    @property
+    def member_parameters(self) -> int:
+        """Number of weights of one head."""
+        return sum(parameter.numel() for parameter in self.heads.parameters()) // self.count
+
+    def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
+        """Return log-probabilities, float32, (M, N, C), normalised; `cached` keeps the embeddings."""
+        return head_stack.predict(self.heads, (embedded_once if cached else embed)(self.backbone, texts))
+
+    def save(self, member: int, folder: Path) -> None:
+        """Write one head's weights."""
+        head_stack.save_member(self.heads, member, folder / WEIGHTS, self.class_names)
 
 
-def build(settings: HeadsSettings, width: int, classes: int, seeds: Sequence[int]) -> Heads:
-    """Return M heads, each started from its own seed as a linear layer usually is."""
-    heads = Heads([width, *settings.hidden, classes], len(seeds), settings.dropout)
-    with torch.no_grad():
-        for member, seed in enumerate(seeds):
-            stream = _stream(seed, "start")
-            for weight, bias in zip(heads.weights, heads.biases, strict=True):
-                bound = 1.0 / np.sqrt(weight.shape[1])
-                weight[member] = torch.from_numpy(stream.uniform(-bound, bound, weight.shape[1:]))
-                bias[member] = torch.from_numpy(stream.uniform(-bound, bound, bias.shape[1:]))
-    return heads
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of the training texts, float32, (N, D), and their targets, (N, C)."""
+
+    backbone: Backbone
+    embeddings: FloatMatrix
+    targets: FloatArray
+    class_names: tuple[str, ...]
+
+
+def group_size(settings: HeadsSettings) -> int:
+    """Return how many members are trained in one pass: all."""
+    return settings.count
+
+
+def prepare(
+    data: TrainingData, backbone: BackboneSettings, settings: HeadsSettings, stages: Stages
+) -> Embedded:
+    """Embed the texts once."""
+    loaded = load_backbone(backbone)
+    embeddings = embedded_once(loaded, data.texts, stages("embedding train"))
+    return Embedded(loaded, embeddings, data.targets, data.class_names)
 
 
 def fit(
-    embeddings: FloatArray,
-    targets: FloatArray,
-    settings: HeadsSettings,
-    seeds: Sequence[int],
-    progress: Progress | None = None,
-) -> tuple[Heads, list[list[StepRecord]]]:
-    """Train one head a seed, all at once, and return them with their histories.
-
-    Args:
-        embeddings: float32, (N, D).
-        targets: float32, (N, C), normalised: one-hot labels or class probabilities.
-        settings: shape and training.
-        seeds: one a member.
-        progress: told of every step.
+    material: Embedded, settings: HeadsSettings, seeds: Sequence[int], progress: Progress | None = None
+) -> tuple[HeadMembers, Histories]:
+    """Train one head a seed, all in one pass.
 
     Raises:
         InputError: there are fewer rows than members.
         TrainingError: a loss is no longer finite.
     """
-    N = len(embeddings)
-    if len(seeds) > N:
-        raise InputError(f"expected at least as many training rows as members ({len(seeds)}), got {N}")
-    heads = build(settings, embeddings.shape[1], targets.shape[1], seeds)
-    inputs = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
-    wanted = torch.from_numpy(np.asarray(targets * _class_weights(targets, settings), dtype=np.float32))
-    rows = [_rows(N, seed, settings.bootstrap) for seed in seeds]
-    orders = [_stream(seed, "order") for seed in seeds]
-    dropouts = [_stream(seed, "dropout") for seed in seeds]
-    size = min(settings.optimiser.batch_size, N)
-
-    def batches(epoch: int) -> Iterator[Tensor]:
-        shuffled = torch.from_numpy(
-            np.stack([own[order.permutation(N)] for own, order in zip(rows, orders, strict=True)])
-        )
-        for start in range(0, N, size):
-            yield shuffled[:, start : start + size]
-
-    def losses(indices: Tensor) -> Tensor:
-        flat = indices.reshape(-1)
-        batch = inputs.index_select(0, flat).view(*indices.shape, -1)
-        log_probs = torch.log_softmax(heads(batch, dropouts), dim=-1)
-        return -(wanted.index_select(0, flat).view_as(log_probs) * log_probs).sum(dim=-1).mean(dim=1)
-
-    steps = -(-N // size)
-    histories = train(heads, batches, losses, steps, settings.optimiser, len(seeds), progress)
-    return heads, histories
+    heads, histories = head_stack.fit(material.embeddings, material.targets, settings, seeds, progress)
+    return HeadMembers(material.backbone, heads, material.class_names), histories
 
 
-def predict(heads: Heads, embeddings: FloatArray) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
-    """Return log-probabilities, float32, (M, N, C), normalised, for embeddings (N, D)."""
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(embeddings), PREDICTION_ROWS):
-            rows = np.array(embeddings[start : start + PREDICTION_ROWS], dtype=np.float32)
-            parts.append(normalised_log_probs(heads(torch.from_numpy(rows)).numpy()))
-    if not parts:
-        return np.zeros((heads.members, 0, heads.widths[-1]), dtype=np.float32)
-    return np.concatenate(parts, axis=1)
-
-
-def save_member(heads: Heads, member: int, file: Path, class_names: Sequence[str]) -> None:
-    """Write one member's weights as safetensors, with its shape and class names beside them."""
-    tensors = {}
-    for layer, (weight, bias) in enumerate(zip(heads.weights, heads.biases, strict=True)):
-        tensors[f"layers.{layer}.weight"] = weight[member].detach().T.contiguous()
-        tensors[f"layers.{layer}.bias"] = bias[member].detach().clone()
-    metadata = {
-        "widths": json.dumps(heads.widths),
-        "dropout": str(heads.dropout),
-        "class_names": json.dumps(list(class_names), ensure_ascii=False),
-    }
-    write_bytes(file, steady(save(tensors, metadata)))
-
-
-def load_members(files: Sequence[Path]) -> Heads:
-    """Stack saved members into one batched network.
+def load(
+    folders: Sequence[Path], backbone: BackboneSettings, settings: HeadsSettings, class_names: Sequence[str]
+) -> HeadMembers:
+    """Return saved heads on their backbone.
 
     Raises:
-        RunFolderError: a file is damaged, or the members differ in shape.
+        RunFolderError: a file is damaged.
     """
-    heads: Heads | None = None
-    for member, file in enumerate(files):
-        try:
-            with safe_open(file, framework="pt") as handle:
-                widths = json.loads(handle.metadata()["widths"])
-                if heads is None:
-                    heads = Heads(widths, len(files), float(handle.metadata()["dropout"]))
-                _copy_member(heads, member, widths, {name: handle.get_tensor(name) for name in handle.keys()})
-        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
-            raise RunFolderError(
-                f"{file} is damaged or no head ({error}); run again with --overwrite"
-            ) from None
-    if heads is None:
-        raise RunFolderError("expected one member or more, got none; run again with --overwrite")
-    return heads.eval()
-
-
-def class_names_of(file: Path) -> tuple[str, ...]:
-    """Return the class names that stand in a saved member."""
-    with safe_open(file, framework="pt") as handle:
-        return tuple(json.loads(handle.metadata()["class_names"]))
-
-
-def _copy_member(heads: Heads, member: int, widths: list[int], tensors: dict[str, Tensor]) -> None:
-    if widths != heads.widths:
-        raise ValueError(f"widths {widths}, but the first member has {heads.widths}")
-    with torch.no_grad():
-        for layer in range(len(widths) - 1):
-            heads.weights[layer][member] = tensors[f"layers.{layer}.weight"].T
-            heads.biases[layer][member] = tensors[f"layers.{layer}.bias"]
-
-
-def _stream(seed: int, purpose: str) -> np.random.Generator:
-    """Return a member's own random stream for one purpose."""
-    return np.random.default_rng([seed, *purpose.encode()])
-
-
-def _rows(N: int, seed: int, bootstrap: bool) -> IntArray:
-    """Return the rows that a member trains on: all, or N drawn with replacement."""
-    return _stream(seed, "bootstrap").integers(0, N, N) if bootstrap else np.arange(N)
-
-
-def _class_weights(targets: FloatArray, settings: HeadsSettings) -> FloatArray:
-    """Return (C,) weights: ones, or N / (C x rows of the class) so that each class counts the same."""
-    if settings.class_weights == "none":
-        return np.ones(targets.shape[1])
-    shares = targets.mean(axis=0)
-    return np.asarray(1.0 / (targets.shape[1] * np.maximum(shares, 1e-12)))
-
-
-def _kept(shape: torch.Size, dropout: float, streams: Sequence[np.random.Generator]) -> Tensor:
-    """Return a dropout mask, (M, B, H), drawn from each member's own stream and scaled to mean one.
-
-    16 bits decide a unit: the share dropped is right to 1/65,536, at a quarter of the cost of floats.
-    """
-    threshold = round(dropout * 65536)
-    drawn = np.stack([stream.integers(0, 65536, shape[1:], dtype=np.uint16) for stream in streams])
-    return torch.from_numpy(drawn >= threshold).to(torch.float32).mul_(65536 / (65536 - threshold))
+    heads = head_stack.load_members([folder / WEIGHTS for folder in folders])
+    return HeadMembers(load_backbone(backbone), heads, tuple(class_names))

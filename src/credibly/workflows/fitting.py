@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from credibly.backbones import Backbone, embedded_once, load_backbone, resolve_precision
+from credibly.assets import model_source
+from credibly.backbones import resolve_precision
 from credibly.backbones.loading import best_device
 from credibly.data import Splits, load_splits
-from credibly.distil import DirichletTargets, TransferSet, dirichlet_targets, tune_network
-from credibly.distil.tuning import Loss, direct_loss, student_loss
-from credibly.ensemble import Ensemble, member_seeds, trained
+from credibly.distil import DirichletTargets, dirichlet_targets, transfer_texts, tune_network
+from credibly.distil.tuning import student_loss
+from credibly.ensemble import Ensemble, member_seeds, train_members, trained
 from credibly.errors import RunFolderError
 from credibly.progress import Stages, silent
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe, ResolvedSettings
 from credibly.training import HISTORY
+from credibly.tuning import Loss, TuningTexts, target_loss
 from credibly.uncertainty.calibrate import Temperature, fit_offset
 from credibly.uncertainty.decompose import decompose
 from credibly.workflows.contents import known_costs, network_systems
@@ -162,31 +164,24 @@ def _members(work: Work) -> None:
     missing = [split for split in splits if not run.predictions_file("members", split).is_file()]
     if trained(run, recipe) and not missing:
         return
-    backbone = load_backbone(recipe.backbone)
-    for split in missing:
-        embedded_once(backbone, splits[split].texts, work.stages(f"embedding {split}"))
-    ensemble = Ensemble.open(run, backbone) if trained(run, recipe) else _train_members(work, backbone)
-    for split in missing:
+    began = time.perf_counter()
+    train_members(run, recipe, work.splits.train, work.stages)
+    seconds = time.perf_counter() - began
+    ensemble = Ensemble.open(run, recipe, work.splits.train.class_names)
+    told = work.stages("predicting with the members")
+    for done, split in enumerate(missing, start=1):
         run.save_predictions("members", split, ensemble.predict(splits[split], cached=True))
+        told(done, len(missing))
     some = work.splits.test.take(np.arange(min(RATE_ROWS, len(work.splits.test))))
     work.note_cost(
         "members",
-        backbone_parameters=ensemble.backbone_parameters,
-        member_parameters=ensemble.member_parameters,
-        backbone_bytes=folder_bytes(Path(backbone.source)),
+        training_seconds=seconds + known_costs(run).get("members", {}).get("training_seconds", 0.0),
+        shared_parameters=sum(members.shared_parameters for members in ensemble.members),
+        member_parameters=float(np.mean([members.member_parameters for members in ensemble.members])),
+        shared_bytes=sum(folder_bytes(Path(model_source(name))) for name in shared_backbones(recipe)),
         member_bytes=folder_bytes(run.members_folder) / recipe.members.count,
         rows_per_second=rate(lambda: ensemble.predict(some), len(some)),
     )
-
-
-def _train_members(work: Work, backbone: Backbone) -> Ensemble:
-    settings = work.recipe.members
-    began = time.perf_counter()
-    told = work.stages(f"training {settings.count} {settings.source}")
-    ensemble, histories = Ensemble.train(work.recipe, backbone, work.splits.train, told)
-    work.note_cost("members", training_seconds=time.perf_counter() - began)
-    ensemble.save(work.run, work.recipe, histories)
-    return ensemble
 
 
 def _networks(work: Work) -> None:
@@ -200,7 +195,7 @@ def _networks(work: Work) -> None:
         return
     train, unlabelled = work.splits.train, work.splits.unlabelled
     texts = train.texts if unlabelled is None else train.texts + unlabelled.texts
-    transfer = TransferSet.prepare(
+    transfer = transfer_texts(
         texts,
         work.recipe.backbone,
         work.recipe.distil,
@@ -211,7 +206,7 @@ def _networks(work: Work) -> None:
         _network(work, system, transfer)
 
 
-def _network(work: Work, system: str, transfer: TransferSet) -> None:
+def _network(work: Work, system: str, transfer: TuningTexts) -> None:
     """Tune one network, store what it predicts, and save it with its calibration folded in, last."""
     recipe, run, train = work.recipe, work.run, work.splits.train
     began = time.perf_counter()
@@ -248,7 +243,7 @@ def _loss(work: Work, system: str) -> Loss:
     """Return what a network minimises on the transfer texts: train first, then unlabelled."""
     labels = work.splits.train.targets()
     if system == "direct":
-        return direct_loss(labels)
+        return target_loss(labels)
     parts = ["train"] if work.splits.unlabelled is None else ["train", "unlabelled"]
     opinions = [
         dirichlet_targets(work.run.load_predictions("members", part), work.recipe.distil.highest_precision)
@@ -256,7 +251,7 @@ def _loss(work: Work, system: str) -> Loss:
     ]
     mean = np.concatenate([opinion.mean for opinion in opinions])
     if system == "soft_labels":
-        return direct_loss(mean)
+        return target_loss(mean)
     known = np.zeros_like(mean)
     known[: len(labels)] = labels
     precision = np.concatenate([opinion.precision for opinion in opinions])

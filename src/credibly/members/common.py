@@ -1,0 +1,108 @@
+"""What all member sources share: their data, their random streams, and what trained members can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from credibly.progress import Progress, Stages
+from credibly.records import FloatArray, IntArray
+from credibly.settings import BackboneSettings
+from credibly.training import StepRecord
+
+LogProbs = NDArray[np.float32]
+Histories = list[list[StepRecord]]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What members learn from.
+
+    Args:
+        texts: N texts.
+        targets: float32, (N, C), normalised: one-hot labels or class probabilities.
+        class_names: C names.
+    """
+
+    texts: tuple[str, ...]
+    targets: NDArray[np.float32]
+    class_names: tuple[str, ...]
+
+
+class Members(Protocol):
+    """Trained members of one source on one backbone."""
+
+    @property
+    def count(self) -> int:
+        """M."""
+
+    @property
+    def shared_parameters(self) -> int:
+        """Number of weights that all members share."""
+
+    @property
+    def member_parameters(self) -> int:
+        """Number of weights of one member alone."""
+
+    def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
+        """Return log-probabilities, float32, (M, N, C), normalised."""
+
+    def save(self, member: int, folder: Path) -> None:
+        """Write one member's own weights into a folder that is there and empty."""
+
+
+class Source(Protocol):
+    """A member source is a module with these names, in this order."""
+
+    def group_size(self, settings: Any) -> int:
+        """Return how many members are trained in one pass."""
+
+    def prepare(self, data: TrainingData, backbone: BackboneSettings, settings: Any, stages: Stages) -> Any:
+        """Return what is computed once for all members: embeddings, trunk states, tokens."""
+
+    def fit(
+        self, material: Any, settings: Any, seeds: Sequence[int], progress: Progress | None = None
+    ) -> tuple[Members, Histories]:
+        """Train one member a seed and return them with their histories."""
+
+    def load(
+        self, folders: Sequence[Path], backbone: BackboneSettings, settings: Any, class_names: Sequence[str]
+    ) -> Members:
+        """Return saved members, one a folder."""
+
+
+def stream(seed: int, purpose: str) -> np.random.Generator:
+    """Return a member's own random stream for one purpose."""
+    return np.random.default_rng([seed, *purpose.encode()])
+
+
+def training_rows(N: int, seed: int, bootstrap: bool) -> IntArray:
+    """Return the rows that a member trains on: all, or N drawn with replacement."""
+    return stream(seed, "bootstrap").integers(0, N, N) if bootstrap else np.arange(N)
+
+
+def weighted_targets(targets: FloatArray, class_weights: str) -> NDArray[np.float32]:
+    """Return targets, (N, C), times each class's weight.
+
+    "balanced" weights a class by N / (C x rows of the class), so that each counts the same.
+    """
+    shares = targets.mean(axis=0)
+    weights = 1.0 / (len(shares) * np.maximum(shares, 1e-12)) if class_weights == "balanced" else 1.0
+    return np.asarray(targets * weights, dtype=np.float32)
+
+
+def kept_units(
+    shape: Sequence[int], dropout: float, streams: Sequence[np.random.Generator]
+) -> NDArray[np.float32]:
+    """Return a dropout mask, float32, (M, *shape), drawn from each member's own stream, of mean one.
+
+    16 bits decide a unit: the share dropped is right to 1/65,536, at a quarter of the cost of floats.
+    """
+    threshold = round(dropout * 65536)
+    drawn = np.stack([own.integers(0, 65536, tuple(shape), dtype=np.uint16) for own in streams])
+    return (drawn >= threshold).astype(np.float32) * np.float32(65536 / (65536 - threshold))

@@ -1,0 +1,245 @@
+"""Members as LoRA adapters: M of them over one frozen base, trained and run in one pass.
+
+Every member's rows stand in the same batch, member after member. A frozen layer multiplies all of them
+by its one weight; beside it one batched product adds each member's own low-rank update (Hu et al. 2021,
+https://arxiv.org/abs/2106.09685). So a step costs little more than one member's step on a batch M times
+as large, and the base is held once. Members are saved as PEFT saves an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, TaskType
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from credibly.backbones.loading import Classifier, load_classifier
+from credibly.batching import TokenBatch, Tokens, aligned_batches, pad, padded_batches, tokenise
+from credibly.errors import RunFolderError
+from credibly.members.common import (
+    Histories, LogProbs, TrainingData, stream, training_rows, weighted_targets,
+)  # fmt: skip
+from credibly.members.stacking import (
+    StackedLora, StackedModule, fresh_copies, head_names, replace_module, target_names,
+)  # fmt: skip
+from credibly.progress import Progress, Stages
+from credibly.records import normalised_log_probs
+from credibly.settings import BackboneSettings, LoraSettings
+from credibly.training import train
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""What PEFT puts before the base's own names."""
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """M adapters and heads over one base.
+
+    Args:
+        classifier: the base with stacked updates and heads in the places of its layers.
+        settings: of the adapters.
+        base_name: where the base came from, as PEFT's config names it.
+        updates: adapted layers by name.
+        heads: stacked heads by name.
+        count: M.
+    """
+
+    classifier: Classifier
+    settings: LoraSettings
+    base_name: str
+    updates: dict[str, StackedLora]
+    heads: dict[str, StackedModule]
+    count: int
+
+    @property
+    def shared_parameters(self) -> int:
+        """Number of weights of the frozen base."""
+        return sum(parameter.numel() for parameter in self.classifier.model.parameters()) - (
+            self.count * self.member_parameters
+        )
+
+    @property
+    def member_parameters(self) -> int:
+        """Number of weights of one adapter and its head."""
+        own = [*self.updates.values(), *self.heads.values()]
+        trained = [parameter for module in own for parameter in module.parameters() if parameter.requires_grad]
+        return sum(parameter.numel() for parameter in trained) // self.count
+
+    def logits(self, batch: TokenBatch) -> Tensor:
+        """Return logits, float32, (M, B, C), of a batch that holds the members' rows one after the other."""
+        output = self.classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        logits: Tensor = output.logits.float()
+        return logits.view(self.count, -1, logits.shape[-1])
+
+    def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
+        """Return log-probabilities, float32, (M, N, C), normalised: all members in one pass."""
+        classifier = self.classifier
+        tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
+        logits = np.empty((self.count, len(texts), len(classifier.class_names)), dtype=np.float32)
+        with torch.inference_mode():
+            for batch in padded_batches(tokens, max(1, classifier.token_budget // self.count)):
+                rows = self.logits(for_all_members(batch, self.count).to(classifier.device))
+                logits[:, batch.indices] = rows.cpu().numpy()
+        return normalised_log_probs(logits)
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """Return one member's weights by the names that PEFT gives them."""
+        state = {}
+        for name, update in self.updates.items():
+            state[f"{PREFIX}{name}.lora_A.weight"] = update.down[member].detach().T.contiguous()
+            state[f"{PREFIX}{name}.lora_B.weight"] = update.up[member].detach().T.contiguous()
+        for name, head in self.heads.items():
+            for inner, tensor in head.of(member).items():
+                state[f"{PREFIX}{name}.{inner}"] = tensor.contiguous()
+        return state
+
+    def save(self, member: int, folder: Path) -> None:
+        """Write one member as a standard PEFT adapter with its head."""
+        config = LoraConfig(
+            task_type=TaskType.SEQ_CLS,
+            base_model_name_or_path=self.base_name,
+            r=self.settings.r,
+            lora_alpha=self.settings.lora_alpha,
+            lora_dropout=self.settings.lora_dropout,
+            target_modules=list(self.updates),
+            modules_to_save=list(self.heads),
+            inference_mode=True,
+        )
+        config.save_pretrained(str(folder))
+        save_file(self.state(member), folder / WEIGHTS, {"format": "pt"})
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """The training texts as tokens, and targets, float32, (N, C)."""
+
+    backbone: BackboneSettings
+    tokens: Tokens
+    targets: NDArray[np.float32]
+    class_names: tuple[str, ...]
+
+
+def group_size(settings: LoraSettings) -> int:
+    """Return how many members are trained in one pass."""
+    return min(settings.group, settings.count)
+
+
+def prepare(
+    data: TrainingData, backbone: BackboneSettings, settings: LoraSettings, stages: Stages
+) -> Tokenised:
+    """Tokenise the texts once."""
+    classifier = load_classifier(backbone, data.class_names, dropout=0.0, seed=0)
+    tokens = tokenise(classifier.tokenizer, data.texts, classifier.max_tokens)
+    return Tokenised(backbone, tokens, weighted_targets(data.targets, settings.class_weights), data.class_names)
+
+
+def fit(
+    material: Tokenised, settings: LoraSettings, seeds: Sequence[int], progress: Progress | None = None
+) -> tuple[Adapters, Histories]:
+    """Train one adapter a seed, all in one pass.
+
+    Raises:
+        InputError: no layer is called as `target_modules` says.
+        TrainingError: a loss is no longer finite.
+    """
+    adapters = build(material.backbone, settings, material.class_names, seeds)
+    device, N = adapters.classifier.device, len(material.targets)
+    wanted = torch.from_numpy(material.targets)
+    rows = np.stack([training_rows(N, seed, settings.bootstrap) for seed in seeds])
+    orders = [stream(seed, "order") for seed in seeds]
+    size = min(settings.optimiser.batch_size, N)
+
+    def batches(epoch: int) -> Iterator[TokenBatch]:
+        for indices in aligned_batches(material.tokens.lengths[rows], size, orders):
+            own = np.take_along_axis(rows, indices, axis=1)
+            yield pad(material.tokens, own.reshape(-1)).to(device)
+
+    def losses(batch: TokenBatch) -> Tensor:
+        log_probs = torch.log_softmax(adapters.logits(batch), dim=-1)
+        targets = wanted[torch.from_numpy(batch.indices)].to(device).view_as(log_probs)
+        return -(targets * log_probs).sum(dim=-1).mean(dim=1)
+
+    steps = -(-N // size)
+    histories = train(
+        adapters.classifier.model, batches, losses, steps, settings.optimiser, adapters.count, progress
+    )
+    return adapters, histories
+
+
+def load(
+    folders: Sequence[Path], backbone: BackboneSettings, settings: LoraSettings, class_names: Sequence[str]
+) -> Adapters:
+    """Return saved adapters over one base.
+
+    Raises:
+        RunFolderError: a file is damaged or holds other weights than the settings ask for.
+    """
+    adapters = build(backbone, settings, class_names, seeds=range(len(folders)))
+    for member, folder in enumerate(folders):
+        _put(adapters, member, folder / WEIGHTS)
+    return adapters
+
+
+def build(
+    backbone: BackboneSettings, settings: LoraSettings, class_names: Sequence[str], seeds: Sequence[int]
+) -> Adapters:
+    """Load the base once and put M fresh adapters and heads into it.
+
+    Dropout is the adapters' own; the frozen base runs without.
+
+    Raises:
+        InputError: no layer is called as `target_modules` says.
+    """
+    classifier = load_classifier(backbone, class_names, dropout=0.0, seed=0)
+    model = classifier.model.requires_grad_(False)
+    base_name = str(model.config._name_or_path)
+    heads = {name: StackedModule(fresh_copies(model, name, seeds)) for name in head_names(model)}
+    if classifier.precision == "bf16":
+        model.to(torch.bfloat16)
+    streams = [stream(seed, "adapter") for seed in seeds]
+    updates = {
+        name: StackedLora(
+            model.get_submodule(name), settings.r, settings.lora_alpha / settings.r, settings.lora_dropout, streams
+        )
+        for name in target_names(model, settings.target_modules, settings.blocks)
+    }
+    for name, module in [*heads.items(), *updates.items()]:
+        replace_module(model, name, module.to(classifier.device))
+    return Adapters(classifier, settings, base_name, updates, heads, len(seeds))
+
+
+def for_all_members(batch: TokenBatch, members: int) -> TokenBatch:
+    """Return the batch repeated for each member, members one after the other."""
+    return replace(
+        batch,
+        input_ids=batch.input_ids.repeat(members, 1),
+        attention_mask=batch.attention_mask.repeat(members, 1),
+    )
+
+
+def _put(adapters: Adapters, member: int, file: Path) -> None:
+    """Copy a saved adapter into its place among the stacked ones."""
+    try:
+        saved = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise RunFolderError(f"{file} is damaged ({error}); run again with --overwrite") from None
+    expected = adapters.state(member)
+    if {name: tensor.shape for name, tensor in saved.items()} != {
+        name: tensor.shape for name, tensor in expected.items()
+    }:
+        raise RunFolderError(f"{file} holds another adapter than the recipe says; run again with --overwrite")
+    with torch.no_grad():
+        for name, update in adapters.updates.items():
+            update.down[member] = saved[f"{PREFIX}{name}.lora_A.weight"].T
+            update.up[member] = saved[f"{PREFIX}{name}.lora_B.weight"].T
+        for name, head in adapters.heads.items():
+            for inner, stacked in zip(head.names, head.stacked, strict=True):
+                stacked[member] = saved[f"{PREFIX}{name}.{inner}"]

@@ -1,0 +1,166 @@
+"""Layers of M members side by side: low-rank updates over one frozen layer, and stacked copies."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from credibly.backbones.blocks import blocks_of
+from credibly.errors import InputError, did_you_mean, listed
+from credibly.members.common import kept_units
+
+
+class StackedLora(nn.Module):
+    """A frozen linear layer with M low-rank updates beside it.
+
+    Args:
+        base: the frozen layer, in -> out.
+        rank: r of every update.
+        scale: alpha / r.
+        dropout: share of the update's inputs that is dropped in training.
+        streams: each member's random stream, for A's start and for dropout.
+    """
+
+    def __init__(
+        self, base: nn.Module, rank: int, scale: float, dropout: float, streams: Sequence[np.random.Generator]
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.scale = scale
+        self.dropout = dropout
+        self.streams = streams
+        inputs, outputs = features(base)
+        # As PEFT starts them: A uniform as a linear layer's weight usually is, B zero.
+        bound = 1.0 / np.sqrt(inputs)
+        start = [stream.uniform(-bound, bound, (inputs, rank)) for stream in streams]
+        self.down = nn.Parameter(torch.tensor(np.stack(start), dtype=torch.float32))
+        self.up = nn.Parameter(torch.zeros(len(streams), rank, outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (M x B, ..., out) for inputs (M x B, ..., in), members one after the other."""
+        members = len(self.streams)
+        result: Tensor = self.base(inputs)
+        flat = inputs.reshape(members, -1, inputs.shape[-1])
+        if self.training and self.dropout:
+            kept = torch.from_numpy(kept_units(flat.shape[1:], self.dropout, self.streams))
+            flat = flat * kept.to(flat.device, flat.dtype)
+        narrow = torch.bmm(flat, self.down.to(flat.dtype))
+        update = torch.bmm(narrow, self.up.to(flat.dtype))
+        return result + self.scale * update.view_as(result)
+
+
+class StackedModule(nn.Module):
+    """M copies of a small module, run side by side on their own rows.
+
+    Args:
+        copies: modules of one kind with their own weights.
+    """
+
+    def __init__(self, copies: Sequence[nn.Module]) -> None:
+        super().__init__()
+        stacked, _ = torch.func.stack_module_state(list(copies))  # type: ignore[arg-type]
+        self.members = len(copies)
+        self.names = list(stacked)
+        self.stacked = nn.ParameterList([tensor.detach() for tensor in stacked.values()])
+        # Held in a tuple so that the pattern's own weights do not count as ours.
+        self._pattern = (copy.deepcopy(copies[0]).to("meta").eval(),)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the module's output for inputs (M x B, ...), members one after the other."""
+        own = inputs.view(self.members, -1, *inputs.shape[1:]).float()
+        state = dict(zip(self.names, self.stacked, strict=True))
+
+        def one(weights: dict[str, Tensor], rows: Tensor) -> Tensor:
+            output: Tensor = torch.func.functional_call(self._pattern[0], weights, (rows,))
+            return output
+
+        with torch.autocast(inputs.device.type, enabled=False):
+            return torch.vmap(one)(state, own).flatten(0, 1)
+
+    def of(self, member: int) -> dict[str, Tensor]:
+        """Return one member's weights by name."""
+        return {name: tensor[member].detach().clone() for name, tensor in zip(self.names, self.stacked, strict=True)}
+
+
+def features(layer: nn.Module) -> tuple[int, int]:
+    """Return the widths in and out of a linear layer, also GPT-2's transposed one."""
+    if isinstance(layer, Conv1D):
+        return int(layer.weight.shape[0]), int(layer.weight.shape[1])
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    raise InputError(f"expected a linear layer to adapt, got {type(layer).__name__}")
+
+
+def head_names(model: PreTrainedModel) -> list[str]:
+    """Return the names of the modules that classify: those beside the pre-trained base, with weights."""
+    return [
+        name
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in module.parameters())
+    ]
+
+
+def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_blocks: int | None) -> list[str]:
+    """Return the full names of the layers to adapt.
+
+    Args:
+        model: a sequence-classification model.
+        targets: names that a layer's own name ends with, as PEFT takes them, or "all-linear": every
+            linear layer of the blocks.
+        last_blocks: adapt only so many blocks from the top; all where None.
+
+    Raises:
+        InputError: a name matches no linear layer.
+    """
+    blocks = blocks_of(model)
+    chosen = blocks[-last_blocks:] if last_blocks else blocks
+    inside = {id(module) for block in chosen for module in block.modules()}
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and id(module) in inside
+    }
+    if targets == "all-linear":
+        return list(linear)
+    wanted = [targets] if isinstance(targets, str) else list(targets)
+    unmatched = [target for target in wanted if not any(_matches(name, target) for name in linear)]
+    if unmatched:
+        known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        raise InputError(
+            f"no linear layer is called {listed(unmatched)}{did_you_mean(unmatched[0], known)}; "
+            f"this model has {listed(known, 20)}"
+        )
+    return [name for name in linear if any(_matches(name, target) for target in wanted)]
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}") or fnmatch.fnmatchcase(name, target)
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one with this full name."""
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)
+
+
+def fresh_copies(model: PreTrainedModel, name: str, seeds: Sequence[int]) -> list[nn.Module]:
+    """Return copies of a head, each started anew from its own seed as the architecture starts it."""
+    copies: list[Any] = []
+    for seed in seeds:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            one = copy.deepcopy(model.get_submodule(name)).float()
+            for module in one.modules():
+                for parameter in module.parameters(recurse=False):
+                    parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+            one.apply(model._init_weights)
+            copies.append(one)
+    return copies

@@ -1,0 +1,172 @@
+"""Members that tune the last blocks and a head over one frozen trunk, which runs once a text for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from credibly.backbones.blocks import BlockCut
+from credibly.backbones.loading import Classifier, load_classifier
+from credibly.batching import padded_batches, tokenise
+from credibly.errors import RunFolderError
+from credibly.members.common import Histories, LogProbs, TrainingData, training_rows, weighted_targets
+from credibly.progress import Progress, Stages
+from credibly.records import normalised_log_probs
+from credibly.settings import BackboneSettings, TopBlocksSettings
+from credibly.tuning import TuningTexts, target_loss, tune
+
+WEIGHTS = "model.safetensors"
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TopBlockMembers:
+    """M sets of upper weights over one trunk.
+
+    Args:
+        classifier: the model whose lower blocks all members share.
+        cut: where it is cut.
+        weights: each member's weights above the cut, by name.
+    """
+
+    classifier: Classifier
+    cut: BlockCut
+    weights: list[Weights]
+
+    @property
+    def count(self) -> int:
+        """M."""
+        return len(self.weights)
+
+    @property
+    def shared_parameters(self) -> int:
+        """Number of weights below the cut."""
+        return sum(parameter.numel() for parameter in self.classifier.model.parameters()) - self.member_parameters
+
+    @property
+    def member_parameters(self) -> int:
+        """Number of weights above the cut."""
+        return sum(tensor.numel() for tensor in self.weights[0].values())
+
+    def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
+        """Return log-probabilities, float32, (M, N, C), normalised: the trunk runs once a text."""
+        classifier = self.classifier
+        tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
+        logits = np.empty((self.count, len(texts), len(classifier.class_names)), dtype=np.float32)
+        weights = [ready(classifier, member) for member in self.weights]
+        with torch.inference_mode(), classifier.autocast():
+            for batch in padded_batches(tokens, classifier.token_budget):
+                there = batch.to(classifier.device)
+                hidden = self.cut.trunk(there)
+                with self.cut.resumed():
+                    for member, own in enumerate(weights):
+                        rows = self.cut.logits(there, hidden, own)
+                        logits[member, batch.indices] = rows.float().cpu().numpy()
+        return normalised_log_probs(logits)
+
+    def save(self, member: int, folder: Path) -> None:
+        """Write one member's weights above the cut."""
+        save_file({name: tensor.contiguous() for name, tensor in self.weights[member].items()}, folder / WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The training texts with the trunk's states, and targets, float32, (N, C)."""
+
+    backbone: BackboneSettings
+    texts: TuningTexts
+    targets: NDArray[np.float32]
+    class_names: tuple[str, ...]
+
+
+def group_size(settings: TopBlocksSettings) -> int:
+    """Return how many members are trained in one pass: one, since their products share nothing."""
+    return 1
+
+
+def prepare(
+    data: TrainingData, backbone: BackboneSettings, settings: TopBlocksSettings, stages: Stages
+) -> Trunk:
+    """Run the trunk once over the texts.
+
+    Raises:
+        InputError: the model has not so many blocks.
+    """
+    classifier = load_classifier(backbone, data.class_names, settings.dropout, seed=0)
+    texts = TuningTexts.prepare(classifier, data.texts, settings.blocks, stages("running the frozen trunk"))
+    return Trunk(backbone, texts, weighted_targets(data.targets, settings.class_weights), data.class_names)
+
+
+def fit(
+    material: Trunk, settings: TopBlocksSettings, seeds: Sequence[int], progress: Progress | None = None
+) -> tuple[TopBlockMembers, Histories]:
+    """Train one member a seed, one after the other.
+
+    Raises:
+        TrainingError: a loss is no longer finite.
+    """
+    weights, histories = [], []
+    for seed in seeds:
+        classifier = load_classifier(material.backbone, material.class_names, settings.dropout, seed)
+        rows = training_rows(len(material.targets), seed, settings.bootstrap)
+        loss = target_loss(material.targets)
+        histories.append(tune(classifier, material.texts, loss, settings.optimiser, seed, rows, progress))
+        weights.append(upper_weights(classifier))
+    return TopBlockMembers(classifier, BlockCut(classifier.model, settings.blocks), weights), histories
+
+
+def load(
+    folders: Sequence[Path], backbone: BackboneSettings, settings: TopBlocksSettings, class_names: Sequence[str]
+) -> TopBlockMembers:
+    """Return saved members over their trunk.
+
+    Raises:
+        RunFolderError: a file is damaged.
+    """
+    classifier = load_classifier(backbone, class_names, settings.dropout, seed=0)
+    cut = BlockCut(classifier.model, settings.blocks)
+    known = set(upper_weights(classifier))
+    weights = [read_weights(folder / WEIGHTS, known) for folder in folders]
+    return TopBlockMembers(classifier, cut, weights)
+
+
+def upper_weights(classifier: Classifier) -> Weights:
+    """Return copies of the weights above the cut: those that are trained."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in classifier.model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def read_weights(file: Path, known: set[str]) -> Weights:
+    """Return a member's weights.
+
+    Raises:
+        RunFolderError: the file is damaged, or its weights are not those of this model.
+    """
+    try:
+        weights: Weights = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise RunFolderError(f"{file} is damaged ({error}); run again with --overwrite") from None
+    if set(weights) != known:
+        raise RunFolderError(f"{file} holds other weights than this backbone has above the cut")
+    return weights
+
+
+def ready(classifier: Classifier, weights: Weights) -> Weights:
+    """Return weights as predictions multiply them: matrices in the classifier's precision."""
+    if classifier.precision == "fp32":
+        return weights
+    return {
+        name: tensor.to(torch.bfloat16) if tensor.dim() > 1 else tensor for name, tensor in weights.items()
+    }
+

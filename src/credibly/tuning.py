@@ -1,0 +1,144 @@
+"""Tune one classification network, whole or its top blocks over a trunk that ran once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from credibly.backbones.blocks import BlockCut
+from credibly.backbones.loading import Classifier
+from credibly.backbones.trunk import TrunkStates, trunk_states
+from credibly.batching import TokenBatch, Tokens, pad, shuffled_batches, tokenise
+from credibly.progress import Progress
+from credibly.records import IntArray
+from credibly.settings import OptimiserSettings
+from credibly.training import StepRecord, train
+
+Loss = Callable[[Tensor, torch.Tensor], Tensor]
+"""The mean loss of logits, (B, C), for the rows at these indices, (B,)."""
+
+
+def cross_entropy(z: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of softmax(z), (B, C), against target probabilities, (B, C), in nats."""
+    return -(targets * torch.log_softmax(z.float(), dim=-1)).sum(dim=-1).mean()
+
+
+def target_loss(targets: NDArray[np.float32]) -> Loss:
+    """Return cross-entropy against targets, (N, C): labels one-hot, soft, or weighted by class."""
+    wanted = torch.from_numpy(targets)
+    return lambda z, rows: cross_entropy(z, wanted[rows].to(z.device))
+
+
+@dataclass(frozen=True)
+class TuningTexts:
+    """Texts to tune on: tokenised, with the trunk's states where it is frozen.
+
+    Args:
+        tokens: N texts.
+        states: the frozen trunk's hidden states; None where the whole network is tuned.
+        blocks: number of blocks that are tuned; None where it is the whole network.
+    """
+
+    tokens: Tokens
+    states: TrunkStates | None = None
+    blocks: int | None = None
+
+    @classmethod
+    def prepare(
+        cls, classifier: Classifier, texts: Sequence[str], blocks: int | None, progress: Progress | None = None
+    ) -> TuningTexts:
+        """Tokenise the texts and, where only the top blocks are tuned, run the trunk once.
+
+        All networks that are loaded from the same weights have the same trunk, whatever their heads.
+
+        Raises:
+            InputError: the model has not so many blocks.
+        """
+        tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
+        if blocks is None:
+            return cls(tokens)
+        return cls(tokens, trunk_states(classifier, BlockCut(classifier.model, blocks), tokens, progress), blocks)
+
+
+def tune(
+    classifier: Classifier,
+    texts: TuningTexts,
+    loss: Loss,
+    optimiser: OptimiserSettings,
+    seed: int,
+    rows: IntArray | None = None,
+    progress: Progress | None = None,
+) -> list[StepRecord]:
+    """Tune a network in place and return its history.
+
+    With the same seed two networks see the same texts in the same order. One that can use only some
+    rows takes as many steps as one that uses all, going round its rows more often.
+
+    Args:
+        classifier: the network, with a head started anew.
+        texts: N texts, with trunk states where the trunk is frozen.
+        loss: of logits and row indices.
+        optimiser: rate, schedule, epochs.
+        seed: of the order of the texts and of dropout.
+        rows: int64, the rows to train on, repeated ones included; all once if left out.
+        progress: told of every step.
+
+    Raises:
+        TrainingError: the loss is no longer finite.
+    """
+    cut = None if texts.blocks is None else BlockCut(classifier.model, texts.blocks)
+    if cut is None:
+        classifier.model.requires_grad_(True)
+    chosen = np.arange(len(texts.tokens)) if rows is None else rows
+    order = np.random.default_rng([seed, *b"order"])
+    steps = -(-len(texts.tokens) // optimiser.batch_size)
+
+    def endless() -> Iterator[TokenBatch]:
+        while True:
+            for some in shuffled_batches(texts.tokens.lengths[chosen], optimiser.batch_size, order):
+                yield pad(texts.tokens, chosen[some]).to(classifier.device)
+
+    stream = endless()
+
+    def losses(batch: TokenBatch) -> Tensor:
+        with classifier.autocast():
+            z = _logits(classifier, cut, texts.states, batch)
+        return loss(z.float(), torch.from_numpy(batch.indices))[None]
+
+    with nullcontext() if cut is None else cut.resumed(), torch.random.fork_rng(devices=_gpus(classifier)):
+        torch.manual_seed(seed)
+        (history,) = train(
+            classifier.model, lambda epoch: islice(stream, steps), losses, steps, optimiser, progress=progress
+        )
+    return history
+
+
+def class_logits(classifier: Classifier, batches: Iterable[TokenBatch], N: int) -> NDArray[np.float32]:
+    """Return a network's logits, float32, (N, C), over batches that together hold N texts."""
+    logits = np.empty((N, len(classifier.class_names)), dtype=np.float32)
+    with torch.inference_mode(), classifier.autocast():
+        for batch in batches:
+            there = batch.to(classifier.device)
+            output = classifier.model(input_ids=there.input_ids, attention_mask=there.attention_mask)
+            logits[batch.indices] = output.logits.float().cpu().numpy()
+    return logits
+
+
+def _logits(
+    classifier: Classifier, cut: BlockCut | None, states: TrunkStates | None, batch: TokenBatch
+) -> Tensor:
+    if cut is not None and states is not None:
+        return cut.logits(batch, states.of(batch))
+    logits: Tensor = classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    return logits
+
+
+def _gpus(classifier: Classifier) -> list[torch.device]:
+    return [classifier.device] if classifier.device.type == "cuda" else []
