@@ -211,11 +211,8 @@ def _class_weights(targets: FloatArray, settings: HeadsSettings) -> FloatArray:
 def _kept(shape: torch.Size, dropout: float, streams: Sequence[np.random.Generator]) -> Tensor:
     """Return a dropout mask, (M, B, H), drawn from each member's own stream and scaled to mean one.
 
-    16 bits decide a unit: the share dropped is right to 1/65,536. They are cut from 64-bit words, which
-    costs a third of drawing them one by one.
+    16 bits decide a unit: the share dropped is right to 1/65,536, at a quarter of the cost of floats.
     """
-    threshold = round(dropout * 65536)
-    units = shape[1:].numel()
-    words = [stream.integers(0, 2**64, -(-units // 4), dtype=np.uint64) for stream in streams]
-    drawn = np.stack(words).view(np.uint16)[:, :units].reshape(shape)
+    threshold = min(round(dropout * 65536), 65535)
+    drawn = np.stack([stream.integers(0, 65536, shape[1:], dtype=np.uint16) for stream in streams])
     return torch.from_numpy(drawn >= threshold).to(torch.float32).mul_(65536 / (65536 - threshold))
