@@ -144,7 +144,7 @@ def test_label_probabilities_are_renormalised_exactly():
 
 @pytest.mark.parametrize(
     ("chosen", "index"),
-    [([2, 0], [2, 0]), (np.array([True, False, True]), [0, 2]), (np.array([], dtype=int), [])],
+    [([2, 0], [2, 0]), (np.array([True, False, True]), [0, 2]), ([], []), (np.zeros(3, dtype=bool), [])],
 )
 def test_taking_rows_takes_every_part_alike(chosen, index):
     shares = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])

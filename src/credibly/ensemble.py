@@ -101,7 +101,7 @@ def groups_of(recipe: Recipe) -> Iterator[Group]:
 
 
 def train_members(run: Run, recipe: Recipe, examples: Examples, stages: Stages = silent) -> None:
-    """Train the members that the run does not hold yet, and write each folder whole.
+    """Train the members that the run does not hold yet, and write each member's folder whole.
 
     Args:
         run: where to.

@@ -90,7 +90,7 @@ class Examples:
 
     def take(self, indices: ArrayLike) -> Examples:
         """Return the rows at these indices (or where this mask is true), in this order."""
-        chosen = np.arange(len(self))[np.asarray(indices)]
+        chosen = row_numbers(indices, len(self))
         return replace(
             self,
             ids=tuple(self.ids[index] for index in chosen),
@@ -206,7 +206,7 @@ class Predictions:
 
     def take(self, indices: ArrayLike) -> Predictions:
         """Return the rows at these indices (or where this mask is true), in this order."""
-        chosen = np.arange(len(self.ids))[np.asarray(indices)]
+        chosen = row_numbers(indices, len(self.ids))
         return replace(
             self,
             log_probs=self.log_probs[:, chosen],
@@ -338,6 +338,17 @@ def check_ids(ids: Sequence[str]) -> None:
     """Raise RecordError unless all ids differ."""
     if len(set(ids)) != len(ids):
         raise RecordError(f"expected unique ids; these repeat: {listed(repeated(ids))}")
+
+
+def row_numbers(indices: ArrayLike, N: int) -> IntArray:
+    """Return the row numbers, int64, that indices or a mask over N rows choose.
+
+    >>> row_numbers([True, False, True], 3), row_numbers([], 3)
+    (array([0, 2]), array([], dtype=int64))
+    """
+    array = np.asarray(indices)
+    rows: IntArray = np.arange(N)
+    return np.asarray(rows[array if array.size else array.astype(np.int64)])
 
 
 def update_with_texts(digest: hashlib._Hash, texts: Sequence[str]) -> None:

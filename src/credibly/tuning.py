@@ -52,7 +52,11 @@ class TuningTexts:
 
     @classmethod
     def prepare(
-        cls, classifier: Classifier, texts: Sequence[str], blocks: int | None, progress: Progress | None = None
+        cls,
+        classifier: Classifier,
+        texts: Sequence[str],
+        blocks: int | None,
+        progress: Progress | None = None,
     ) -> TuningTexts:
         """Tokenise the texts and, where only the top blocks are tuned, run the trunk once.
 
@@ -64,7 +68,9 @@ class TuningTexts:
         tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
         if blocks is None:
             return cls(tokens)
-        return cls(tokens, trunk_states(classifier, BlockCut(classifier.model, blocks), tokens, progress), blocks)
+        return cls(
+            tokens, trunk_states(classifier, BlockCut(classifier.model, blocks), tokens, progress), blocks
+        )
 
 
 def tune(

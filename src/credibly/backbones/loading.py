@@ -1,7 +1,4 @@
-"""Load a language model and its tokenizer by packaged name, hub id or local folder.
-
-Weights come from safetensors alone, and no code of a model's repository is run.
-"""
+"""Load a language model and its tokenizer by packaged name, hub id, local folder or GGUF file."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from credibly.assets import model_source
+from credibly.backbones.sources import check, clear_failures, source_of
 from credibly.errors import AssetError
 from credibly.settings import BackboneSettings
 
@@ -63,7 +60,7 @@ class Backbone:
     @property
     def width(self) -> int:
         """D, the length of an embedding."""
-        return int(self.model.config.hidden_size)
+        return int(self.model.config.get_text_config().hidden_size)
 
 
 @dataclass(frozen=True)
@@ -120,21 +117,23 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     """
     device = device or best_device()
     precision = resolve_precision(settings.precision, device)
-    source = model_source(settings.name)
-    with _clear_failures(settings.name), quietly():
+    source = source_of(settings.name)
+    with clear_failures(settings.name), quietly():
         model = AutoModel.from_pretrained(
             source,
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
         )
+        model.eval().requires_grad_(False).to(device)
         tokenizer = load_tokenizer(source)
+        pooling = _pooling(settings.pooling, source, model)
     return Backbone(
         name=settings.name,
         source=source,
-        model=model.eval().requires_grad_(False).to(device),
+        model=model,
         tokenizer=tokenizer,
-        pooling=_pooling(settings.pooling, source, model),
+        pooling=pooling,
         max_tokens=_max_tokens(settings.max_tokens, tokenizer, model),
         precision=precision,
         token_budget=settings.token_budget,
@@ -155,9 +154,9 @@ def load_classifier(
         AssetError: the model is not there, is not safetensors, or needs code of its own.
     """
     device = device or best_device()
-    source = model_source(settings.name)
+    source = source_of(settings.name)
     names = dict(enumerate(class_names))
-    with _clear_failures(settings.name), quietly(), torch.random.fork_rng(devices=[]):
+    with clear_failures(settings.name), quietly(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         config.id2label, config.label2id = names, {name: index for index, name in names.items()}
@@ -168,9 +167,8 @@ def load_classifier(
             source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
         tokenizer = load_tokenizer(source)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
+    # By this id the architectures with a causal head find the last token of a padded text.
+    model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
     return _classifier(model, tokenizer, settings, device)
 
 
@@ -183,7 +181,8 @@ def open_classifier(
         AssetError: the folder holds none, or its weights are damaged.
     """
     device = device or best_device()
-    with _clear_failures(str(folder)), quietly():
+    check(str(folder), str(folder))
+    with clear_failures(str(folder)), quietly():
         model = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -196,7 +195,7 @@ def open_classifier(
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Load a model's fast tokenizer, padding on the right.
+    """Load a model's fast tokenizer, padding on the right, with the text's end where it has no padding.
 
     Models with absolute positions count from a row's first place: padding on the left would move their
     texts, so that what they say of one would depend on the longest text beside it.
@@ -210,6 +209,8 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
             f"the model {source} cannot be loaded: it has no tokenizer; put its tokenizer.json beside it"
         )
     tokenizer.padding_side = "right"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
     return tokenizer
 
 
@@ -242,17 +243,27 @@ def _classifier(
 
 def _max_tokens(wanted: int | None, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     """Return the smallest of what is wanted and what tokenizer and model can take."""
-    positions = getattr(model.config, "max_position_embeddings", LONGEST_CONTEXT)
-    # RoBERTa and MPNet start to count positions after the padding id.
-    offset = 2 if model.config.model_type in ("roberta", "mpnet", "camembert", "xlm-roberta") else 0
-    limits = [LONGEST_CONTEXT, int(tokenizer.model_max_length), int(positions) - offset]
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST_CONTEXT
+    limits = [LONGEST_CONTEXT, int(tokenizer.model_max_length), int(positions) - _first_position(model)]
     return min([*limits, wanted] if wanted else limits)
+
+
+def _first_position(model: PreTrainedModel) -> int:
+    """Return the position of a text's first token: RoBERTa's kin start to count after the padding id.
+
+    A table of positions with a row for padding is how such a model shows itself.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return int(module.padding_idx) + 1
+    return 0
 
 
 def _pooling(wanted: str, source: str, model: PreTrainedModel) -> str:
     """Return the pooling asked for, else the one the model was trained with, else a usual one.
 
-    Sentence encoders say theirs in ``1_Pooling/config.json``; causal models pool by the last token.
+    Sentence encoders say theirs in ``1_Pooling/config.json``; models whose tokens see nothing of what
+    follows pool by the last token, others by the mean.
     """
     if wanted != "auto":
         return wanted
@@ -262,25 +273,18 @@ def _pooling(wanted: str, source: str, model: PreTrainedModel) -> str:
         if modes.get("pooling_mode_lasttoken"):
             return "last"
         return "cls" if modes.get("pooling_mode_cls_token") else "mean"
-    causal = any("ForCausalLM" in name or "LMHead" in name for name in model.config.architectures or [])
-    return "last" if causal else "mean"
+    return "last" if _is_causal(model) else "mean"
 
 
-@contextmanager
-def _clear_failures(name: str) -> Iterator[None]:
-    """Turn the many ways in which loading fails into one clear error."""
-    try:
-        yield
-    except AssetError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise AssetError(
-            f"the model {name} cannot be loaded: {first} "
-            "(expected a folder or hub id with config.json, tokenizer and model.safetensors)"
-        ) from error
-    except Exception as error:  # safetensors raises a bare Exception subclass for a damaged file
-        raise AssetError(f"the model {name} cannot be loaded, its weights are damaged: {error}") from error
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Return whether a token's state is the same whatever follows it, found by trying."""
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    first, second, third = (vocabulary * quarter // 4 for quarter in (1, 2, 3))
+    ids = torch.tensor([[first, second], [first, third]], device=model.device)
+    with torch.inference_mode():
+        hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.float()
+    changes = (hidden[0] - hidden[1]).abs().amax(dim=-1)
+    return bool(changes[0] < 1e-3 * changes[1])
 
 
 @contextmanager

@@ -103,6 +103,6 @@ def kept_units(
 
     16 bits decide a unit: the share dropped is right to 1/65,536, at a quarter of the cost of floats.
     """
-    threshold = round(dropout * 65536)
+    threshold = min(round(dropout * 65536), 65535)
     drawn = np.stack([own.integers(0, 65536, tuple(shape), dtype=np.uint16) for own in streams])
     return (drawn >= threshold).astype(np.float32) * np.float32(65536 / (65536 - threshold))

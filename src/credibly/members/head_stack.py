@@ -183,4 +183,3 @@ def _copy_member(heads: Heads, member: int, widths: list[int], tensors: dict[str
         for layer in range(len(widths) - 1):
             heads.weights[layer][member] = tensors[f"layers.{layer}.weight"].T
             heads.biases[layer][member] = tensors[f"layers.{layer}.bias"]
-

@@ -24,10 +24,20 @@ from credibly.backbones.loading import Classifier, load_classifier
 from credibly.batching import TokenBatch, Tokens, aligned_batches, pad, padded_batches, tokenise
 from credibly.errors import RunFolderError
 from credibly.members.common import (
-    Histories, LogProbs, TrainingData, stream, training_rows, weighted_targets,
+    Histories,
+    LogProbs,
+    TrainingData,
+    stream,
+    training_rows,
+    weighted_targets,
 )  # fmt: skip
 from credibly.members.stacking import (
-    StackedLora, StackedModule, fresh_copies, head_names, replace_module, target_names,
+    StackedLora,
+    StackedModule,
+    fresh_copies,
+    head_names,
+    replace_module,
+    target_names,
 )  # fmt: skip
 from credibly.progress import Progress, Stages
 from credibly.records import normalised_log_probs
@@ -70,7 +80,9 @@ class Adapters:
     def member_parameters(self) -> int:
         """Number of weights of one adapter and its head."""
         own = [*self.updates.values(), *self.heads.values()]
-        trained = [parameter for module in own for parameter in module.parameters() if parameter.requires_grad]
+        trained = [
+            parameter for module in own for parameter in module.parameters() if parameter.requires_grad
+        ]
         return sum(parameter.numel() for parameter in trained) // self.count
 
     def logits(self, batch: TokenBatch) -> Tensor:
@@ -138,7 +150,9 @@ def prepare(
     """Tokenise the texts once."""
     classifier = load_classifier(backbone, data.class_names, dropout=0.0, seed=0)
     tokens = tokenise(classifier.tokenizer, data.texts, classifier.max_tokens)
-    return Tokenised(backbone, tokens, weighted_targets(data.targets, settings.class_weights), data.class_names)
+    return Tokenised(
+        backbone, tokens, weighted_targets(data.targets, settings.class_weights), data.class_names
+    )
 
 
 def fit(
@@ -207,7 +221,11 @@ def build(
     streams = [stream(seed, "adapter") for seed in seeds]
     updates = {
         name: StackedLora(
-            model.get_submodule(name), settings.r, settings.lora_alpha / settings.r, settings.lora_dropout, streams
+            model.get_submodule(name),
+            settings.r,
+            settings.lora_alpha / settings.r,
+            settings.lora_dropout,
+            streams,
         )
         for name in target_names(model, settings.target_modules, settings.blocks)
     }

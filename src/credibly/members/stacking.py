@@ -87,7 +87,10 @@ class StackedModule(nn.Module):
 
     def of(self, member: int) -> dict[str, Tensor]:
         """Return one member's weights by name."""
-        return {name: tensor[member].detach().clone() for name, tensor in zip(self.names, self.stacked, strict=True)}
+        return {
+            name: tensor[member].detach().clone()
+            for name, tensor in zip(self.names, self.stacked, strict=True)
+        }
 
 
 def features(layer: nn.Module) -> tuple[int, int]:

@@ -49,7 +49,10 @@ class TopBlockMembers:
     @property
     def shared_parameters(self) -> int:
         """Number of weights below the cut."""
-        return sum(parameter.numel() for parameter in self.classifier.model.parameters()) - self.member_parameters
+        return (
+            sum(parameter.numel() for parameter in self.classifier.model.parameters())
+            - self.member_parameters
+        )
 
     @property
     def member_parameters(self) -> int:
@@ -74,7 +77,9 @@ class TopBlockMembers:
 
     def save(self, member: int, folder: Path) -> None:
         """Write one member's weights above the cut."""
-        save_file({name: tensor.contiguous() for name, tensor in self.weights[member].items()}, folder / WEIGHTS)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self.weights[member].items()}, folder / WEIGHTS
+        )
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,10 @@ def fit(
 
 
 def load(
-    folders: Sequence[Path], backbone: BackboneSettings, settings: TopBlocksSettings, class_names: Sequence[str]
+    folders: Sequence[Path],
+    backbone: BackboneSettings,
+    settings: TopBlocksSettings,
+    class_names: Sequence[str],
 ) -> TopBlockMembers:
     """Return saved members over their trunk.
 
@@ -169,4 +177,3 @@ def ready(classifier: Classifier, weights: Weights) -> Weights:
     return {
         name: tensor.to(torch.bfloat16) if tensor.dim() > 1 else tensor for name, tensor in weights.items()
     }
-

@@ -13,7 +13,6 @@ from credibly.records import Predictions
 from credibly.report import build_report, render_html, write_report
 from credibly.runs import Run, write_text
 from credibly.training import HISTORY
-from credibly.uncertainty.systems import source_of
 from credibly.workflows.contents import calibrators_in, class_names_of, known_costs, network_systems
 from credibly.workflows.predicting import open_source
 
@@ -38,7 +37,7 @@ def write_run_report(run: Run, splits: Splits, stages: Stages = silent) -> dict[
         recipe=recipe.model_dump(mode="json"),
         stored=stored,
         calibrators=calibrators_in(run),
-        costs=costs_by_system(run, len(splits.train)),
+        costs=costs_by_system(run),
         test=splits.test,
         notes=splits.notes,
         resamples=recipe.evaluation.resamples,
@@ -127,23 +126,20 @@ def histories_of(run: Run) -> dict[str, list[dict[str, float]]]:
     }
 
 
-def costs_by_system(run: Run, train_rows: int) -> dict[str, dict[str, float | None]]:
+def costs_by_system(run: Run) -> dict[str, dict[str, float | None]]:
     """Return seconds to train, parameters, bytes and rows a second by system.
 
-    The members' seconds hold the embedding of the training texts at the measured rate, whether or
-    not the cache saved it in this run.
+    A single member's seconds are its even share of what training all of them took.
     """
     costs = known_costs(run)
     count = run.recipe.members.count
     result: dict[str, dict[str, float | None]] = {}
     if members := costs.get("members"):
-        embedding = train_rows / members["rows_per_second"]
         for system, number in (("single", 1), ("ensemble", count), ("majority_vote", count)):
             result[system] = {
-                # A batched product trains all members at once; one member alone is its even share.
-                "seconds": embedding + members.get("training_seconds", 0.0) * number / count,
-                "parameters": members["backbone_parameters"] + number * members["member_parameters"],
-                "bytes": members["backbone_bytes"] + number * members["member_bytes"],
+                "seconds": members["training_seconds"] * number / count,
+                "parameters": members["shared_parameters"] + number * members["member_parameters"],
+                "bytes": members["shared_bytes"] + number * members["member_bytes"],
                 "rows_per_second": members["rows_per_second"],
             }
     for system in network_systems(run.recipe):
@@ -152,12 +148,6 @@ def costs_by_system(run: Run, train_rows: int) -> dict[str, dict[str, float | No
                 "seconds": figures["training_seconds"],
                 **{name: figures[name] for name in ("parameters", "bytes", "rows_per_second")},
             }
-    for system in list(result):
-        if source_of(f"{system}+temperature") == source_of(system) and system not in (
-            "single",
-            "majority_vote",
-        ):
-            result[f"{system}+temperature"] = result[system]
     return result
 
 

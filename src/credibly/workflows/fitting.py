@@ -19,7 +19,7 @@ from credibly.backbones.loading import best_device
 from credibly.data import Splits, load_splits
 from credibly.distil import DirichletTargets, dirichlet_targets, transfer_texts, tune_network
 from credibly.distil.tuning import student_loss
-from credibly.ensemble import Ensemble, member_seeds, train_members, trained
+from credibly.ensemble import Ensemble, groups_of, member_seeds, train_members, trained
 from credibly.errors import RunFolderError
 from credibly.progress import Stages, silent
 from credibly.runs import Run, write_json
@@ -178,10 +178,15 @@ def _members(work: Work) -> None:
         training_seconds=seconds + known_costs(run).get("members", {}).get("training_seconds", 0.0),
         shared_parameters=sum(members.shared_parameters for members in ensemble.members),
         member_parameters=float(np.mean([members.member_parameters for members in ensemble.members])),
-        shared_bytes=sum(folder_bytes(Path(model_source(name))) for name in shared_backbones(recipe)),
+        shared_bytes=sum(folder_bytes(Path(model_source(name))) for name in backbones_of(recipe)),
         member_bytes=folder_bytes(run.members_folder) / recipe.members.count,
         rows_per_second=rate(lambda: ensemble.predict(some), len(some)),
     )
+
+
+def backbones_of(recipe: Recipe) -> set[str]:
+    """Return the names of the language models that members share."""
+    return {group.backbone.name for group in groups_of(recipe) if group.settings.source != "full"}
 
 
 def _networks(work: Work) -> None:

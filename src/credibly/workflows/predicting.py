@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from credibly.backbones import load_backbone
 from credibly.data import InputRow, stream_texts
 from credibly.distil import Network
 from credibly.ensemble import Ensemble
@@ -127,7 +126,7 @@ def open_source(run: Run, source: str) -> Callable[[Examples], Predictions]:
     """
     settings = run.recipe.backbone
     if source == "members":
-        return Ensemble.open(run, load_backbone(settings)).predict
+        return Ensemble.open(run, run.recipe, class_names_of(run)).predict
     folder = run.model_folder(source)
     run.check(folder / "model.safetensors")
     student = source == "student"
