@@ -116,7 +116,8 @@ def train_members(run: Run, recipe: Recipe, examples: Examples, stages: Stages =
     """
     if recipe.members.count > len(examples):
         raise InputError(
-            f"expected at least as many training rows as members ({recipe.members.count}), got {len(examples)}"
+            f"expected at least as many training rows as members ({recipe.members.count}), "
+            f"got {len(examples)}"
         )
     data = TrainingData(examples.texts, examples.targets(), examples.class_names)
     for group in groups_of(recipe):

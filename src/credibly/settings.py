@@ -139,7 +139,7 @@ class LoraSettings(Settings):
     source: Literal["lora"] = "lora"
     count: Count = Field(5, description="number of members, M")
     r: Count = Field(8, description="rank of every update")
-    lora_alpha: Positive = 16.0
+    lora_alpha: Count = 16
     lora_dropout: float = Field(0.1, ge=0, lt=1)
     target_modules: list[str] | Literal["all-linear"] = Field(
         "all-linear", description="names that an adapted layer's name ends with"

@@ -50,7 +50,7 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output went away; nothing more can be written, not even a flush at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(0)
     except MemoryError:
         _complain("out of memory; lower backbone.token_budget or the batch size")
@@ -132,9 +132,10 @@ def fit(
     set_log(verbose, quiet)
     given = {
         "data.text": text, "data.label": label, "data.probabilities": probabilities, "data.id": id_column,
-        "data.group": group, "data.calibration": calibration, "data.test": test, "data.unlabelled": unlabelled,
-        "data.shift": _pairs(shift or [], "--shift NAME=FILE") or None, "members.source": member_source,
-        "backbone.name": backbone, "members.count": members, "members.optimiser.epochs": epochs, "seed": seed,
+        "data.group": group, "data.calibration": calibration, "data.test": test,
+        "data.unlabelled": unlabelled, "data.shift": _pairs(shift or [], "--shift NAME=FILE") or None,
+        "members.source": member_source, "backbone.name": backbone, "members.count": members,
+        "members.optimiser.epochs": epochs, "seed": seed,
     }  # fmt: skip
     settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if probabilities and label is None:

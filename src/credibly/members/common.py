@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from credibly.progress import Progress, Stages
 from credibly.records import FloatArray, IntArray
@@ -74,6 +75,11 @@ class Source(Protocol):
         self, folders: Sequence[Path], backbone: BackboneSettings, settings: Any, class_names: Sequence[str]
     ) -> Members:
         """Return saved members, one a folder."""
+
+
+def count_weights(tensors: Iterable[Tensor]) -> int:
+    """Return the number of weights in all tensors together."""
+    return sum(tensor.numel() for tensor in tensors)
 
 
 def stream(seed: int, purpose: str) -> np.random.Generator:

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from credibly.backbones.loading import Classifier, load_classifier, open_classifier, quietly
 from credibly.batching import padded_batches, tokenise
-from credibly.members.common import Histories, LogProbs, TrainingData, training_rows, weighted_targets
+from credibly.members.common import (
+    Histories,
+    LogProbs,
+    TrainingData,
+    count_weights,
+    training_rows,
+    weighted_targets,
+)  # fmt: skip
 from credibly.progress import Progress, Stages
 from credibly.records import normalised_log_probs
 from credibly.settings import BackboneSettings, FullSettings
@@ -41,7 +48,7 @@ class FullMembers:
     @property
     def member_parameters(self) -> int:
         """Number of weights of one model."""
-        return sum(parameter.numel() for parameter in self.classifiers[0].model.parameters())
+        return count_weights(self.classifiers[0].model.parameters())
 
     def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
         """Return log-probabilities, float32, (M, N, C), normalised; the texts are tokenised once."""

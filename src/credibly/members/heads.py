@@ -9,7 +9,7 @@ from pathlib import Path
 from credibly.backbones import Backbone, embed, embedded_once, load_backbone
 from credibly.backbones.embedding import FloatMatrix
 from credibly.members import head_stack
-from credibly.members.common import Histories, LogProbs, TrainingData
+from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
 from credibly.progress import Progress, Stages
 from credibly.records import FloatArray
 from credibly.settings import BackboneSettings, HeadsSettings
@@ -39,12 +39,12 @@ class HeadMembers:
     @property
     def shared_parameters(self) -> int:
         """Number of weights of the backbone."""
-        return sum(parameter.numel() for parameter in self.backbone.model.parameters())
+        return count_weights(self.backbone.model.parameters())
 
     @property
     def member_parameters(self) -> int:
         """Number of weights of one head."""
-        return sum(parameter.numel() for parameter in self.heads.parameters()) // self.count
+        return count_weights(self.heads.parameters()) // self.count
 
     def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
         """Return log-probabilities, float32, (M, N, C), normalised; `cached` keeps the embeddings."""

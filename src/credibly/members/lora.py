@@ -27,6 +27,7 @@ from credibly.members.common import (
     Histories,
     LogProbs,
     TrainingData,
+    count_weights,
     stream,
     training_rows,
     weighted_targets,
@@ -72,18 +73,13 @@ class Adapters:
     @property
     def shared_parameters(self) -> int:
         """Number of weights of the frozen base."""
-        return sum(parameter.numel() for parameter in self.classifier.model.parameters()) - (
-            self.count * self.member_parameters
-        )
+        return count_weights(self.classifier.model.parameters()) - self.count * self.member_parameters
 
     @property
     def member_parameters(self) -> int:
         """Number of weights of one adapter and its head."""
-        own = [*self.updates.values(), *self.heads.values()]
-        trained = [
-            parameter for module in own for parameter in module.parameters() if parameter.requires_grad
-        ]
-        return sum(parameter.numel() for parameter in trained) // self.count
+        own = (parameter for parameter in self.classifier.model.parameters() if parameter.requires_grad)
+        return count_weights(own) // self.count
 
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return logits, float32, (M, B, C), of a batch that holds the members' rows one after the other."""

@@ -66,7 +66,7 @@ class StackedModule(nn.Module):
 
     def __init__(self, copies: Sequence[nn.Module]) -> None:
         super().__init__()
-        stacked, _ = torch.func.stack_module_state(list(copies))  # type: ignore[arg-type]
+        stacked, _ = torch.func.stack_module_state(list(copies))
         self.members = len(copies)
         self.names = list(stacked)
         self.stacked = nn.ParameterList([tensor.detach() for tensor in stacked.values()])
@@ -163,7 +163,7 @@ def fresh_copies(model: PreTrainedModel, name: str, seeds: Sequence[int]) -> lis
             one = copy.deepcopy(model.get_submodule(name)).float()
             for module in one.modules():
                 for parameter in module.parameters(recurse=False):
-                    parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+                    parameter._is_hf_initialized = False
             one.apply(model._init_weights)
             copies.append(one)
     return copies

@@ -17,7 +17,14 @@ from credibly.backbones.blocks import BlockCut
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import RunFolderError
-from credibly.members.common import Histories, LogProbs, TrainingData, training_rows, weighted_targets
+from credibly.members.common import (
+    Histories,
+    LogProbs,
+    TrainingData,
+    count_weights,
+    training_rows,
+    weighted_targets,
+)  # fmt: skip
 from credibly.progress import Progress, Stages
 from credibly.records import normalised_log_probs
 from credibly.settings import BackboneSettings, TopBlocksSettings
@@ -57,7 +64,7 @@ class TopBlockMembers:
     @property
     def member_parameters(self) -> int:
         """Number of weights above the cut."""
-        return sum(tensor.numel() for tensor in self.weights[0].values())
+        return count_weights(self.weights[0].values())
 
     def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
         """Return log-probabilities, float32, (M, N, C), normalised: the trunk runs once a text."""
