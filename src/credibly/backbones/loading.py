@@ -245,7 +245,7 @@ def dropout_fields(config: PreTrainedConfig) -> list[str]:
 
     >>> from transformers import DistilBertConfig
     >>> sorted(dropout_fields(DistilBertConfig()))
-    ['attention_dropout', 'dropout', 'seq_classif_dropout']
+    ['attention_dropout', 'dropout', 'qa_dropout', 'seq_classif_dropout']
     """
     names = [name for name in config.to_dict() if "dropout" in name or name.endswith("pdrop")]
     return [name for name in names if not isinstance(getattr(config, name), bool | str)]
