@@ -50,7 +50,7 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output went away; nothing more can be written, not even a flush at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(0)
     except MemoryError:
         _complain("out of memory; lower backbone.token_budget or the batch size")
@@ -132,15 +132,16 @@ def fit(
     set_log(verbose, quiet)
     given = {
         "data.text": text, "data.label": label, "data.probabilities": probabilities, "data.id": id_column,
-        "data.group": group, "data.calibration": calibration, "data.test": test, "data.unlabelled": unlabelled,
-        "data.shift": _pairs(shift or [], "--shift NAME=FILE") or None, "members.source": member_source,
-        "backbone.name": backbone, "members.count": members, "members.optimiser.epochs": epochs, "seed": seed,
+        "data.group": group, "data.calibration": calibration, "data.test": test,
+        "data.unlabelled": unlabelled, "data.shift": _pairs(shift or [], "--shift NAME=FILE") or None,
+        "members.source": member_source, "backbone.name": backbone, "members.count": members,
+        "members.optimiser.epochs": epochs, "seed": seed,
     }  # fmt: skip
     settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if probabilities and label is None:
         settings["data.label"] = None
     settings |= {
-        key: yaml.safe_load(value) for key, value in _pairs(assignments or [], "--set KEY=VALUE").items()
+        key: _value(key, value) for key, value in _pairs(assignments or [], "--set KEY=VALUE").items()
     }
     folder = output_folder or Path("runs") / Path(source.removeprefix("hub:")).stem
     with shown_progress(quiet) as stages:
@@ -163,12 +164,10 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Answer on texts, one line each: label, probabilities, total, aleatoric and epistemic uncertainty."""
-    from credibly.workflows.predicting import lines
-
     set_log(verbose, quiet)
     predictor = workflows.load(run, system)
     data = predictor.data.model_copy(update=_given({"text": text, "id": id_column}))
-    for line in lines(workflows.predict_file(predictor, source, data, keep_text), form):
+    for line in workflows.answer_lines(workflows.predict_file(predictor, source, data, keep_text), form):
         sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -260,6 +259,17 @@ def _show(content: dict[str, Any], page: Path | None, as_json: bool) -> None:
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _value(key: str, text: str) -> Any:
+    """Return what a recipe would read at this key."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"--set {key}: expected a value as YAML writes it, got '{text}' ({reason})"
+        ) from None
 
 
 def _pairs(items: list[str], expected: str) -> dict[str, str]:
