@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 import standins
+import workshop
 
 standins.quiet_environment()
 # The same cases in every run, and no verdict that depends on how busy the machine is.
@@ -51,3 +52,16 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def fitted(standin: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> workshop.Fitted:
+    """Return a finished run on three classes, with a test file, unlabelled texts and two shift sets."""
+    return workshop.fitted(tmp_path_factory.mktemp("fitted"), standin())
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the page out of reports: drawing takes longer than a whole run on a stand-in."""
+    for module in ("credibly.report", "credibly.workflows.evaluating"):
+        monkeypatch.setattr(f"{module}.render_html", lambda report: "<html></html>")

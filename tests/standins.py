@@ -1,7 +1,7 @@
 """Small deterministic language models, made from configs, that stand in for real ones.
 
-Each is saved to a folder as `from_pretrained` wants it. The weights are random but large enough for
-texts of different words to have clearly different embeddings, so small problems can be learned from them.
+Each is saved to a folder as `from_pretrained` wants it. The weights are random, with word embeddings
+that are large beside the rest, so that small problems can be learned from the texts' embeddings.
 """
 
 import os
@@ -29,10 +29,16 @@ WORDS = [word for words in (*TELLING, FILLER) for word in words]
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'\"-:;()/&<>你好世界مرحبا"
 
 ARCHITECTURES = ("bert", "distilbert", "roberta", "electra", "deberta-v2", "mpnet")
+FURTHER_ENCODERS = ("deberta", "modernbert")
+DECODERS = ("gpt2", "llama", "mistral", "gemma2", "gemma3_text", "qwen2", "qwen3")
+"""These have a tokenizer without padding, as most of their kin do."""
+
+WINDOW = 4
+"""Tokens that a block of sliding attention sees, far fewer than a text has."""
 
 
-def tokenizer(padding_side: str = "right"):
-    """Return a WordPiece tokenizer of few words and all their characters."""
+def tokenizer(padding_side: str = "right", causal: bool = False):
+    """Return a WordPiece tokenizer of few words and all their characters; without padding if causal."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -42,14 +48,18 @@ def tokenizer(padding_side: str = "right"):
     inner.normalizer = normalizers.BertNormalizer(lowercase=True)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
+        single="[CLS] $A" if causal else "[CLS] $A [SEP]",
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
+    named = (
+        {"bos_token": "[CLS]", "eos_token": "[SEP]", "unk_token": "[UNK]"}
+        if causal
+        else dict(
+            zip(("unk_token", "pad_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True)
+        )
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        model_max_length=POSITIONS,
-        padding_side=padding_side,
-        **dict(zip(("unk_token", "pad_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True)),
+        tokenizer_object=inner, model_max_length=POSITIONS, padding_side=padding_side, **named
     )
 
 
@@ -59,6 +69,9 @@ def config(architecture: str):
 
     sizes = {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": HEADS}
     usual = {**sizes, "intermediate_size": 64, "max_position_embeddings": POSITIONS}
+    causal = {**usual, "num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 2, "eos_token_id": 3}
+    alternating = ["sliding_attention", "full_attention", "sliding_attention"]
+    gemma = {**causal, "query_pre_attn_scalar": 8, "sliding_window": WINDOW, "layer_types": alternating}
     special = {
         "distilbert": {
             "dim": WIDTH, "n_layers": BLOCKS, "n_heads": HEADS, "hidden_dim": 64,
@@ -72,13 +85,28 @@ def config(architecture: str):
             "type_vocab_size": 0,
         },
         "mpnet": {**usual, "max_position_embeddings": POSITIONS + 2},
-    }.get(architecture, usual)  # fmt: skip
+        "deberta": {
+            **usual, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 16,
+        },
+        "modernbert": {
+            **usual, "layer_types": alternating, "local_attention": 2 * WINDOW, "cls_token_id": 2,
+            "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3,
+        },
+        "gpt2": {
+            "n_embd": WIDTH, "n_layer": BLOCKS, "n_head": HEADS, "n_positions": POSITIONS, "bos_token_id": 2,
+            "eos_token_id": 3,
+        },
+        "mistral": {**causal, "sliding_window": WINDOW},
+        "gemma2": gemma,
+        "gemma3_text": gemma,
+    }.get(architecture, causal if architecture in DECODERS else usual)  # fmt: skip
     return AutoConfig.for_model(
         architecture,
         **special,
-        vocab_size=len(tokenizer()),
-        pad_token_id=SPECIAL.index("[PAD]"),
-        initializer_range=0.3,
+        # One row more for the token that transformers' own class for Qwen 2 brings along.
+        vocab_size=len(tokenizer()) + (architecture == "qwen2"),
+        pad_token_id=None if architecture in DECODERS else SPECIAL.index("[PAD]"),
+        initializer_range=0.1,
     )
 
 
@@ -93,8 +121,10 @@ def save_model(folder: Path, architecture: str = "bert", padding_side: str = "ri
         for parameter in model.parameters():
             # Biases and norms too, which start at 0 and 1: an equal pair could be swapped unnoticed.
             parameter.data += 0.02 * torch.randn_like(parameter)
+        # What a text's words are must outweigh what a random network makes of them.
+        model.get_input_embeddings().weight.data *= 10
     model.save_pretrained(folder)
-    tokenizer(padding_side).save_pretrained(folder)
+    tokenizer(padding_side, architecture in DECODERS).save_pretrained(folder)
     return folder
 
 

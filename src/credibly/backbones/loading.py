@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +22,14 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from credibly.backbones.probing import computes, first_position, is_causal
 from credibly.backbones.sources import check, clear_failures, source_of
 from credibly.errors import AssetError
 from credibly.settings import BackboneSettings
+
+log = logging.getLogger(__name__)
+
+IN_FP32 = "the architecture of %s does not compute in bf16; it runs in fp32"
 
 Precision = Literal["bf16", "fp32"]
 LONGEST_CONTEXT = 8192
@@ -109,6 +114,18 @@ def resolve_precision(wanted: str, device: torch.device) -> Precision:
     return "bf16" if any(abilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) else "fp32"
 
 
+def count_blocks(settings: BackboneSettings) -> int:
+    """Return how many transformer blocks a model has, by its config alone.
+
+    Raises:
+        AssetError: the model is not there, or needs code of its own.
+    """
+    source = source_of(settings.name)
+    with clear_failures(settings.name), quietly():
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        return int(config.get_text_config().num_hidden_layers)
+
+
 def load_backbone(settings: BackboneSettings, device: torch.device | None = None) -> Backbone:
     """Load an encoder for embedding.
 
@@ -119,13 +136,11 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     precision = resolve_precision(settings.precision, device)
     source = source_of(settings.name)
     with clear_failures(settings.name), quietly():
-        model = AutoModel.from_pretrained(
-            source,
-            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
-        model.eval().requires_grad_(False).to(device)
+        model = _load_model(source, precision, device)
+        if precision == "bf16" and not computes(model):
+            log.warning(IN_FP32, settings.name)
+            precision = "fp32"
+            model = _load_model(source, precision, device)
         tokenizer = load_tokenizer(source)
         pooling = _pooling(settings.pooling, source, model)
     return Backbone(
@@ -139,6 +154,17 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         token_budget=settings.token_budget,
         device=device,
     )
+
+
+def _load_model(source: str, precision: Precision, device: torch.device) -> PreTrainedModel:
+    """Load a model without a head, ready to embed."""
+    model: PreTrainedModel = AutoModel.from_pretrained(
+        source,
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    return model.eval().requires_grad_(False).to(device)
 
 
 def load_classifier(
@@ -219,7 +245,7 @@ def dropout_fields(config: PreTrainedConfig) -> list[str]:
 
     >>> from transformers import DistilBertConfig
     >>> sorted(dropout_fields(DistilBertConfig()))
-    ['attention_dropout', 'dropout', 'seq_classif_dropout']
+    ['attention_dropout', 'dropout', 'qa_dropout', 'seq_classif_dropout']
     """
     names = [name for name in config.to_dict() if "dropout" in name or name.endswith("pdrop")]
     return [name for name in names if not isinstance(getattr(config, name), bool | str)]
@@ -231,32 +257,26 @@ def _classifier(
     settings: BackboneSettings,
     device: torch.device,
 ) -> Classifier:
-    return Classifier(
-        model=model.eval().to(device),
+    model.eval().to(device)
+    classifier = Classifier(
+        model=model,
         tokenizer=tokenizer,
         max_tokens=_max_tokens(settings.max_tokens, tokenizer, model),
         precision=resolve_precision(settings.precision, device),
         token_budget=settings.token_budget,
         device=device,
     )
+    if classifier.precision == "bf16" and not computes(model, classifier.autocast()):
+        log.warning(IN_FP32, settings.name)
+        return replace(classifier, precision="fp32")
+    return classifier
 
 
 def _max_tokens(wanted: int | None, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     """Return the smallest of what is wanted and what tokenizer and model can take."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST_CONTEXT
-    limits = [LONGEST_CONTEXT, int(tokenizer.model_max_length), int(positions) - _first_position(model)]
+    limits = [LONGEST_CONTEXT, int(tokenizer.model_max_length), int(positions) - first_position(model)]
     return min([*limits, wanted] if wanted else limits)
-
-
-def _first_position(model: PreTrainedModel) -> int:
-    """Return the position of a text's first token: RoBERTa's kin start to count after the padding id.
-
-    A table of positions with a row for padding is how such a model shows itself.
-    """
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            return int(module.padding_idx) + 1
-    return 0
 
 
 def _pooling(wanted: str, source: str, model: PreTrainedModel) -> str:
@@ -273,18 +293,7 @@ def _pooling(wanted: str, source: str, model: PreTrainedModel) -> str:
         if modes.get("pooling_mode_lasttoken"):
             return "last"
         return "cls" if modes.get("pooling_mode_cls_token") else "mean"
-    return "last" if _is_causal(model) else "mean"
-
-
-def _is_causal(model: PreTrainedModel) -> bool:
-    """Return whether a token's state is the same whatever follows it, found by trying."""
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    first, second, third = (vocabulary * quarter // 4 for quarter in (1, 2, 3))
-    ids = torch.tensor([[first, second], [first, third]], device=model.device)
-    with torch.inference_mode():
-        hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.float()
-    changes = (hidden[0] - hidden[1]).abs().amax(dim=-1)
-    return bool(changes[0] < 1e-3 * changes[1])
+    return "last" if is_causal(model) else "mean"
 
 
 @contextmanager

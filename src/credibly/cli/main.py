@@ -141,7 +141,7 @@ def fit(
     if probabilities and label is None:
         settings["data.label"] = None
     settings |= {
-        key: yaml.safe_load(value) for key, value in _pairs(assignments or [], "--set KEY=VALUE").items()
+        key: _value(key, value) for key, value in _pairs(assignments or [], "--set KEY=VALUE").items()
     }
     folder = output_folder or Path("runs") / Path(source.removeprefix("hub:")).stem
     with shown_progress(quiet) as stages:
@@ -164,12 +164,10 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Answer on texts, one line each: label, probabilities, total, aleatoric and epistemic uncertainty."""
-    from credibly.workflows.predicting import lines
-
     set_log(verbose, quiet)
     predictor = workflows.load(run, system)
     data = predictor.data.model_copy(update=_given({"text": text, "id": id_column}))
-    for line in lines(workflows.predict_file(predictor, source, data, keep_text), form):
+    for line in workflows.answer_lines(workflows.predict_file(predictor, source, data, keep_text), form):
         sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -261,6 +259,17 @@ def _show(content: dict[str, Any], page: Path | None, as_json: bool) -> None:
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _value(key: str, text: str) -> Any:
+    """Return what a recipe would read at this key."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"--set {key}: expected a value as YAML writes it, got '{text}' ({reason})"
+        ) from None
 
 
 def _pairs(items: list[str], expected: str) -> dict[str, str]:

@@ -107,7 +107,7 @@ def last_layer(model: nn.Module, classes: int) -> str:
     Raises:
         InputError: there is none.
     """
-    layers = [
+    layers: list[str] = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module.out_features == classes

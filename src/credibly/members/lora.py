@@ -226,7 +226,7 @@ def build(
         for name in target_names(model, settings.target_modules, settings.blocks)
     }
     for name, module in [*heads.items(), *updates.items()]:
-        replace_module(model, name, module.to(classifier.device))
+        replace_module(model, name, module.to(classifier.device).eval())
     return Adapters(classifier, settings, base_name, updates, heads, len(seeds))
 
 

@@ -56,10 +56,7 @@ class TopBlockMembers:
     @property
     def shared_parameters(self) -> int:
         """Number of weights below the cut."""
-        return (
-            sum(parameter.numel() for parameter in self.classifier.model.parameters())
-            - self.member_parameters
-        )
+        return count_weights(self.classifier.model.parameters()) - self.member_parameters
 
     @property
     def member_parameters(self) -> int:

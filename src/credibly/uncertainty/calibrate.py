@@ -19,7 +19,7 @@ FloatArray = NDArray[np.float64]
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 LOWEST_OFFSET, HIGHEST_OFFSET = -20.0, 20.0
-GRID = 25
+GRID = 13
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Temperature:
 
         All members share one T, and what is scored is their combination *after* tempering, so that the
         decomposition stays defined. The NLL of a mean of members need not have one minimum: a grid
-        of 25 points over ln T is searched first, then the best point's neighbourhood, all within
+        of 13 points over ln T is searched first, then the best point's neighbourhood, all within
         [0.05, 20]. T = 1 where no T lowers the NLL (under ``majority_vote`` none can).
 
         Args:
@@ -171,4 +171,4 @@ def _minimise(loss: Callable[[float], float], low: float, high: float) -> float:
     grid = np.linspace(low, high, GRID)
     best = int(np.argmin([loss(point) for point in grid]))
     around = (grid[max(best - 1, 0)], grid[min(best + 1, GRID - 1)])
-    return float(minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-7}).x)
+    return float(minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-6}).x)

@@ -1,7 +1,8 @@
 """Scores that depend on the order of the rows, for many weightings of the rows at once.
 
 The rows are sorted once. After that every resample is a column of counts: a sparse product adds them up
-by place in the order, cumulative sums do the rest, and nothing is sorted again.
+by place in the order, cumulative sums do the rest, and nothing is sorted again. Of very many rows the
+first-order change is taken instead (`influence`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from credibly.uncertainty.influence import (
+    Influence,
+    ranking_influence,
+    risk_coverage_influence,
+    spearman_influence,
+)
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -19,6 +27,13 @@ BoolArray = NDArray[np.bool_]
 Weighted = Callable[[FloatArray], FloatArray]
 """A score of counts (N, R), whole numbers >= 0: row n is taken counts[n, r] times -> (R,), NaN where
 undefined."""
+
+
+LINEAR_FROM = 20_000
+"""Rows from which resampled rank scores are taken to be linear in the counts, see `influence`."""
+
+LINEAR_SIDE = 1000
+"""Rows that positives and negatives must each have for it: a rare class is not linear, but fast anyway."""
 
 
 def ranking(scores: FloatArray, positive: BoolArray) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
@@ -32,7 +47,11 @@ def ranking(scores: FloatArray, positive: BoolArray) -> Callable[[FloatArray], t
         scores: (N,), larger for rows held more likely positive.
         positive: (N,).
     """
-    group, has_positive = _descending_groups(scores, positive)
+    group, groups = _groups(-scores)
+    if _linear(positive):
+        auroc, average_precision = (_first_order(part) for part in ranking_influence(group, positive))
+        return lambda counts: (auroc(counts), average_precision(counts))
+    has_positive = np.bincount(group[positive], minlength=groups) > 0
     K = int(has_positive.sum())
     # Only groups with a positive matter one by one; negatives between two of them are one sum.
     segment: IntArray = (np.cumsum(has_positive) - has_positive)[group]
@@ -74,24 +93,30 @@ def area_under_risk_coverage(confidence: FloatArray, wrong: BoolArray) -> Weight
     (Geifman & El-Yaniv 2017, https://arxiv.org/abs/1705.08500.) Rows of equal confidence, a
     resample's copies of one row among them, have no order: the expectation over all orders is taken,
     which is sum over a group of (E + e j / n) / (m + j), j = 1..n, for m rows and E errors before it
-    and n rows and e errors in it. With harmonic numbers H that is
-    E (H(m+n) - H(m)) + e/n (n - m (H(m+n) - H(m))).
+    and n rows and e errors in it. Summed by error instead of by k, with harmonic numbers H, a group adds
+    e (H(N) - H(m+n) + 1 - m/n (H(m+n) - H(m))).
     """
-    group, first = _groups(-confidence)
-    everything = np.ones(len(wrong), dtype=bool)
-    all_rows, wrong_rows = _adder(group, everything, first), _adder(group, wrong, first)
+    group, groups = _groups(-confidence)
+    if _linear(wrong):
+        return _first_order(risk_coverage_influence(group, wrong))
+    # Only groups with an error matter one by one; the rows between two of them are one sum.
+    has_error = np.bincount(group[wrong], minlength=groups) > 0
+    segment: IntArray = (np.cumsum(has_error) - has_error)[group]
+    K, inside = int(has_error.sum()), has_error[group]
+    between, errors = _adder(segment, ~inside, K + 1), _adder(segment, wrong, K)
+    sizes = _adder(segment, inside, K)
 
     def weighted(counts: FloatArray) -> FloatArray:
-        size, errors = all_rows @ counts, wrong_rows @ counts
-        after, errors_before = np.cumsum(size, axis=0), _shifted_cumsum(errors)
-        most = int(after[-1].max())
-        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, most + 1))])
-        at = harmonic[after.astype(np.int64)]
-        rise = np.diff(at, axis=0, prepend=0.0)
-        share = np.divide(errors, size, out=np.zeros_like(size), where=size > 0)
-        area = errors_before * rise + share * (size - (after - size) * rise)
+        gaps, wrongs, size = between @ counts, errors @ counts, sizes @ counts
+        before = np.cumsum(gaps[:K] + _shifted(size), axis=0)
+        rows = gaps.sum(axis=0) + size.sum(axis=0)
+        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, int(rows.max(initial=0)) + 1))])
+        reached = harmonic[(before + size).astype(np.int64)]
+        rise = reached - harmonic[before.astype(np.int64)]
+        own = 1 - np.divide(before * rise, size, out=np.zeros_like(size), where=size > 0)
+        area = np.einsum("kr,kr->r", wrongs, harmonic[rows.astype(np.int64)] - reached + own)
         with np.errstate(invalid="ignore"):
-            return np.asarray(area.sum(axis=0) / after[-1])
+            return np.asarray(area / rows)
 
     return weighted
 
@@ -101,6 +126,8 @@ def spearman(first: FloatArray, second: FloatArray) -> Weighted:
 
     A row taken w times stands w times among the ranks, as in a resample that was written out.
     """
+    if len(first) >= LINEAR_FROM and np.ptp(first) > 0 and np.ptp(second) > 0:
+        return _first_order(spearman_influence(_groups(first)[0], _groups(second)[0]))
     first_rank, second_rank = _average_ranks(first), _average_ranks(second)
 
     def weighted(counts: FloatArray) -> FloatArray:
@@ -138,10 +165,17 @@ def _groups(values: FloatArray) -> tuple[IntArray, int]:
     return place.astype(np.int64), len(distinct)
 
 
-def _descending_groups(scores: FloatArray, positive: BoolArray) -> tuple[IntArray, BoolArray]:
-    """Return each row's place among the distinct scores, highest first, and which hold a positive."""
-    group, groups = _groups(-scores)
-    return group, np.bincount(group[positive], minlength=groups) > 0
+def _linear(positive: BoolArray) -> bool:
+    fewest = min(int(positive.sum()), int((~positive).sum()))
+    return len(positive) >= LINEAR_FROM and fewest >= LINEAR_SIDE
+
+
+def _first_order(score: Influence) -> Weighted:
+    """Return score + sum_n (counts_n - 1) influence_n as a function of counts (N, R)."""
+    value, influence = score
+    # A sparse row: threaded BLAS waits longer for its threads than so thin a product takes.
+    row, constant = csr_matrix(influence[None]), value - influence.sum()
+    return lambda counts: np.asarray((row @ counts)[0] + constant)
 
 
 def _adder(place: IntArray, rows: BoolArray, places: int) -> csr_matrix:
@@ -154,7 +188,3 @@ def _adder(place: IntArray, rows: BoolArray, places: int) -> csr_matrix:
 def _shifted(level: FloatArray) -> FloatArray:
     """Return each row replaced by the one before it, zero first."""
     return np.concatenate([np.zeros_like(level[:1]), level[:-1]])
-
-
-def _shifted_cumsum(values: FloatArray) -> FloatArray:
-    return np.asarray(np.cumsum(values, axis=0) - values)

@@ -12,8 +12,8 @@ from credibly.errors import InputError
 
 FloatArray = NDArray[np.float64]
 
-CHUNK = 16
-"""Resamples at a time: more would leave the cache, and memory stays at a few times 16 N numbers."""
+CHUNK = 8
+"""Resamples at a time: more would leave the cache, and memory stays at a few times 8 N numbers."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Resampling:
             raise InputError(f"expected a confidence between 0 and 1, got {self.confidence}")
 
     def chunks(self, N: int, stream: int = 0) -> Iterator[FloatArray]:
-        """Yield counts, float64, (N, up to 16): how often each row is taken in each resample.
+        """Yield counts, float64, (N, up to 8): how often each row is taken in each resample.
 
         Args:
             N: rows.

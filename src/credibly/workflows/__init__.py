@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import Any
+
+from credibly.errors import MissingExtraError
 
 _HOMES = {
     "fit": "credibly.workflows.fitting",
@@ -11,6 +14,7 @@ _HOMES = {
     "demo_recipe": "credibly.workflows.recipes",
     "load": "credibly.workflows.predicting",
     "predict_file": "credibly.workflows.predicting",
+    "answer_lines": "credibly.workflows.predicting",
     "evaluate": "credibly.workflows.evaluating",
     "report": "credibly.workflows.evaluating",
     "doctor": "credibly.workflows.checkup",
@@ -21,5 +25,16 @@ __all__ = list(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(_imported(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _imported(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if str(error.name).startswith("credibly"):
+            raise
+        raise MissingExtraError(
+            f'this needs packages that are not installed ({error}): pip install "credibly[train]"'
+        ) from error

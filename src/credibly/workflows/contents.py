@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from credibly.runs import Run
 from credibly.settings import Recipe
 from credibly.uncertainty.calibrate import Temperature
@@ -26,3 +28,8 @@ def calibrators_in(run: Run) -> dict[str, Temperature]:
 def class_names_of(run: Run) -> tuple[str, ...]:
     """Return a run's class names."""
     return run.load_predictions("members", "calibration").class_names
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all weight files below a folder; 0 for a hub id."""
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))

@@ -13,7 +13,13 @@ from credibly.records import Predictions
 from credibly.report import build_report, render_html, write_report
 from credibly.runs import Run, write_text
 from credibly.training import HISTORY
-from credibly.workflows.contents import calibrators_in, class_names_of, known_costs, network_systems
+from credibly.workflows.contents import (
+    calibrators_in,
+    class_names_of,
+    folder_bytes,
+    known_costs,
+    network_systems,
+)
 from credibly.workflows.predicting import open_source
 
 NOT_SCORED = ("train", "unlabelled")
@@ -146,7 +152,9 @@ def costs_by_system(run: Run) -> dict[str, dict[str, float | None]]:
         if figures := costs.get(system):
             result[system] = {
                 "seconds": figures["training_seconds"],
-                **{name: figures[name] for name in ("parameters", "bytes", "rows_per_second")},
+                "parameters": figures["parameters"],
+                "bytes": folder_bytes(run.model_folder(system)),
+                "rows_per_second": figures["rows_per_second"],
             }
     return result
 

@@ -15,12 +15,12 @@ import torch
 
 from credibly.assets import model_source
 from credibly.backbones import resolve_precision
-from credibly.backbones.loading import best_device
+from credibly.backbones.loading import best_device, count_blocks
 from credibly.data import Splits, load_splits
 from credibly.distil import DirichletTargets, dirichlet_targets, transfer_texts, tune_network
 from credibly.distil.tuning import student_loss
 from credibly.ensemble import Ensemble, groups_of, member_seeds, train_members, trained
-from credibly.errors import RunFolderError
+from credibly.errors import InputError, RunFolderError
 from credibly.progress import Stages, silent
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe, ResolvedSettings
@@ -28,7 +28,7 @@ from credibly.training import HISTORY
 from credibly.tuning import Loss, TuningTexts, target_loss
 from credibly.uncertainty.calibrate import Temperature, fit_offset
 from credibly.uncertainty.decompose import decompose
-from credibly.workflows.contents import known_costs, network_systems
+from credibly.workflows.contents import folder_bytes, known_costs, network_systems
 from credibly.workflows.evaluating import write_run_report
 from credibly.workflows.recipes import make_recipe
 
@@ -81,6 +81,7 @@ def fit(
         _check_same_recipe(run, recipe)
         return run
     splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
+    _check_model(recipe)
     recipe = _begin(run, recipe, splits, resume)
     work = Work(run, recipe, splits, stages)
     _members(work)
@@ -116,6 +117,16 @@ def calibrators_of(run: Run, system: str) -> dict[str, Temperature]:
     return {
         name: Temperature(scale, fit_offset(predictions, scale, spread)) for name, scale in scales.items()
     }
+
+
+def _check_model(recipe: Recipe) -> None:
+    """Raise where the model cannot be had or has too few blocks, before anything is begun or replaced."""
+    blocks, distil = count_blocks(recipe.backbone), recipe.distil
+    if distil.enabled and distil.tune == "top_blocks" and distil.blocks > blocks:
+        raise InputError(
+            f"expected distil.blocks from 1 to {blocks}, the blocks of {recipe.backbone.name}, got "
+            f"{distil.blocks}; tune fewer, or the whole with distil.tune: full"
+        )
 
 
 def _begin(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
@@ -162,7 +173,8 @@ def _members(work: Work) -> None:
     """Train the members where they are not there yet, and store their predictions on every split."""
     run, recipe, splits = work.run, work.recipe, work.splits.named()
     missing = [split for split in splits if not run.predictions_file("members", split).is_file()]
-    if trained(run, recipe) and not missing:
+    measured = "rows_per_second" in known_costs(run).get("members", {})
+    if trained(run, recipe) and not missing and measured:
         return
     began = time.perf_counter()
     train_members(run, recipe, work.splits.train, work.stages)
@@ -232,16 +244,15 @@ def _network(work: Work, system: str, transfer: TuningTexts) -> None:
     for done, (split, examples) in enumerate(wanted.items(), start=1):
         run.save_predictions(system, split, network.predict(examples, source=system))
         told(done, len(wanted))
-    folded = calibrators_of(run, system)["student+temperature"] if system == "student" else Temperature()
-    network.save(run.model_folder(system), history, folded)
     some = work.splits.test.take(np.arange(min(RATE_ROWS, len(work.splits.test))))
     work.note_cost(
         system,
         training_seconds=seconds,
         parameters=network.parameters,
-        bytes=folder_bytes(run.model_folder(system)),
         rows_per_second=rate(lambda: network.predict(some), len(some)),
     )
+    folded = calibrators_of(run, system)["student+temperature"] if system == "student" else Temperature()
+    network.save(run.model_folder(system), history, folded)
 
 
 def _loss(work: Work, system: str) -> Loss:
@@ -271,11 +282,6 @@ def rate(predict: Callable[[], object], rows: int) -> float:
         predict()
         seconds.append(time.perf_counter() - began)
     return rows / min(seconds)
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all weight files below a folder; 0 for a hub id."""
-    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
 
 
 def _facts(recipe: Recipe) -> dict[str, Any]:

@@ -50,9 +50,11 @@ class Predictor:
         Raises:
             InputError: a text is not a string or is empty.
         """
+        if isinstance(texts, str):
+            raise InputError("expected a list of texts, got one text; give [text]")
         wrong = [index for index, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
-        if isinstance(texts, str) or wrong:
-            raise InputError(f"expected a list of texts that are not empty; see positions {listed(wrong)}")
+        if wrong:
+            raise InputError(f"expected texts that are not empty; see positions {listed(wrong)}")
         ids = tuple(str(index) for index in range(len(texts)))
         examples = Examples(ids, tuple(texts), self.class_names, np.full(len(texts), UNKNOWN))
         return answers(self.system, self.record(examples), self.calibrators)[0]
@@ -154,7 +156,7 @@ def predict_file(
             yield _with_input(row, answer, data, keep_text)
 
 
-def lines(rows: Iterator[dict[str, Any]], form: Literal["jsonl", "csv"]) -> Iterator[str]:
+def answer_lines(rows: Iterator[dict[str, Any]], form: Literal["jsonl", "csv"]) -> Iterator[str]:
     """Yield answers as text lines without their ends: JSON objects, or CSV with a header."""
     if form == "jsonl":
         for row in rows:
@@ -187,5 +189,6 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def _csv_line(cells: Sequence[Any]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow(cells)
-    return buffer.getvalue()
+    # Before Python 3.13 a line break in a cell is quoted only if the line's own end holds it.
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n")

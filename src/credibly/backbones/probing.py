@@ -1,0 +1,50 @@
+"""What a model is, found by trying it or in its parts, so that no list of architectures is needed."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+def is_causal(model: PreTrainedModel) -> bool:
+    """Return whether a token's state is the same whatever follows it."""
+    states = first_output(model)
+    changes = (states[0] - states[1]).abs().amax(dim=-1)
+    return bool(changes[0] < 1e-3 * changes[1])
+
+
+def computes(model: PreTrainedModel, context: AbstractContextManager[object] | None = None) -> bool:
+    """Return whether a model runs in its precision, or in this context: some mix it with another."""
+    try:
+        with context or nullcontext():
+            first_output(model)
+    except RuntimeError:
+        return False
+    return True
+
+
+def first_output(model: PreTrainedModel) -> Tensor:
+    """Return what a model makes of two texts of two tokens that differ in the second.
+
+    Hidden states, float32, (2, 2, H), or logits, (2, C), of a classifier.
+    """
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    first, second, third = (vocabulary * quarter // 4 for quarter in (1, 2, 3))
+    ids = torch.tensor([[first, second], [first, third]], device=model.device)
+    with torch.inference_mode():
+        output: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+    return output.float()
+
+
+def first_position(model: PreTrainedModel) -> int:
+    """Return the position of a text's first token: RoBERTa's kin start to count after the padding id.
+
+    A table of positions with a row for padding is how such a model shows itself.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return int(module.padding_idx) + 1
+    return 0
