@@ -12,14 +12,15 @@ from scipy.special import softmax
 from torch.distributions import Dirichlet, kl_divergence
 
 import standins
-from credibly.distil import DirichletTargets, Network, TransferSet, dirichlet_targets, tune_network
-from credibly.distil.losses import cross_entropy, reverse_kl
+from credibly.distil import DirichletTargets, Network, dirichlet_targets, transfer_texts, tune_network
+from credibly.distil.losses import reverse_kl
 from credibly.distil.network import last_layer
-from credibly.distil.tuning import direct_loss, student_loss
+from credibly.distil.tuning import student_loss
 from credibly.errors import InputError
 from credibly.records import Examples, Predictions
 from credibly.settings import BackboneSettings, DistilSettings
 from credibly.training import HISTORY
+from credibly.tuning import cross_entropy, target_loss
 from credibly.uncertainty.calibrate import Temperature
 
 CLASSES = ("bad", "good", "even")
@@ -184,7 +185,7 @@ def test_losses_take_the_targets_of_their_rows():
     labels[7] = 0
     opinion = reverse_kl(z, torch.from_numpy(targets.mean[rows]), torch.from_numpy(targets.precision[rows]))
     truth = cross_entropy(z, torch.from_numpy(labels[rows]))
-    torch.testing.assert_close(direct_loss(labels)(z, rows), truth)
+    torch.testing.assert_close(target_loss(labels)(z, rows), truth)
     torch.testing.assert_close(student_loss(targets)(z, rows), opinion)
     torch.testing.assert_close(student_loss(targets, labels)(z, rows), opinion)
     torch.testing.assert_close(student_loss(targets, labels, 0.25)(z, rows), 0.75 * opinion + 0.25 * truth)
@@ -205,7 +206,7 @@ def distil_of(**changed):
 
 def prepared(folder, **changed):
     distil, backbone = distil_of(**changed), backbone_of(folder)
-    return TransferSet.prepare(TEXTS, backbone, distil, CLASSES), backbone, distil
+    return transfer_texts(TEXTS, backbone, distil, CLASSES), backbone, distil
 
 
 def tuned(folder, loss, seed=0, dirichlet=False, rows=None, **changed):
@@ -232,19 +233,19 @@ def weights_of(network):
 
 def test_networks_of_one_seed_start_alike_and_see_the_same_texts_in_the_same_order(standin):
     direct, student = [], []
-    tuned(standin(), watching(direct_loss(TARGETS), direct), dropout=0.3)
+    tuned(standin(), watching(target_loss(TARGETS), direct), dropout=0.3)
     tuned(standin(), watching(student_loss(opinions()), student), dirichlet=True, dropout=0.3)
     assert [rows for rows, _ in direct] == [rows for rows, _ in student]
     torch.testing.assert_close(direct[0][1], student[0][1], atol=0, rtol=0)
     assert (direct[-1][1] - student[-1][1]).abs().max() > 1e-3
     other = []
-    tuned(standin(), watching(direct_loss(TARGETS), other), seed=1)
+    tuned(standin(), watching(target_loss(TARGETS), other), seed=1)
     assert [rows for rows, _ in other] != [rows for rows, _ in direct]
 
 
 def test_every_epoch_shows_every_text_once(standin):
     seen = []
-    _, history = tuned(standin(), watching(direct_loss(TARGETS), seen))
+    _, history = tuned(standin(), watching(target_loss(TARGETS), seen))
     assert len(seen) == 10
     for epoch in range(2):
         rows = [row for batch, _ in seen[5 * epoch : 5 * epoch + 5] for row in batch]
@@ -255,7 +256,7 @@ def test_every_epoch_shows_every_text_once(standin):
 
 def test_a_network_of_some_rows_takes_as_many_steps_going_round_them(standin):
     seen, rows = [], np.array([3, 14, 15, 9, 26, 5, 35, 8, 40, 7, 11, 2])
-    _, history = tuned(standin(), watching(direct_loss(TARGETS), seen), rows=rows)
+    _, history = tuned(standin(), watching(target_loss(TARGETS), seen), rows=rows)
     assert history[-1].step == 10
     shown = np.bincount([row for batch, _ in seen for row in batch], minlength=45)
     assert set(np.flatnonzero(shown)) == set(rows.tolist())
@@ -265,7 +266,7 @@ def test_a_network_of_some_rows_takes_as_many_steps_going_round_them(standin):
 @pytest.mark.parametrize("tune", ["top_blocks", "full"])
 @pytest.mark.parametrize("dirichlet", [False, True])
 def test_a_network_learns_its_targets(standin, tune, dirichlet):
-    loss = student_loss(opinions()) if dirichlet else direct_loss(TARGETS)
+    loss = student_loss(opinions()) if dirichlet else target_loss(TARGETS)
     optimiser = {"epochs": 12, "batch_size": 10, "learning_rate": 5e-3}
     network, history = tuned(standin(), loss, dirichlet=dirichlet, tune=tune, optimiser=optimiser)
     z = network.logits(TEXTS)
@@ -279,9 +280,9 @@ def test_a_network_learns_its_targets(standin, tune, dirichlet):
 @pytest.mark.parametrize("tune", ["top_blocks", "full"])
 def test_only_the_top_blocks_move_unless_all_are_asked_for(standin, tune):
     before = weights_of(
-        tuned(standin(), direct_loss(TARGETS), tune=tune, optimiser={"learning_rate": 1e-30})[0]
+        tuned(standin(), target_loss(TARGETS), tune=tune, optimiser={"learning_rate": 1e-30})[0]
     )
-    after = weights_of(tuned(standin(), direct_loss(TARGETS), tune=tune)[0])
+    after = weights_of(tuned(standin(), target_loss(TARGETS), tune=tune)[0])
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     low = {name for name in before if ".embeddings.word" in name or ".layer.0." in name}
     assert low
@@ -293,7 +294,7 @@ def test_tuning_repeats_exactly_and_disturbs_no_one(standin):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first, again = (weights_of(tuned(standin(), direct_loss(TARGETS), dropout=0.3)[0]) for _ in range(2))
+    first, again = (weights_of(tuned(standin(), target_loss(TARGETS), dropout=0.3)[0]) for _ in range(2))
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(first[name], again[name]) for name in first)
 
@@ -301,7 +302,7 @@ def test_tuning_repeats_exactly_and_disturbs_no_one(standin):
 def test_dropout_is_drawn_from_the_seed(standin):
     def after(seed, dropout):
         seen = []
-        tuned(standin(), watching(direct_loss(TARGETS), seen), seed=seed, dropout=dropout)
+        tuned(standin(), watching(target_loss(TARGETS), seen), seed=seed, dropout=dropout)
         return seen[0][1]
 
     torch.testing.assert_close(after(0, 0.3), after(0, 0.3), atol=0, rtol=0)
@@ -309,7 +310,7 @@ def test_dropout_is_drawn_from_the_seed(standin):
 
 
 def test_tuned_networks_are_whole_again_and_ready_to_predict(standin):
-    network, _ = tuned(standin(), direct_loss(TARGETS))
+    network, _ = tuned(standin(), target_loss(TARGETS))
     model = network.classifier.model
     assert not any(module.training for module in model.modules())
     assert not any(module._forward_pre_hooks for module in model.modules())

@@ -11,8 +11,9 @@ from safetensors import safe_open
 from torch import nn
 
 from credibly.errors import RunFolderError
-from credibly.members import heads
-from credibly.members.heads import Heads, build, fit, load_members, predict, save_member
+from credibly.members import head_stack
+from credibly.members.common import kept_units, stream, training_rows, weighted_targets
+from credibly.members.head_stack import Heads, build, fit, load_members, predict, save_member
 from credibly.settings import HeadsSettings
 
 EMBEDDINGS = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
@@ -63,15 +64,15 @@ def test_predictions_are_log_softmax_and_independent_of_chunks(monkeypatch):
     with torch.inference_mode():
         expected = torch.log_softmax(stack(torch.from_numpy(EMBEDDINGS)), dim=-1)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    monkeypatch.setattr(heads, "PREDICTION_ROWS", 7)
+    monkeypatch.setattr(head_stack, "PREDICTION_ROWS", 7)
     np.testing.assert_allclose(predict(stack, EMBEDDINGS), found, atol=1e-6)
     assert predict(stack, EMBEDDINGS[:0]).shape == (2, 0, 2)
 
 
 @given(st.floats(0, 0.999999), st.integers(0, 100))
 def test_dropout_drops_its_share_and_keeps_the_mean(dropout, seed):
-    mask = heads._kept(
-        torch.Size((2, 100, 200)), dropout, [np.random.default_rng([seed, m]) for m in range(2)]
+    mask = torch.from_numpy(
+        kept_units((100, 200), dropout, [np.random.default_rng([seed, m]) for m in range(2)])
     )
     dropped = (mask == 0).float().mean(dim=(1, 2))
     assert (dropped - dropout).abs().max() < 0.02
@@ -117,21 +118,21 @@ def test_an_epoch_shows_every_row_once_in_an_order_of_each_members_own(monkeypat
 
 
 def test_a_bootstrap_draws_with_replacement_and_for_each_member_anew():
-    drawn = [heads._rows(10_000, seed, True) for seed in range(4)]
+    drawn = [training_rows(10_000, seed, True) for seed in range(4)]
     for rows in drawn:
         assert len(rows) == 10_000
         assert (rows.min(), rows.max()) >= (0, 9_900)
         assert len(np.unique(rows)) / 10_000 == pytest.approx(1 - np.exp(-1), abs=0.01)
     assert len({rows.tobytes() for rows in drawn}) == 4
-    assert heads._rows(5, 0, False).tolist() == [0, 1, 2, 3, 4]
+    assert training_rows(5, 0, False).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_balanced_weights_by_hand():
     # 3 of 4 rows in the first class: weights 4 / (2 x 3) and 4 / (2 x 1).
     targets = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], dtype=np.float32)
-    np.testing.assert_allclose(heads._class_weights(targets, settings(class_weights="balanced")), [2 / 3, 2])
-    np.testing.assert_allclose(heads._class_weights(targets, settings()), [1, 1])
-    absent = heads._class_weights(np.array([[1.0, 0.0]]), settings(class_weights="balanced"))
+    np.testing.assert_allclose(weighted_targets(targets, "balanced"), targets * [2 / 3, 2], rtol=1e-6)
+    np.testing.assert_allclose(weighted_targets(targets, "none"), targets)
+    absent = weighted_targets(np.array([[1.0, 0.0]]), "balanced")
     assert np.isfinite(absent).all()
 
 
@@ -151,7 +152,7 @@ def test_the_plain_head_is_among_the_options():
     networks = [plain(start, member) for member in range(2)]
     found, _ = fit(EMBEDDINGS, TARGETS, chosen, seeds)
     for member, (seed, network) in enumerate(zip(seeds, networks, strict=True)):
-        order, adam = heads._stream(seed, "order"), torch.optim.Adam(network.parameters(), lr=0.01)
+        order, adam = stream(seed, "order"), torch.optim.Adam(network.parameters(), lr=0.01)
         for _ in range(4):
             for rows in torch.from_numpy(order.permutation(50)).split(16):
                 adam.zero_grad()
@@ -190,12 +191,12 @@ def test_a_saved_member_is_an_ordinary_network(stack, tmp_path):
         ]
         state = {name: handle.get_tensor(name) for name in handle.keys()}
         assert json.loads(handle.metadata()["widths"]) == [6, 5, 4, 2]
+        assert json.loads(handle.metadata()["class_names"]) == ["no", "да"]
     network = plain(stack, 1)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     for number, layer in enumerate(layers):
         assert torch.equal(state[f"layers.{number}.weight"], layer.weight)
         assert torch.equal(state[f"layers.{number}.bias"], layer.bias)
-    assert heads.class_names_of(files[1]) == ("no", "да")
 
 
 def test_loaded_members_stand_in_the_order_of_their_files(stack, tmp_path):

@@ -1,5 +1,6 @@
 """What every member source must hold to. A new source joins `SOURCES` and inherits the whole battery."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,13 +8,14 @@ import pytest
 import torch
 
 import standins
-from credibly.backbones import load_backbone
-from credibly.ensemble import Ensemble, member_seeds, trained
-from credibly.errors import InputError, RecordError, RunFolderError
+from credibly.ensemble import Ensemble, member_seeds, train_members, trained
+from credibly.errors import CrediblyError, InputError, RecordError, RunFolderError
 from credibly.records import UNKNOWN, Examples
 from credibly.runs import Run
 from credibly.settings import parse_recipe
 from credibly.training import HISTORY
+
+TUNING = {"epochs": 6, "batch_size": 16, "learning_rate": 2e-3}
 
 SOURCES = [
     pytest.param(
@@ -23,6 +25,15 @@ SOURCES = [
             "optimiser": {"epochs": 15, "batch_size": 16, "learning_rate": 0.01},
         },
         id="heads",
+    ),
+    pytest.param(
+        {"source": "top_blocks", "dropout": 0.0, "optimiser": TUNING | {"learning_rate": 3e-3}},
+        id="top_blocks",
+    ),
+    pytest.param({"source": "full", "dropout": 0.0, "optimiser": TUNING}, id="full"),
+    pytest.param(
+        {"source": "lora", "lora_dropout": 0.0, "optimiser": TUNING | {"epochs": 10, "learning_rate": 1e-2}},
+        id="lora",
     ),
 ]
 """Settings of each member source that train within a second on a stand-in."""
@@ -44,11 +55,6 @@ def made(rows=TRAIN, seed=0, C=3, **changed):
     return Examples(**{**values, **changed})
 
 
-@pytest.fixture(scope="module")
-def backbone(standin):
-    return load_backbone(recipe_of({"source": "heads"}, standin()).backbone)
-
-
 def recipe_of(source, folder, seed=0, count=3, **changed):
     return parse_recipe(
         {
@@ -60,13 +66,34 @@ def recipe_of(source, folder, seed=0, count=3, **changed):
     )
 
 
+@pytest.fixture(scope="module")
+def run_of(standin, tmp_path_factory):
+    """Return a function that trains a run's members, each only once a module."""
+    known = {}
+
+    def run_of(source, examples=None, seed=0, count=3, **changed):
+        examples = made() if examples is None else examples
+        recipe = recipe_of(source, standin(), seed, count, **changed)
+        key = (recipe.model_dump_json(), examples.fingerprint())
+        if key not in known:
+            run = Run(tmp_path_factory.mktemp("members") / "run")
+            run.begin(recipe)
+            assert not trained(run, recipe)
+            train_members(run, recipe, examples)
+            assert trained(run, recipe)
+            known[key] = run
+        return known[key]
+
+    return run_of
+
+
 @pytest.fixture
-def trained_on(backbone):
+def trained_on(run_of):
     """Return a function that trains an ensemble of a source."""
 
     def fit(source, examples=None, seed=0, count=3, **changed):
-        recipe = recipe_of(source, backbone.source, seed, count, **changed)
-        return Ensemble.train(recipe, backbone, made() if examples is None else examples)[0]
+        run = run_of(source, examples, seed, count, **changed)
+        return Ensemble.open(run, run.recipe, CLASSES[:3] if examples is None else examples.class_names)
 
     return fit
 
@@ -97,7 +124,7 @@ def test_members_make_one_record(source, trained_on):
     assert predictions.class_names == CLASSES
     np.testing.assert_array_equal(predictions.labels, examples.labels)
     np.testing.assert_allclose(predictions.label_probs, shares)
-    assert predictions.provenance["source"] == source["source"]
+    assert predictions.provenance["members"].startswith(f"3 {source['source']} on ")
 
 
 def test_labels_are_not_looked_at_when_predicting(source, trained_on):
@@ -151,8 +178,10 @@ def test_balanced_class_weights_raise_the_recall_of_a_rare_class(source, trained
     texts = tuple(standins.made_texts(said, seed=2, words=2))
     examples = made(600, C=2, texts=texts, labels=labels)
     told = made(60, seed=3, C=2, texts=tuple(standins.made_texts(np.ones(60, int), seed=4, words=2)))
+    # Few steps, so that whole networks do not learn the noise by heart.
+    short = {**source["optimiser"], "epochs": source["optimiser"]["epochs"] // 3}
     plain, balanced = (
-        probs_of(trained_on(source, examples, class_weights=weights).predict(told))[:, :, 1]
+        probs_of(trained_on(source, examples, class_weights=weights, optimiser=short).predict(told))[:, :, 1]
         for weights in ("none", "balanced")
     )
     assert (balanced.mean(axis=1) > plain.mean(axis=1) + 0.2).all()
@@ -182,15 +211,15 @@ def test_training_leaves_the_random_state_of_others_alone(source, trained_on):
     assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
 
 
-@pytest.mark.parametrize(
-    "changed", [{}, {"bootstrap": True}, {"dropout": 0.5}, {"class_weights": "balanced"}]
-)
+@pytest.mark.parametrize("changed", [{}, {"bootstrap": True}, {"class_weights": "balanced"}])
 def test_what_a_member_becomes_does_not_depend_on_those_beside_it(source, trained_on, changed):
     examples = made(40, seed=9)
     together = trained_on(source, seed=5, count=3, **changed).predict(examples).log_probs
+    # Adapters run through whole models in other batches, whose rounding a hundred steps add up.
+    tolerance = 1e-4 if source["source"] == "lora" else 1e-5
     for member in range(3):
         alone = trained_on(source, seed=5 + member, count=1, **changed).predict(examples).log_probs
-        np.testing.assert_allclose(together[member], alone[0], atol=1e-5)
+        np.testing.assert_allclose(together[member], alone[0], atol=tolerance)
 
 
 def test_each_member_bootstraps_rows_of_its_own(source, trained_on):
@@ -211,10 +240,12 @@ def test_seeds_follow_the_recipes(source, standin):
 # Texts and batches
 
 
-def test_a_prediction_does_not_depend_on_the_texts_beside_it(source, trained_on):
+def test_a_prediction_does_not_depend_on_the_texts_beside_it(source, trained_on, run_of):
     ensemble, examples = trained_on(source), made(30, seed=9)
     together = ensemble.predict(examples).log_probs
-    small = replace(ensemble, backbone=replace(ensemble.backbone, token_budget=1))
+    run = run_of(source)
+    one_by_one = run.recipe.backbone.model_copy(update={"token_budget": 1})
+    small = Ensemble.open(run, run.recipe.model_copy(update={"backbone": one_by_one}), CLASSES)
     np.testing.assert_allclose(small.predict(examples).log_probs, together, atol=1e-5)
     alone = np.concatenate([ensemble.predict(examples.take([row])).log_probs for row in range(5)], axis=1)
     np.testing.assert_allclose(alone, together[:, :5], atol=1e-5)
@@ -228,16 +259,6 @@ def test_the_order_of_texts_is_the_order_of_predictions(source, trained_on):
         ensemble.predict(examples).log_probs[:, order],
         atol=1e-5,
     )
-
-
-def test_the_backbone_is_left_as_it_was(source, trained_on, backbone):
-    before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
-    trained_on(source).predict(made(5, seed=9))
-    assert not any(module.training for module in backbone.model.modules())
-    assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
-    after = backbone.model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 # What is refused
@@ -257,56 +278,55 @@ def test_rows_without_label_are_refused(source, trained_on):
 # Saved and loaded
 
 
-@pytest.fixture
-def saved(backbone, tmp_path):
-    """Return a function that trains and saves a run's members."""
-
-    def save(source, folder="run", seed=2):
-        recipe = recipe_of(source, backbone.source, seed)
-        run = Run(tmp_path / folder)
-        run.begin(recipe)
-        assert not trained(run, recipe)
-        ensemble, histories = Ensemble.train(recipe, backbone, made())
-        ensemble.save(run, recipe, histories)
-        assert trained(run, recipe)
-        return run, ensemble
-
-    return save
+def test_the_same_training_writes_the_same_bytes(source, run_of, standin, tmp_path):
+    first = run_of(source)
+    again = Run(tmp_path / "again")
+    again.begin(first.recipe)
+    train_members(again, first.recipe, made())
+    for seed in (0, 1, 2):
+        names = {file.name for file in first.member_folder(seed).iterdir()} - {HISTORY}
+        assert any(name.endswith(".safetensors") for name in names)
+        for name in names:
+            files = [run.member_folder(seed) / name for run in (first, again)]
+            assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_saved_members_predict_exactly_as_before(source, saved, backbone):
-    run, ensemble = saved(source)
-    opened = Ensemble.open(run, backbone)
+def test_only_missing_members_are_trained_and_end_as_they_would_have(source, run_of, tmp_path):
+    """A run that lost one member gets it back; those that are there are not touched."""
+    whole = run_of(source)
+    broken = Run(tmp_path / "broken")
+    shutil.copytree(whole.path, broken.path)
+    shutil.rmtree(broken.member_folder(1))
+    train_members(broken, broken.recipe, made())
     examples = made(30, seed=9)
-    np.testing.assert_array_equal(opened.predict(examples).log_probs, ensemble.predict(examples).log_probs)
-    assert opened.class_names == CLASSES
-    assert opened.member_parameters == ensemble.member_parameters > 0
-    assert opened.backbone_parameters == sum(p.numel() for p in backbone.model.parameters())
+    found, expected = (Ensemble.open(run, run.recipe, CLASSES).predict(examples) for run in (broken, whole))
+    np.testing.assert_array_equal(found.log_probs, expected.log_probs)
 
 
-def test_the_same_training_writes_the_same_bytes(source, saved):
-    first, second = (saved(source, folder)[0] for folder in ("first", "second"))
-    for seed in (2, 3, 4):
-        files = [run.member_folder(seed) / "model.safetensors" for run in (first, second)]
-        assert files[0].read_bytes() == files[1].read_bytes()
-
-
-def test_every_member_has_a_folder_with_weights_and_history(source, saved):
-    run, _ = saved(source)
-    assert sorted(folder.name for folder in run.members_folder.iterdir()) == ["2", "3", "4"]
-    histories = [(run.member_folder(seed) / HISTORY).read_text(encoding="utf-8") for seed in (2, 3, 4)]
+def test_every_member_has_a_folder_with_weights_and_history(source, run_of):
+    run = run_of(source)
+    assert sorted(folder.name for folder in run.members_folder.iterdir()) == ["0", "1", "2"]
+    histories = [(run.member_folder(seed) / HISTORY).read_text(encoding="utf-8") for seed in (0, 1, 2)]
     assert len(set(histories)) == 3
     assert all(history.count("\n") > 10 for history in histories)
 
 
-def test_a_missing_or_damaged_member_is_told_by_file(source, saved, backbone):
-    run, _ = saved(source)
-    file = next(run.member_folder(3).glob("*.safetensors"))
+def test_a_missing_or_damaged_member_is_told_by_file(source, run_of, tmp_path):
+    run = Run(tmp_path / "run")
+    shutil.copytree(run_of(source).path, run.path)
+    file = next(run.member_folder(1).glob("*.safetensors"))
     content = file.read_bytes()
     file.write_bytes(content[:-20])
-    with pytest.raises(RunFolderError, match=r"members/3/.*damaged.*--overwrite"):
-        Ensemble.open(run, backbone)
-    file.unlink()
-    with pytest.raises(RunFolderError, match=r"members/3/.*is missing"):
-        Ensemble.open(run, backbone)
+    with pytest.raises(CrediblyError, match=r"members/1.*damaged"):
+        Ensemble.open(run, run.recipe, CLASSES)
+    shutil.rmtree(run.member_folder(1))
+    with pytest.raises(RunFolderError, match=r"members/1 is missing"):
+        Ensemble.open(run, run.recipe, CLASSES)
     assert not trained(run, run.recipe)
+
+
+def test_what_members_share_and_own_adds_up(source, trained_on):
+    (members,) = trained_on(source).members
+    assert members.count == 3
+    assert members.member_parameters > 0
+    assert (members.shared_parameters == 0) == (source["source"] == "full")

@@ -21,10 +21,11 @@ def reverse_kl(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
         mean: target probabilities, (B, C), normalised.
         precision: target precision, (B,).
     """
-    alpha = torch.exp(z.float().clamp(max=20.0)) + 1.0
+    # In double precision: at high precision the two terms are large and nearly cancel.
+    alpha = torch.exp(z.double().clamp(max=20.0)) + 1.0
     total = alpha.sum(dim=-1, keepdim=True)
     expected_log = torch.digamma(alpha) - torch.digamma(total)
-    classes = torch.tensor(float(alpha.shape[-1]), device=z.device)
+    classes = torch.tensor(float(alpha.shape[-1]), dtype=alpha.dtype, device=z.device)
     to_uniform = (
         torch.lgamma(total.squeeze(-1))
         - torch.lgamma(alpha).sum(dim=-1)
