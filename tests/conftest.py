@@ -63,5 +63,8 @@ def fitted(standin: Callable[..., Path], tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the page out of reports: drawing takes longer than a whole run on a stand-in."""
-    for module in ("credibly.report", "credibly.workflows.evaluating"):
-        monkeypatch.setattr(f"{module}.render_html", lambda report: "<html></html>")
+    import credibly.report
+    import credibly.workflows.evaluating
+
+    for module in (credibly.report, credibly.workflows.evaluating):
+        monkeypatch.setattr(module, "render_html", lambda report: "<html></html>")

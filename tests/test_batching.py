@@ -14,6 +14,7 @@ from credibly.batching import (
     length_batches,
     pad,
     padded_batches,
+    padded_length,
     padding_share,
     shuffled_batches,
     tokenise,
@@ -162,6 +163,31 @@ def test_sorted_batches_waste_little():
     arrival = [np.arange(start, min(start + 32, 3000)) for start in range(0, 3000, 32)]
     assert padding_share(lengths, arrival) > 0.4
     assert padding_share(lengths, length_batches(lengths, 4096)) < 0.05
+
+
+@given(st.integers(1, 600), st.integers(1, 600))
+def test_a_batch_is_padded_to_whole_vectors_where_that_adds_little(longest, most):
+    padded = padded_length(longest, most)
+    assert longest <= padded <= max(longest, most)
+    assert padded == longest or padded % 16 == 0
+    assert 12 * (padded - longest) <= longest
+    if longest >= 181 and most >= 600:
+        assert padded % 16 == 0
+
+
+def test_rows_are_padded_no_further_than_the_model_can_read():
+    for most, width in ((128, 128), (127, 127), (0, 127)):
+        tokens = Tokens(np.zeros(127, np.int32), np.asarray([0, 127]), 0, "right", 0, most)
+        assert pad(tokens, np.asarray([0])).input_ids.shape == (1, width)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(300, 2000))
+def test_aligned_batches_stay_within_the_budget(lengths, budget):
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = Tokens(np.zeros(sum(lengths), np.int32), starts, 0, "right", 0, 300)
+    batches = list(padded_batches(tokens, budget))
+    assert all(batch.input_ids.numel() <= budget for batch in batches)
+    assert sum(int(batch.attention_mask.sum()) for batch in batches) == sum(lengths)
 
 
 def test_the_padding_share_by_hand():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import credibly.report
 import workshop
 from credibly.data import load_splits
 from credibly.errors import AssetError, CrediblyError, InputError, RunFolderError
@@ -527,7 +528,7 @@ def uninterrupted(standin, tmp_path_factory):
         return lambda done, total: None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("credibly.report.render_html", lambda content: "<html></html>")
+        patch.setattr(credibly.report, "render_html", lambda content: "<html></html>")
         run = fit(source, folder / "whole", settings, stages=stages)
     assert told == STAGES
     return source, settings, run.path
@@ -740,8 +741,6 @@ def test_a_folder_that_is_no_run_is_left_alone(uninterrupted, tmp_path, broken):
 
 
 def test_the_python_interface_in_five_lines(tmp_path, standin, no_plots):
-    import credibly
-
     data = jsonl(tmp_path / "reviews.jsonl", made_rows(90))
     run = credibly.fit(data, tmp_path / "run", quick(standin(), distil__optimiser__epochs=12))
     answer = credibly.load(run.path).predict(["a great and lovely film"])[0]

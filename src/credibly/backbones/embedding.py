@@ -13,6 +13,7 @@ from torch import Tensor
 
 from credibly.assets import cache_folder
 from credibly.backbones.loading import Backbone
+from credibly.backbones.packing import packed_linears
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import CrediblyError
 from credibly.progress import Progress
@@ -34,7 +35,7 @@ def embed(backbone: Backbone, texts: Sequence[str], progress: Progress | None = 
         log.warning("%d of %d texts were cut at %d tokens", tokens.truncated, len(texts), backbone.max_tokens)
     embeddings: FloatMatrix = np.empty((len(texts), backbone.width), dtype=np.float32)
     done = 0
-    with torch.inference_mode():
+    with torch.inference_mode(), packed_linears(backbone.model):
         for batch in padded_batches(tokens, backbone.token_budget):
             on_device = batch.to(backbone.device)
             hidden = backbone.model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,8 +39,12 @@ IdColumn = Annotated[str | None, typer.Option("--id", help="Id column.")]
 
 def main() -> None:
     """Run the command line and exit: 0 when all went well, 2 for wrong input, 1 for a failure."""
+    command = typer.main.get_command(app)
     try:
-        app(standalone_mode=False)
+        # Not by `app()`, which makes exit codes of Ctrl-C and of a broken pipe before we can speak.
+        with command.make_context("credibly", sys.argv[1:]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
     except CrediblyError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
@@ -49,8 +54,8 @@ def main() -> None:
         _complain("stopped; a run folder goes on from here with --resume")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output went away; nothing more can be written, not even a flush at exit.
-        sys.stdout = None
+        # The reader of our output went away, as `head` does; what is left must not be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except MemoryError:
         _complain("out of memory; lower backbone.token_budget or the batch size")
@@ -98,7 +103,10 @@ def demo(
 @app.command()
 def fit(
     source: Annotated[
-        str, typer.Argument(help="A recipe (.yaml), a data file, `reviews`, or `hub:OWNER/NAME`.")
+        str,
+        typer.Argument(
+            help="A recipe (.yaml), a data file, `reviews`, or `hub:OWNER/NAME`.", metavar="SOURCE"
+        ),
     ],
     text: TextColumns = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
