@@ -51,7 +51,11 @@ def test_a_recipe_needs_data_alone():
         ({"members": {"dropout": 1.0}}, "members.dropout: "),
         ({"members": {"hidden": [0]}}, "members.hidden.0: "),
         ({"members": {"optimiser": {"learning_rate": float("nan")}}}, "members.optimiser.learning_rate: "),
-        ({"members": {"source": "lora"}}, "members.source: input should be 'heads', got 'lora'"),
+        (
+            {"members": {"source": "loar"}},
+            "members.source: expected heads, top_blocks, full, lora, mixed, "
+            "got 'loar' (did you mean 'lora'?)",
+        ),
         ({"distil": {"controls": ["direkt"]}}, "distil.controls.0: "),
         ({"evaluation": {"confidence": 1.0}}, "evaluation.confidence: "),
         ({"seed": -1}, "seed: "),

@@ -44,15 +44,15 @@ def report_in(run):
 
 
 def test_the_stages_of_a_run(fitted):
-    splits = ["train", "calibration", "test", "unlabelled", "tweets", "papers"]
     networks = [
         f"{verb} {name}"
         for name in ("direct", "soft_labels", "student")
         for verb in ("tuning", "predicting with")
     ]
     assert fitted.stages == [
-        *(f"embedding {split}" for split in splits),
+        "embedding train",
         "training 3 heads",
+        "predicting with the members",
         "running the frozen trunk",
         *networks,
         "scoring with intervals",
@@ -504,8 +504,8 @@ SMALL = {
     "distil__controls": ["direct"],
 }
 STAGES = [
-    "embedding train", "embedding calibration", "embedding test", "embedding unlabelled", "training 3 heads",
-    "running the frozen trunk", "tuning direct", "predicting with direct", "tuning student",
+    "embedding train", "training 3 heads", "predicting with the members", "running the frozen trunk",
+    "tuning direct", "predicting with direct", "tuning student",
     "predicting with student", "scoring with intervals",
 ]  # fmt: skip
 
@@ -593,9 +593,9 @@ def test_a_run_stopped_at_every_file_in_turn_goes_on_to_the_same_end(
             break
         except KeyboardInterrupt:
             stops += 1
-    # Both networks' folders, of five files each, are moved as one; costs are written four times; the
+    # Both networks' folders, of five files each, are moved as one; costs are written three times; the
     # manifest is not among its own files.
-    assert stops == len(Run(whole).manifest["files"]) - 2 * 4 + 3 + 1
+    assert stops == len(Run(whole).manifest["files"]) - 2 * 4 + 2 + 1
     same_run(run.path, whole)
     assert list(run.path.rglob(".*")) == []
 

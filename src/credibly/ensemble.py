@@ -128,7 +128,7 @@ def train_members(run: Run, recipe: Recipe, examples: Examples, stages: Stages =
         if missing:
             material = source.prepare(data, group.backbone, group.settings, stages)
         for seeds in missing:
-            told = stages(f"training {_named(seeds)} ({group.settings.source} on {group.backbone.name})")
+            told = stages(_stage(group, seeds))
             members, histories = source.fit(material, group.settings, seeds, told)
             for member, (seed, history) in enumerate(zip(seeds, histories, strict=True)):
                 with replacing(run.member_folder(seed)) as folder:
@@ -152,5 +152,10 @@ def _have(run: Run, seeds: Sequence[int]) -> bool:
     return all(run.member_folder(seed).is_dir() for seed in seeds)
 
 
-def _named(seeds: Sequence[int]) -> str:
-    return f"member {seeds[0]}" if len(seeds) == 1 else f"members {seeds[0]} to {seeds[-1]}"
+def _stage(group: Group, seeds: Sequence[int]) -> str:
+    """Name a pass: all members of the group at once, or one or some by their seeds."""
+    source = group.settings.source
+    if len(seeds) == len(group.seeds):
+        return f"training {len(seeds)} {source}"
+    which = f"member {seeds[0]}" if len(seeds) == 1 else f"members {seeds[0]} to {seeds[-1]}"
+    return f"training {source}, {which}"

@@ -313,6 +313,10 @@ def _problem(item: dict[str, Any]) -> str:
     location, beside = _place(item["loc"])
     if item["type"] == "extra_forbidden":
         return f"unknown key {location}{did_you_mean(str(item['loc'][-1]), beside)}"
+    if item["type"] == "union_tag_invalid":
+        given, known = item["ctx"]["tag"], item["ctx"]["expected_tags"].replace("'", "").split(", ")
+        nearest = did_you_mean(given, known)
+        return f"{location}.source: expected {', '.join(known)}, got '{given}'{nearest}"
     if item["type"] == "missing":
         return f"missing key {location}"
     return f"{location}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {item['input']!r}"

@@ -19,6 +19,7 @@ from peft import LoraConfig, TaskType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.batching import TokenBatch, Tokens, aligned_batches, pad, padded_batches, tokenise
@@ -119,6 +120,8 @@ class Adapters:
             lora_dropout=self.settings.lora_dropout,
             target_modules=list(self.updates),
             modules_to_save=list(self.heads),
+            # GPT-2 keeps its layers' weights the other way round.
+            fan_in_fan_out=any(isinstance(update.base, Conv1D) for update in self.updates.values()),
             inference_mode=True,
         )
         config.save_pretrained(str(folder))

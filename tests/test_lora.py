@@ -1,0 +1,130 @@
+"""Stacked adapters against PEFT's own forward, and what is refused."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+import standins
+from credibly.batching import padded_batches, tokenise
+from credibly.errors import InputError, RunFolderError
+from credibly.members import lora
+from credibly.members.common import TrainingData
+from credibly.progress import silent
+from credibly.settings import BackboneSettings, LoraSettings
+
+CLASSES = ("bad", "good", "even")
+LABELS = np.arange(24) % 3
+TEXTS = tuple(standins.made_texts(LABELS, seed=3, words=4))
+DATA = TrainingData(TEXTS, np.eye(3, dtype=np.float32)[LABELS], CLASSES)
+
+
+def settings(**changed):
+    optimiser = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2}
+    return LoraSettings(**{"count": 3, "r": 4, "optimiser": optimiser, **changed})
+
+
+def fitted(folder, seeds=(5, 6, 7), **changed):
+    backbone, chosen = BackboneSettings(name=str(folder), precision="fp32"), settings(**changed)
+    material = lora.prepare(DATA, backbone, chosen, silent)
+    return lora.fit(material, chosen, seeds)[0]
+
+
+def peft_log_probs(base, adapter):
+    """Return PEFT's log-probabilities, (N, C), for a saved member."""
+    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    plain.config.pad_token_id = plain.config.pad_token_id or 0
+    model = PeftModel.from_pretrained(plain, adapter).eval()
+    tokens = tokenise(
+        lora.load_classifier(BackboneSettings(name=str(base)), CLASSES, 0.0, 0).tokenizer, TEXTS, 64
+    )
+    result = np.empty((len(TEXTS), 3), dtype=np.float32)
+    with torch.no_grad():
+        for batch in padded_batches(tokens, 100):
+            output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            result[batch.indices] = output.logits.log_softmax(dim=-1).numpy()
+    return result
+
+
+# PEFT asks transformers for a name that is going to be replaced.
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "roberta", "llama", "gpt2"])
+def test_a_saved_member_is_the_same_model_to_peft(standin, tmp_path, architecture):
+    base = standin(architecture)
+    adapters = fitted(base, target_modules="all-linear")
+    ours = adapters.log_probs(TEXTS)
+    for member in range(3):
+        folder = tmp_path / str(member)
+        folder.mkdir()
+        adapters.save(member, folder)
+        np.testing.assert_allclose(peft_log_probs(base, folder), ours[member], atol=1e-4)
+    assert np.abs(ours[0] - ours[1]).max() > 1e-2
+
+
+def test_the_config_of_a_member_names_rank_layers_and_base(standin, tmp_path):
+    fitted(standin(), target_modules=["query", "value"], blocks=2).save(0, tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["r"], config["lora_alpha"], config["task_type"]) == (4, 16, "SEQ_CLS")
+    assert config["base_model_name_or_path"] == str(standin())
+    layers = {re.search(r"layer\.(\d)", name)[1] for name in config["target_modules"]}
+    assert layers == {"1", "2"}
+    assert {name.rsplit(".", 1)[-1] for name in config["target_modules"]} == {"query", "value"}
+
+
+def test_fresh_adapters_change_nothing_but_the_head(standin):
+    """B starts at zero, so members with one head would agree with the plain model."""
+    backbone = BackboneSettings(name=str(standin()), precision="fp32")
+    adapters = lora.build(backbone, settings(), CLASSES, seeds=[5, 6])
+    plain = lora.load_classifier(backbone, CLASSES, dropout=0.0, seed=0)
+    (head,) = adapters.heads.values()
+    with torch.no_grad():
+        for own, stacked in zip(plain.model.classifier.parameters(), head.stacked, strict=True):
+            own.copy_(stacked[1])
+    tokens = tokenise(plain.tokenizer, TEXTS, plain.max_tokens)
+    (batch,) = padded_batches(tokens, 10_000)
+    with torch.no_grad():
+        expected = plain.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    found = adapters.log_probs(TEXTS)[1][batch.indices]
+    np.testing.assert_allclose(found, expected.log_softmax(dim=-1).numpy(), atol=1e-5)
+
+
+def test_only_adapters_and_heads_are_trained(standin):
+    before = AutoModelForSequenceClassification.from_pretrained(standin(), num_labels=3).state_dict()
+    adapters = fitted(standin())
+    after = adapters.classifier.model.state_dict()
+    shared = {name for name in after if name in before and "classifier" not in name}
+    assert len(shared) > 10
+    assert all(torch.equal(before[name], after[name]) for name in shared)
+    r = 4
+    intermediate = adapters.classifier.model.config.intermediate_size
+    widths = 3 * ([(32, 32)] * 4 + [(32, intermediate), (intermediate, 32)])
+    assert adapters.member_parameters == sum(r * (a + b) for a, b in widths) + 32 * 3 + 3
+
+
+def test_saved_members_load_into_their_places(standin, tmp_path):
+    adapters = fitted(standin())
+    folders = [tmp_path / str(member) for member in range(3)]
+    for member, folder in enumerate(folders):
+        folder.mkdir()
+        adapters.save(member, folder)
+    backbone = BackboneSettings(name=str(standin()), precision="fp32")
+    loaded = lora.load(folders[::-1], backbone, settings(), CLASSES)
+    np.testing.assert_allclose(loaded.log_probs(TEXTS), adapters.log_probs(TEXTS)[::-1], atol=1e-6)
+    with pytest.raises(RunFolderError, match="another adapter"):
+        lora.load(folders, backbone, settings(r=8), CLASSES)
+
+
+def test_targets_that_match_nothing_are_told_with_the_nearest_and_all_names(standin):
+    with pytest.raises(InputError, match=r"called quary \(did you mean 'query'\?\).*has .*key.*value"):
+        fitted(standin(), target_modules=["quary", "value"])
+
+
+def test_a_learned_adapter_uses_its_dropout_in_training_only(standin):
+    adapters = fitted(standin(), lora_dropout=0.5)
+    np.testing.assert_array_equal(adapters.log_probs(TEXTS), adapters.log_probs(TEXTS))
+    without = fitted(standin(), lora_dropout=0.0)
+    assert np.abs(adapters.log_probs(TEXTS) - without.log_probs(TEXTS)).max() > 1e-2
