@@ -37,7 +37,6 @@ def fitted(folder, seeds=(5, 6, 7), **changed):
 def peft_log_probs(base, adapter):
     """Return PEFT's log-probabilities, (N, C), for a saved member."""
     plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
-    plain.config.pad_token_id = plain.config.pad_token_id or 0
     model = PeftModel.from_pretrained(plain, adapter).eval()
     tokens = tokenise(
         lora.load_classifier(BackboneSettings(name=str(base)), CLASSES, 0.0, 0).tokenizer, TEXTS, 64
