@@ -222,7 +222,7 @@ def test_shuffled_batches_follow_the_seed_and_change_with_every_epoch():
 
 def test_lengths_within_a_shuffled_batch_are_alike_and_batches_come_in_any_order():
     lengths = np.random.default_rng(0).integers(1, 200, 2000)
-    batches = shuffled_batches(lengths, 20, np.random.default_rng(0), pool_batches=32)
+    batches = shuffled_batches(lengths, 20, np.random.default_rng(0), pool_batches=100)
     assert padding_share(lengths, batches) < 0.1
     longest = [int(lengths[batch].max()) for batch in batches]
     assert abs(np.corrcoef(np.arange(len(longest)), longest)[0, 1]) < 0.5

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from credibly.backbones.loading import Classifier, open_classifier, quietly
 from credibly.batching import padded_batches, tokenise
@@ -103,12 +105,33 @@ def forward(classifier: Classifier, texts: Sequence[str]) -> NDArray[np.float32]
     """Return the model's logits, float32, (N, C), texts batched by length."""
     tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
     logits = np.empty((len(texts), len(classifier.class_names)), dtype=np.float32)
-    with torch.inference_mode(), classifier.autocast():
+    with torch.inference_mode(), classifier.autocast(), _exact_logits(classifier):
         for batch in padded_batches(tokens, classifier.token_budget):
             there = batch.to(classifier.device)
             output = classifier.model(input_ids=there.input_ids, attention_mask=there.attention_mask)
             logits[batch.indices] = output.logits.float().cpu().numpy()
     return logits
+
+
+@contextmanager
+def _exact_logits(classifier: Classifier) -> Iterator[None]:
+    """Run the layer that gives the logits in single precision, whatever the rest runs in.
+
+    bf16 would round a logit of 4 to steps of 0.03: hundreds of texts would share a few probabilities, and
+    a folded calibration would not come out again exactly.
+    """
+    name = last_layer(classifier.model, len(classifier.class_names))
+    layer = cast(nn.Linear, classifier.model.get_submodule(name))
+
+    def again(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        with torch.autocast(output.device.type, enabled=False):
+            return nn.functional.linear(arguments[0].float(), layer.weight, layer.bias)
+
+    handle = layer.register_forward_hook(again)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def last_layer(model: nn.Module, classes: int) -> str:
@@ -126,4 +149,4 @@ def last_layer(model: nn.Module, classes: int) -> str:
         raise InputError(
             f"{type(model).__name__} has no linear layer with {classes} outputs to fold a calibration into"
         )
-    return layers[-1]
+    return str(layers[-1])
