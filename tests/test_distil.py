@@ -376,6 +376,24 @@ def test_an_opened_student_gives_its_raw_logits_back(students, architecture, tmp
     assert opened.parameters == network.parameters == sum(p.numel() for p in backbone.model.parameters())
 
 
+@pytest.mark.parametrize("architecture", standins.ARCHITECTURES)
+def test_half_precision_neither_rounds_logits_nor_loses_a_folded_calibration(
+    students, architecture, tmp_path
+):
+    network, _ = students(architecture)
+    network.save(tmp_path / "student", calibration=FOLDED)
+    settings = BackboneSettings(name="unused", precision="bf16")
+    network.save(tmp_path / "raw")
+    rough = Network.open(tmp_path / "raw", settings, emits_dirichlet=True)
+    opened = Network.open(tmp_path / "student", settings, emits_dirichlet=True, folded=FOLDED)
+    exact, found = network.logits(TEXTS), rough.logits(TEXTS)
+    np.testing.assert_allclose(opened.logits(TEXTS), found, atol=1e-4)
+    np.testing.assert_allclose(found, exact, atol=0.3)
+    assert np.abs(found - exact).max() > 1e-4
+    assert len(np.unique(found)) > 0.9 * len(np.unique(exact))
+    assert not any(module._forward_hooks for module in rough.classifier.model.modules())
+
+
 def test_saving_leaves_the_network_as_it_is(students, tmp_path):
     network, history = students()
     before, raw = weights_of(network), network.logits(TEXTS)

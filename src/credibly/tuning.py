@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from credibly.backbones.blocks import BlockCut
+from credibly.backbones.last_layer import exact_logits
 from credibly.backbones.loading import Classifier
 from credibly.backbones.trunk import TrunkStates, trunk_states
 from credibly.batching import TokenBatch, Tokens, pad, shuffled_batches, tokenise
@@ -129,7 +130,7 @@ def tune(
 def class_logits(classifier: Classifier, batches: Iterable[TokenBatch], N: int) -> NDArray[np.float32]:
     """Return a network's logits, float32, (N, C), over batches that together hold N texts."""
     logits = np.empty((N, len(classifier.class_names)), dtype=np.float32)
-    with torch.inference_mode(), classifier.autocast():
+    with torch.inference_mode(), classifier.autocast(), exact_logits(classifier):
         for batch in batches:
             there = batch.to(classifier.device)
             output = classifier.model(input_ids=there.input_ids, attention_mask=there.attention_mask)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
+from credibly.backbones.last_layer import last_layer
 from credibly.backbones.loading import Classifier, open_classifier, quietly
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import InputError
@@ -99,21 +99,3 @@ class Network:
     def parameters(self) -> int:
         """Number of weights."""
         return sum(parameter.numel() for parameter in self.classifier.model.parameters())
-
-
-def last_layer(model: nn.Module, classes: int) -> str:
-    """Return the name of the linear layer that gives the logits: the last one with C outputs.
-
-    Raises:
-        InputError: there is none.
-    """
-    layers: list[str] = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == classes
-    ]
-    if not layers:
-        raise InputError(
-            f"{type(model).__name__} has no linear layer with {classes} outputs to fold a calibration into"
-        )
-    return layers[-1]

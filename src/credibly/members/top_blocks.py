@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from credibly.backbones.blocks import BlockCut
+from credibly.backbones.last_layer import exact_logits, last_layer
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import RunFolderError
@@ -69,7 +70,7 @@ class TopBlockMembers:
         tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
         logits = np.empty((self.count, len(texts), len(classifier.class_names)), dtype=np.float32)
         weights = [ready(classifier, member) for member in self.weights]
-        with torch.inference_mode(), classifier.autocast():
+        with torch.inference_mode(), classifier.autocast(), exact_logits(classifier):
             for batch in padded_batches(tokens, classifier.token_budget):
                 there = batch.to(classifier.device)
                 hidden = self.cut.trunk(there)
@@ -175,9 +176,14 @@ def read_weights(file: Path, known: set[str]) -> Weights:
 
 
 def ready(classifier: Classifier, weights: Weights) -> Weights:
-    """Return weights as predictions multiply them: matrices in the classifier's precision."""
+    """Return weights as predictions multiply them: matrices in the classifier's precision.
+
+    Autocast would do the same anew for every batch. The layer that gives the logits stays as it is.
+    """
     if classifier.precision == "fp32":
         return weights
+    exact = f"{last_layer(classifier.model, len(classifier.class_names))}.weight"
     return {
-        name: tensor.to(torch.bfloat16) if tensor.dim() > 1 else tensor for name, tensor in weights.items()
+        name: tensor if tensor.dim() == 1 or name == exact else tensor.to(torch.bfloat16)
+        for name, tensor in weights.items()
     }

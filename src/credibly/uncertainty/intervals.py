@@ -139,7 +139,9 @@ def paired_difference(
 ) -> Interval:
     """Return first - second of a metric, with the interval over resamples of the rows both share.
 
-    For the calibration error the resamples' bias is taken out, see `corrected_difference`.
+    For the calibration error the resamples' bias is taken out, see `corrected_difference`. A difference
+    of accuracies rests on the rows where the two decide otherwise: with ten of them a 95 % interval
+    covers about 93 times in 100, with five 88, with none it is [0, 0] and says only that they agreed.
 
     Raises:
         InputError: no answers or rows, rows whose ids or labels differ, or an unknown metric.
