@@ -37,10 +37,10 @@ def fitted(folder, seeds=(5, 6, 7), **changed):
 def peft_log_probs(base, adapter):
     """Return PEFT's log-probabilities, (N, C), for a saved member."""
     plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    tokenizer = lora.load_classifier(BackboneSettings(name=str(base)), CLASSES, 0.0, 0).tokenizer
+    plain.config.get_text_config().pad_token_id = plain.config.pad_token_id = tokenizer.pad_token_id
     model = PeftModel.from_pretrained(plain, adapter).eval()
-    tokens = tokenise(
-        lora.load_classifier(BackboneSettings(name=str(base)), CLASSES, 0.0, 0).tokenizer, TEXTS, 64
-    )
+    tokens = tokenise(tokenizer, TEXTS, 64)
     result = np.empty((len(TEXTS), 3), dtype=np.float32)
     with torch.no_grad():
         for batch in padded_batches(tokens, 100):
