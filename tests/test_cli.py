@@ -212,7 +212,8 @@ def test_options_reach_the_recipe(command, fit_options, tmp_path, no_plots):
 
 def test_columns_of_probabilities_need_no_label(command, fit_options, tmp_path, no_plots):
     rows = [
-        {"text": row["text"], "p.no": 1 - share, "p.yes": share}
+        # A column that happens to be called label, and says the opposite, was not asked for.
+        {"text": row["text"], "p.no": 1 - share, "p.yes": share, "label": "no" if share > 0.5 else "yes"}
         for row, share in ((row, 0.9 if row["label"] == "good" else 0.2) for row in made_rows(90, C=2))
     ]
     data = jsonl(tmp_path / "a.jsonl", rows)
@@ -223,6 +224,8 @@ def test_columns_of_probabilities_need_no_label(command, fit_options, tmp_path, 
     assert printed.code == 0
     assert printed.json["classes"] == ["no", "yes"]
     assert printed.json["systems"]["student"]["nll_raters"]["value"] > 0
+    stored = Run(tmp_path / "run").load_predictions("members", "test")
+    assert (stored.labels == stored.label_probs.argmax(axis=1)).all()
 
 
 def test_the_run_folder_is_named_after_the_file(command, fit_options, tmp_path, no_plots, monkeypatch):
@@ -272,6 +275,22 @@ def test_verbose_logs_the_stages_and_nothing_else_does(command, fit_options, tmp
     cut = (*small, "--set", "backbone.max_tokens=4", "--overwrite", "--json")
     assert "texts were cut at 4 tokens" in command("fit", data, "--output", tmp_path / "run", *cut).err
     assert command("fit", data, "--output", tmp_path / "run", "--quiet", *cut).err == ""
+
+
+def test_a_terminal_shows_progress_and_standard_output_stays_json(
+    command, fit_options, tmp_path, no_plots, monkeypatch
+):
+    from rich.console import Console
+
+    monkeypatch.setattr(Console, "is_terminal", True)
+    data = jsonl(tmp_path / "a.jsonl", made_rows(60))
+    small = ("--set", "distil.enabled=false", "--json", *fit_options)
+    printed = command("fit", data, "--output", tmp_path / "run", *small)
+    for stage in ("embedding train", "training 3 heads", "scoring with intervals"):
+        assert stage in printed.err
+    assert printed.json["members"] == 3
+    quiet = command("fit", data, "--output", tmp_path / "quiet", "--quiet", *small)
+    assert quiet.err == ""
 
 
 def test_resume_and_overwrite(command, fit_options, tmp_path, no_plots, monkeypatch):
@@ -364,6 +383,8 @@ def test_predict_writes_csv_that_reads_back(command, fitted, tmp_path):
     file = jsonl(tmp_path / "a.jsonl", given)
     printed = command("predict", fitted.run, file, "--format", "csv", "--keep-text")
     table = list(csv.DictReader(io.StringIO(printed.out, newline="")))
+    # The header, four rows and one line break in a text; the only return is the one in a text.
+    assert (printed.out.count("\n"), printed.out.count("\r")) == (6, 1)
     assert [(row["id"], row["text"]) for row in table] == [(row["id"], row["text"]) for row in given]
     for row, answer in zip(table, command("predict", fitted.run, file).rows, strict=True):
         assert row["label"] == answer["label"]

@@ -11,12 +11,13 @@ import credibly.report
 import workshop
 from credibly.data import load_splits
 from credibly.errors import AssetError, CrediblyError, InputError, RunFolderError
+from credibly.progress import silent
 from credibly.runs import Run, sha256
 from credibly.settings import load_recipe
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.decompose import decompose
 from credibly.uncertainty.systems import answers, source_of
-from credibly.workflows import evaluate, fit, load, predict_file, predicting, report
+from credibly.workflows import evaluate, fit, fitting, load, predict_file, predicting, report
 from workshop import CLASSES, jsonl, made_rows, predictions_in, quick
 
 SYSTEMS = [
@@ -477,6 +478,43 @@ def test_every_setting_of_a_recipe_makes_a_run(tmp_path, standin, no_plots, chan
     fresh = load(run.path, "student").answer(load_splits(run.recipe.data, 0).test.texts).probs
     stored = np.exp(run.load_predictions("student", "test").log_probs[0])
     np.testing.assert_allclose(fresh, stored, atol=1e-5)
+
+
+def test_each_network_minimises_its_own_loss_on_train_and_unlabelled_texts(fitted):
+    run = Run(fitted.run)
+    recipe = run.recipe
+    splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
+    work = fitting.Work(run, recipe, splits, silent)
+    members = [np.exp(run.load_predictions("members", part).log_probs) for part in ("train", "unlabelled")]
+    mean = torch.from_numpy(np.concatenate(members, axis=1).mean(axis=0))
+    labels = torch.tensor(splits.train.labels)
+    train, last = len(splits.train), len(splits.train) + len(splits.unlabelled) - 1
+    rows = torch.tensor([0, 7, train - 1, train, last])
+    z = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    soft = torch.nn.functional.cross_entropy(z, mean[rows])
+    torch.testing.assert_close(fitting._loss(work, "soft_labels")(z, rows), soft, atol=1e-5, rtol=0)
+    known = torch.nn.functional.cross_entropy(z[:3], labels[rows[:3]])
+    torch.testing.assert_close(fitting._loss(work, "direct")(z[:3], rows[:3]), known, atol=1e-5, rtol=0)
+    # The student's loss is least where softmax(z) is the members' mean.
+    student = fitting._loss(work, "student")
+    target = torch.log(mean[rows]) + 3
+    precisions = torch.linspace(-4, 6, 60)
+    best = min(student(target + shift, rows).item() for shift in precisions)
+    wrong = torch.log(mean[rows].roll(1, dims=0)) + 3
+    assert best < min(student(wrong + shift, rows).item() for shift in precisions)
+
+
+def test_a_student_of_labels_alone_is_the_direct_network(tmp_path, standin, no_plots):
+    """Same start, texts, order and steps: with all weight on the labels nothing is left to differ."""
+    data = jsonl(tmp_path / "a.jsonl", made_rows(90))
+    runs = [
+        fit(data, tmp_path / str(share), quick(standin(), distil__label_share=share)) for share in (1.0, 0.5)
+    ]
+    for run, equal in zip(runs, (True, False), strict=True):
+        direct, student = (run.load_predictions(name, "test").log_probs for name in ("direct", "student"))
+        assert np.allclose(direct, student, atol=1e-4) == equal
+    soft = runs[0].load_predictions("soft_labels", "test").log_probs
+    assert np.abs(soft - runs[0].load_predictions("direct", "test").log_probs).max() > 0.01
 
 
 def test_class_weights_and_bootstrap_change_the_members(tmp_path, standin, no_plots):
