@@ -121,7 +121,9 @@ def fit(
     shift: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE of another domain; may be given again.")
     ] = None,
-    member_source: Annotated[str | None, typer.Option("--source", help="Member source: heads.")] = None,
+    member_source: Annotated[
+        str | None, typer.Option("--source", help="Member source: heads, top_blocks, full or lora.")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="Packaged model, hub id or local folder.")] = None,
     members: Annotated[int | None, typer.Option(help="Number of members.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the members' training.")] = None,

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, TaskType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -112,6 +111,8 @@ class Adapters:
 
     def save(self, member: int, folder: Path) -> None:
         """Write one member as a standard PEFT adapter with its head."""
+        from peft import LoraConfig, TaskType  # seconds to import, and needed here alone
+
         config = LoraConfig(
             task_type=TaskType.SEQ_CLS,
             base_model_name_or_path=self.base_name,
