@@ -424,7 +424,7 @@ def test_predict_gives_the_answers_before_a_bad_row_and_then_its_error(command, 
     assert f"{file}:2: column 'text' holds a number 3" in printed.err
 
 
-ENDLESS = """
+ANSWERING = """
 import itertools
 import sys
 from credibly import workflows
@@ -432,7 +432,8 @@ class Anything:
     data = property(lambda self: self)
     model_copy = lambda self, update: self
 workflows.load = lambda run, system: Anything()
-workflows.predict_file = lambda *given: ({"id": str(n)} for n in itertools.count())
+numbers = itertools.islice(itertools.count(), int(sys.argv[1]) or None)
+workflows.predict_file = lambda *given: ({"id": str(number)} for number in numbers)
 workflows.answer_lines = lambda rows, form: (str(row) for row in rows)
 sys.argv = ["credibly", "predict", "run", "file"]
 from credibly.cli import main
@@ -440,14 +441,26 @@ main()
 """
 
 
+# Unbuffered output would have nothing left to flush at exit, which is where it goes wrong.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 def test_a_reader_that_goes_away_is_no_failure():
-    with subprocess.Popen(
-        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    command = [sys.executable, "-c", ANSWERING, "0"]
+    with subprocess.Popen(command, env=BUFFERED, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"{'id': '0'}\n"
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=60) == 0
+
+
+def test_a_reader_that_was_never_there_is_no_failure():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", ANSWERING, "3"]
+    done = subprocess.run(command, env=BUFFERED, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 # Evaluate, report, doctor, fetch
