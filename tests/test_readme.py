@@ -1,0 +1,77 @@
+"""What the README says is run as it stands there, on the packaged model and a small file of one's own."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import standins
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+
+
+def blocks(language, holding):
+    return [text for name, text in BLOCKS if name == language and holding in text]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the files that the README names."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name, rows, seed in (("reviews.csv", 120, 0), ("new.csv", 20, 1), ("more.csv", 40, 2)):
+        labels = [row % 2 for row in range(rows)]
+        with (folder / name).open("w", encoding="utf-8", newline="") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(["text", "label"])
+            # A number makes each text its own, so that none is dropped as a repetition.
+            texts = standins.made_texts(labels, seed=seed)
+            writer.writerows(
+                (f"{text} {seed}-{row}", label)
+                for row, (text, label) in enumerate(zip(texts, labels, strict=True))
+            )
+    return folder
+
+
+def run(command, folder):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, "PATH": path}, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+def test_the_shell_and_python_blocks_run_as_they_stand(folder):
+    (shell,) = blocks("shell", "credibly fit")
+    lines = shell.strip().splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        run(["bash", "-c", line], folder)
+    assert len((folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()) == 20
+    (interface,) = blocks("python", "credibly.fit")
+    printed = run([sys.executable, "-c", interface], folder).splitlines()
+    assert [line.split()[0] in ("0", "1") for line in printed] == [True, True]
+    (plain,) = blocks("python", "pipeline")
+    question = "print(classify('A film to remember.')[0]['label'])"
+    assert run([sys.executable, "-c", f"{plain}\n{question}"], folder).strip() in ("0", "1")
+
+
+def test_every_verb_of_the_readme_is_one_of_the_makefile():
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"make ([a-z-]+)", README))
+    assert {"demo", "test", "bench"} <= named
+    assert named <= set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+
+
+def test_every_top_level_folder_has_a_role_line():
+    listed = set(re.findall(r"^\| `([^`]+)/` \|", README, flags=re.MULTILINE))
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=Path(__file__).parent.parent, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    folders = {name.split("/")[0] for name in tracked if "/" in name}
+    assert folders <= {name.split("/")[0] for name in listed}
