@@ -1,0 +1,1 @@
+"""What Credibly claims of speed and size, measured: each file runs both sides and writes its result."""
