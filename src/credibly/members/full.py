@@ -7,22 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from credibly.backbones.loading import Classifier, load_classifier, open_classifier, quietly
+from credibly.backbones.loading import Classifier, open_classifier, quietly
 from credibly.batching import padded_batches, tokenise
-from credibly.members.common import (
-    Histories,
-    LogProbs,
-    TrainingData,
-    count_weights,
-    training_rows,
-    weighted_targets,
-)  # fmt: skip
+from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
+from credibly.members.tuned import TuningMaterial, prepare_texts, tune_each
 from credibly.progress import Progress, Stages
 from credibly.records import normalised_log_probs
 from credibly.settings import BackboneSettings, FullSettings
-from credibly.tuning import TuningTexts, class_logits, target_loss, tune
+from credibly.tuning import class_logits
 
 
 @dataclass(frozen=True)
@@ -65,44 +58,28 @@ class FullMembers:
             self.classifiers[member].tokenizer.save_pretrained(folder)
 
 
-@dataclass(frozen=True)
-class Texts:
-    """The training texts, and targets, float32, (N, C)."""
-
-    backbone: BackboneSettings
-    texts: TuningTexts
-    targets: NDArray[np.float32]
-    class_names: tuple[str, ...]
-
-
 def group_size(settings: FullSettings) -> int:
     """Return how many members are trained in one pass: one."""
     return 1
 
 
-def prepare(data: TrainingData, backbone: BackboneSettings, settings: FullSettings, stages: Stages) -> Texts:
+def prepare(
+    data: TrainingData, backbone: BackboneSettings, settings: FullSettings, stages: Stages
+) -> TuningMaterial:
     """Tokenise the texts once."""
-    classifier = load_classifier(backbone, data.class_names, settings.dropout, seed=0)
-    texts = TuningTexts.prepare(classifier, data.texts, None)
-    return Texts(backbone, texts, weighted_targets(data.targets, settings.class_weights), data.class_names)
+    return prepare_texts(data, backbone, settings, blocks=None)
 
 
 def fit(
-    material: Texts, settings: FullSettings, seeds: Sequence[int], progress: Progress | None = None
+    material: TuningMaterial, settings: FullSettings, seeds: Sequence[int], progress: Progress | None = None
 ) -> tuple[FullMembers, Histories]:
     """Train one member a seed, one after the other.
 
     Raises:
         TrainingError: a loss is no longer finite.
     """
-    classifiers, histories = [], []
-    for seed in seeds:
-        classifier = load_classifier(material.backbone, material.class_names, settings.dropout, seed)
-        rows = training_rows(len(material.targets), seed, settings.bootstrap)
-        loss = target_loss(material.targets)
-        histories.append(tune(classifier, material.texts, loss, settings.optimiser, seed, rows, progress))
-        classifiers.append(classifier)
-    return FullMembers(classifiers), histories
+    tuned = list(tune_each(material, settings, seeds, progress))
+    return FullMembers([classifier for classifier, _ in tuned]), [history for _, history in tuned]
 
 
 def load(

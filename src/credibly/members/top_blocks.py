@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -18,18 +17,11 @@ from credibly.backbones.last_layer import exact_logits, last_layer
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import RunFolderError
-from credibly.members.common import (
-    Histories,
-    LogProbs,
-    TrainingData,
-    count_weights,
-    training_rows,
-    weighted_targets,
-)  # fmt: skip
+from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
+from credibly.members.tuned import TuningMaterial, prepare_texts, tune_each
 from credibly.progress import Progress, Stages
 from credibly.records import normalised_log_probs
 from credibly.settings import BackboneSettings, TopBlocksSettings
-from credibly.tuning import TuningTexts, target_loss, tune
 
 WEIGHTS = "model.safetensors"
 Weights = dict[str, Tensor]
@@ -87,16 +79,6 @@ class TopBlockMembers:
         )
 
 
-@dataclass(frozen=True)
-class Trunk:
-    """The training texts with the trunk's states, and targets, float32, (N, C)."""
-
-    backbone: BackboneSettings
-    texts: TuningTexts
-    targets: NDArray[np.float32]
-    class_names: tuple[str, ...]
-
-
 def group_size(settings: TopBlocksSettings) -> int:
     """Return how many members are trained in one pass: one, since their products share nothing."""
     return 1
@@ -104,19 +86,20 @@ def group_size(settings: TopBlocksSettings) -> int:
 
 def prepare(
     data: TrainingData, backbone: BackboneSettings, settings: TopBlocksSettings, stages: Stages
-) -> Trunk:
+) -> TuningMaterial:
     """Run the trunk once over the texts.
 
     Raises:
         InputError: the model has not so many blocks.
     """
-    classifier = load_classifier(backbone, data.class_names, settings.dropout, seed=0)
-    texts = TuningTexts.prepare(classifier, data.texts, settings.blocks, stages("running the frozen trunk"))
-    return Trunk(backbone, texts, weighted_targets(data.targets, settings.class_weights), data.class_names)
+    return prepare_texts(data, backbone, settings, settings.blocks, stages("running the frozen trunk"))
 
 
 def fit(
-    material: Trunk, settings: TopBlocksSettings, seeds: Sequence[int], progress: Progress | None = None
+    material: TuningMaterial,
+    settings: TopBlocksSettings,
+    seeds: Sequence[int],
+    progress: Progress | None = None,
 ) -> tuple[TopBlockMembers, Histories]:
     """Train one member a seed, one after the other.
 
@@ -124,12 +107,9 @@ def fit(
         TrainingError: a loss is no longer finite.
     """
     weights, histories = [], []
-    for seed in seeds:
-        classifier = load_classifier(material.backbone, material.class_names, settings.dropout, seed)
-        rows = training_rows(len(material.targets), seed, settings.bootstrap)
-        loss = target_loss(material.targets)
-        histories.append(tune(classifier, material.texts, loss, settings.optimiser, seed, rows, progress))
+    for classifier, history in tune_each(material, settings, seeds, progress):
         weights.append(upper_weights(classifier))
+        histories.append(history)
     return TopBlockMembers(classifier, BlockCut(classifier.model, settings.blocks), weights), histories
 
 

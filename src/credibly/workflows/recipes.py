@@ -32,4 +32,4 @@ def make_recipe(source: Recipe | str | Path, settings: Mapping[str, object] | No
 
 def demo_recipe() -> Recipe:
     """Return the demo: ten heads on MiniLM, rated movie reviews, three shift sets, one student."""
-    return make_recipe("reviews", {"distil.label_share": 0.5})
+    return make_recipe("reviews", {"distil.label_share": 0.8})
