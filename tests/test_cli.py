@@ -560,13 +560,18 @@ def test_ctrl_c_stops_cleanly_and_the_run_goes_on(command, fit_options, tmp_path
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests themselves run in the background, Ctrl-C is ignored, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         for _ in range(600):
             if (tmp_path / "run" / "predictions" / "members" / "test.safetensors").is_file():
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, out) == (130, "")
     assert err.strip().endswith("credibly: stopped; a run folder goes on from here with --resume")
     assert not Run(tmp_path / "run").finished
