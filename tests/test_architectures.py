@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from credibly.backbones import BlockCut, blocks_of, embed, load_backbone, load_c
 from credibly.backbones.loading import open_classifier
 from credibly.batching import pad, tokenise
 from credibly.settings import BackboneSettings, OptimiserSettings
-from credibly.training import train
+from credibly.training import Task, train
 
 ENCODERS = (*standins.ARCHITECTURES, *standins.FURTHER_ENCODERS)
 CLASSES = ("bad", "good", "even")
@@ -159,10 +160,12 @@ def test_a_step_above_the_cut_leaves_the_trunk_as_it_was(standin, architecture):
     hidden = cut.trunk(batch)
     with cut.resumed():
         train(
-            classifier.model,
-            lambda epoch: [batch],
-            lambda one: nn.functional.cross_entropy(cut.logits(one, hidden), LABELS)[None],
-            1,
+            Task(
+                classifier.model,
+                lambda start: repeat(batch),
+                lambda one: nn.functional.cross_entropy(cut.logits(one, hidden), LABELS)[None],
+                1,
+            ),
             OptimiserSettings(epochs=1, batch_size=9, learning_rate=0.01, weight_decay=0.1),
         )
     changed = {

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from credibly.backbones.trunk import trunk_states
 from credibly.batching import pad, tokenise
 from credibly.errors import AssetError, CrediblyError, InputError
 from credibly.settings import BackboneSettings, OptimiserSettings
-from credibly.training import train
+from credibly.training import Task, train
 
 CLASSES = ("bad", "good", "even")
 TEXTS = standins.made_texts(np.arange(12) % 3, seed=3, words=15)
@@ -357,10 +358,12 @@ def test_only_what_lies_above_the_cut_is_tuned(standin, architecture, top):
     optimiser = OptimiserSettings(epochs=3, batch_size=12, learning_rate=0.01, weight_decay=0.1)
     with cut.resumed():
         train(
-            classifier.model,
-            lambda epoch: [batch],
-            lambda one: nn.functional.cross_entropy(cut.logits(one, hidden), labels)[None],
-            1,
+            Task(
+                classifier.model,
+                lambda start: repeat(batch),
+                lambda one: nn.functional.cross_entropy(cut.logits(one, hidden), labels)[None],
+                1,
+            ),
             optimiser,
         )
     after = state_of(classifier.model)
@@ -409,10 +412,12 @@ def test_a_tuned_model_saved_and_loaded_gives_the_same_logits(standin, architect
     hidden = cut.trunk(batch)
     with cut.resumed():
         train(
-            classifier.model,
-            lambda epoch: [batch],
-            lambda one: cut.logits(one, hidden).square().mean()[None],
-            1,
+            Task(
+                classifier.model,
+                lambda start: repeat(batch),
+                lambda one: cut.logits(one, hidden).square().mean()[None],
+                1,
+            ),
             OptimiserSettings(epochs=2, batch_size=12, learning_rate=0.01),
         )
     classifier.model.save_pretrained(tmp_path)

@@ -250,14 +250,14 @@ def test_every_epoch_shows_every_text_once(standin):
     for epoch in range(2):
         rows = [row for batch, _ in seen[5 * epoch : 5 * epoch + 5] for row in batch]
         assert sorted(rows) == list(range(45))
-    assert history[-1].step == 10
-    assert history[-1].epoch == 2.0
+    assert history.records[-1].step == 10
+    assert history.records[-1].epoch == 2.0
 
 
 def test_a_network_of_some_rows_takes_as_many_steps_going_round_them(standin):
     seen, rows = [], np.array([3, 14, 15, 9, 26, 5, 35, 8, 40, 7, 11, 2])
     _, history = tuned(standin(), watching(target_loss(TARGETS), seen), rows=rows)
-    assert history[-1].step == 10
+    assert history.records[-1].step == 10
     shown = np.bincount([row for batch, _ in seen for row in batch], minlength=45)
     assert set(np.flatnonzero(shown)) == set(rows.tolist())
     assert shown[rows].max() - shown[rows].min() <= 1
@@ -271,7 +271,7 @@ def test_a_network_learns_its_targets(standin, tune, dirichlet):
     network, history = tuned(standin(), loss, dirichlet=dirichlet, tune=tune, optimiser=optimiser)
     z = network.logits(TEXTS)
     assert (z.argmax(axis=1) == LABELS).mean() > 0.95
-    assert history[-1].loss < history[0].loss
+    assert history.records[-1].loss < history.records[0].loss
     if dirichlet:
         # exp(z) comes to stand for the targets' precision of 20.
         assert 10 < np.median(np.exp(z).sum(axis=1)) < 40

@@ -12,9 +12,10 @@ from torch import nn
 
 from credibly.errors import RunFolderError
 from credibly.members import head_stack
-from credibly.members.common import kept_units, stream, training_rows, weighted_targets
+from credibly.members.common import kept_units, training_rows, weighted_targets
 from credibly.members.head_stack import Heads, build, fit, load_members, predict, save_member
 from credibly.settings import HeadsSettings
+from credibly.training import stream
 
 EMBEDDINGS = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
 LABELS = (EMBEDDINGS[:, 0] > 0).astype(int)
@@ -152,9 +153,9 @@ def test_the_plain_head_is_among_the_options():
     networks = [plain(start, member) for member in range(2)]
     found, _ = fit(EMBEDDINGS, TARGETS, chosen, seeds)
     for member, (seed, network) in enumerate(zip(seeds, networks, strict=True)):
-        order, adam = stream(seed, "order"), torch.optim.Adam(network.parameters(), lr=0.01)
-        for _ in range(4):
-            for rows in torch.from_numpy(order.permutation(50)).split(16):
+        adam = torch.optim.Adam(network.parameters(), lr=0.01)
+        for epoch in range(4):
+            for rows in torch.from_numpy(stream(seed, f"order {epoch}").permutation(50)).split(16):
                 adam.zero_grad()
                 logits = network(torch.from_numpy(EMBEDDINGS)[rows])
                 nn.functional.cross_entropy(logits, torch.from_numpy(LABELS)[rows]).backward()
@@ -165,7 +166,7 @@ def test_the_plain_head_is_among_the_options():
 
 def test_a_batch_larger_than_the_data_is_one_batch():
     _, histories = fit(EMBEDDINGS, TARGETS, settings(optimiser={"epochs": 2, "batch_size": 999}), [0])
-    assert [record.epoch for record in histories[0]] == [1.0, 2.0]
+    assert [record.epoch for record in histories[0].records] == [1.0, 2.0]
 
 
 # Files

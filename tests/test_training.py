@@ -10,15 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from credibly.errors import TrainingError
 from credibly.settings import OptimiserSettings
-from credibly.training import LOGGED_STEPS, StepRecord, gradient_norms, history_lines, rate_factor, train
+from credibly.training import (
+    LOGGED_STEPS,
+    Checkpoints,
+    HeldOut,
+    History,
+    Monitor,
+    StepRecord,
+    Task,
+    from_batch,
+    gradient_norms,
+    rate_factor,
+)
+from credibly.training import train as train_task
 
 M, N, WIDTHS = 3, 24, (5, 4, 2)
 
 
 def optimiser(**changed):
     return OptimiserSettings(**{"epochs": 3, "batch_size": 8, "learning_rate": 0.05, **changed})
+
+
+def train(module, batches, losses, steps, settings, members=None, monitor=None, **task):
+    """Train on the batches that `batches` gives for an epoch's number."""
+    made = Task(module, lambda start: from_batch(start, steps, batches), losses, steps, members, **task)
+    return train_task(made, settings, monitor or Monitor())
 
 
 class Stack(nn.Module):
@@ -110,7 +127,7 @@ def test_stacked_members_learn_as_separate_networks_do(changed):
         for layer, weight, bias in zip(list(network)[::2], stack.weights, stack.biases, strict=True):
             torch.testing.assert_close(weight[member].T, layer.weight, atol=1e-5, rtol=0)
             torch.testing.assert_close(bias[member], layer.bias, atol=1e-5, rtol=0)
-        found = [(record.loss, record.gradient_norm) for record in histories[member]]
+        found = [(record.loss, record.gradient_norm) for record in histories[member].records]
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -196,11 +213,11 @@ def test_a_history_tells_every_step_of_a_short_training():
     settings = optimiser(schedule="linear", learning_rate=0.1)
     histories = train(
         stack, lambda epoch: made[epoch], stack_losses(stack), 3, settings, M,
-        lambda done, total: told.append((done, total)),
+        Monitor(lambda done, total: told.append((done, total))),
     )  # fmt: skip
     assert told == [(step, 9) for step in range(1, 10)]
-    assert [len(history) for history in histories] == [9, 9, 9]
-    for history in histories:
+    assert [len(history.records) for history in histories] == [9, 9, 9]
+    for history in (one.records for one in histories):
         assert [record.step for record in history] == list(range(1, 10))
         np.testing.assert_allclose([record.epoch for record in history], np.arange(1, 10) / 3)
         rates = [record.learning_rate for record in history]
@@ -208,9 +225,12 @@ def test_a_history_tells_every_step_of_a_short_training():
         seconds = [record.seconds for record in history]
         assert seconds == sorted(seconds)
         assert seconds[0] > 0
-    first = [history[0].loss for history in histories]
+    first = [history.records[0].loss for history in histories]
     assert first[2] > 10 * first[1] > first[1] > first[0] > 0
-    mean = [np.mean([record.loss for record in histories[0][part]]) for part in (slice(3), slice(-3, None))]
+    mean = [
+        np.mean([record.loss for record in histories[0].records[part]])
+        for part in (slice(3), slice(-3, None))
+    ]
     assert mean[1] < mean[0]
 
 
@@ -220,7 +240,7 @@ def test_a_long_training_keeps_about_200_lines_and_the_last():
         parameter, lambda epoch: range(1250), lambda batch: parameter.weight.square().sum()[None], 1250,
         optimiser(epochs=1),
     )  # fmt: skip
-    steps = [record.step for record in histories[0]]
+    steps = [record.step for record in histories[0].records]
     assert len(steps) == pytest.approx(LOGGED_STEPS, rel=0.1)
     assert steps[-1] == 1250
     assert steps[:2] == [6, 12]
@@ -228,12 +248,12 @@ def test_a_long_training_keeps_about_200_lines_and_the_last():
 
 def test_history_lines_are_one_json_object_each():
     record = StepRecord(3, 0.5, 0.25, 2.0, 0.001, 1.5)
-    lines = history_lines([record, record]).splitlines()
+    lines = History([record, record]).as_lines().splitlines()
     assert len(lines) == 2
     assert json.loads(lines[1]) == {
         "step": 3, "epoch": 0.5, "loss": 0.25, "gradient_norm": 2.0, "learning_rate": 0.001, "seconds": 1.5,
     }  # fmt: skip
-    assert history_lines([]) == ""
+    assert History().as_lines() == ""
 
 
 # What goes wrong
@@ -242,34 +262,37 @@ def test_history_lines_are_one_json_object_each():
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize("at", [1, 4, 9])
-def test_a_loss_that_is_no_number_stops_and_names_the_member(broken, clip, at):
-    stack, made, done = Stack(), made_batches(), []
+def test_a_member_whose_loss_is_no_number_stops_and_the_others_live(broken, clip, at):
+    done, stacks = [], (Stack(), Stack())
 
     def losses(batch):
         factor = torch.ones(M)
         factor[1] = broken if len(done) + 1 == at else 1.0
-        return stack_losses(stack)(batch) * factor
+        return stack_losses(stacks[0])(batch) * factor
 
-    with pytest.raises(
-        TrainingError, match=rf"of member 1 .* no longer finite at step {at}; lower the learn"
-    ):
-        train(
-            stack, lambda epoch: made[epoch], losses, 3, optimiser(clip_norm=clip), M,
-            lambda step, total: done.append(step),
-        )  # fmt: skip
-    # It stops before the step is taken.
-    assert len(done) == at - 1
-    assert all(torch.isfinite(parameter).all() for parameter in stack.parameters())
+    made, settings = made_batches(), optimiser(clip_norm=clip)
+    monitor = Monitor(lambda step, total: done.append(step))
+    histories = train(stacks[0], lambda epoch: made[epoch], losses, 3, settings, M, monitor)
+    untroubled = train(stacks[1], lambda epoch: made[epoch], stack_losses(stacks[1]), 3, settings, M)
+    assert f"the loss or its gradient is no longer finite at step {at}; lower" in histories[1].failure
+    assert [record.step for record in histories[1].records] == list(range(1, at))
+    for member in (0, 2):
+        assert histories[member].failure is None
+        for one, other in zip(*(stack.parameters() for stack in stacks), strict=True):
+            assert torch.equal(one[member], other[member])
+        assert [record.loss for record in histories[member].records] == [
+            record.loss for record in untroubled[member].records
+        ]
 
 
 def test_a_gradient_that_is_no_number_stops_too():
     weight = nn.Linear(1, 1, bias=False)
     weight.weight.data.zero_()
-    with pytest.raises(TrainingError, match=r"the loss or its gradient is no longer finite at step 1"):
-        train(
-            weight, lambda epoch: [0], lambda batch: (weight.weight * 0).sum().sqrt()[None], 1,
-            optimiser(epochs=1),
-        )  # fmt: skip
+    (history,) = train(
+        weight, lambda epoch: [0], lambda batch: (weight.weight * 0).sum().sqrt()[None], 1,
+        optimiser(epochs=1),
+    )  # fmt: skip
+    assert history.failure.startswith("the loss or its gradient is no longer finite at step 1;")
 
 
 def test_a_rate_far_too_high_is_told_and_not_kept():
@@ -278,8 +301,13 @@ def test_a_rate_far_too_high_is_told_and_not_kept():
     def losses(batch):
         return stack(batch[0]).pow(4).mean(dim=(1, 2))
 
-    with pytest.raises(TrainingError, match="of member 0, 1, 2"):
-        train(stack, lambda epoch: made[epoch], losses, 3, optimiser(learning_rate=1e30), M)
+    done = []
+    monitor = Monitor(lambda step, total: done.append(step))
+    settings = optimiser(epochs=3, learning_rate=1e30)
+    histories = train(stack, lambda epoch: made[epoch], losses, 3, settings, M, monitor)
+    assert all("no longer finite at step 2" in history.failure for history in histories)
+    # Where no member is left the rest of the steps is not taken.
+    assert done == [1, 2]
 
 
 def test_training_is_seen_by_the_module_and_ends_in_evaluation_mode():
@@ -297,8 +325,147 @@ def test_training_is_seen_by_the_module_and_ends_in_evaluation_mode():
 
 def test_a_failed_training_leaves_no_network_in_training_mode():
     network = nn.Linear(1, 1).eval()
-    with pytest.raises(TrainingError):
-        train(
-            network, lambda epoch: [0], lambda batch: (network.weight.sum() * math.nan)[None], 1, optimiser()
-        )
+
+    def failing(batch):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(network, lambda epoch: [0], failing, 1, optimiser())
     assert not network.training
+
+
+# Going on after an interruption
+
+
+class Stopped(Exception):
+    """Stands for a process that is killed."""
+
+
+class NoisyStack(Stack):
+    """A stack that also draws from torch's generator and from its members' own, as dropout does."""
+
+    def __init__(self):
+        super().__init__()
+        self.generators = [np.random.default_rng(member) for member in range(M)]
+
+    def forward(self, inputs):
+        noise = torch.from_numpy(np.stack([own.random(5, dtype=np.float32) for own in self.generators]))
+        kept = (torch.rand(5) < 0.9) * (noise.mean(dim=0) + 0.5)
+        return super().forward(inputs * kept)
+
+
+def trained_noisily(monitor, settings, held_out=None):
+    stack, made = NoisyStack(), made_batches(epochs=6)
+    histories = train(
+        stack, lambda epoch: made[epoch], stack_losses(stack), 3, settings, M, monitor,
+        seed=5, generators=stack.generators, validate=held_out and (lambda limit: held_out(stack)),
+    )  # fmt: skip
+    return stack, histories
+
+
+def without_seconds(histories):
+    return [
+        [{**record.as_json(), "seconds": 0} for record in history.records] + [history.best_step]
+        for history in histories
+    ]
+
+
+def rising_after_two_epochs(stack):
+    """A held-out loss that is best at the end of the second epoch, whatever was learnt."""
+    stack.calls = getattr(stack, "calls", 0) + 1
+    return HeldOut(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([0.5, 0.5, 0.5]), 7)
+
+
+@pytest.mark.parametrize("changed", [{}, {"accumulate": 2, "clip_norm": 0.5}, {"patience": 5}])
+@pytest.mark.parametrize("every_seconds", [0.0, 300.0])
+def test_a_training_stopped_anywhere_ends_as_if_it_never_had(tmp_path, changed, every_seconds):
+    settings = optimiser(epochs=6, schedule="cosine", weight_decay=0.1, **changed)
+    held_out = rising_after_two_epochs if "patience" in changed else None
+    expected, histories = trained_noisily(Monitor(), settings, held_out)
+    for stops in ([1], [4, 5], [2, 3, 8], [9]):
+        checkpoints = Checkpoints(tmp_path / "-".join(map(str, stops)), every_seconds)
+        for stop in stops:
+
+            def killed(step, total, stop=stop):
+                if step == stop:
+                    raise Stopped
+
+            with pytest.raises(Stopped):
+                trained_noisily(Monitor(killed, checkpoints), settings, held_out)
+        found, went_on = trained_noisily(Monitor(checkpoints=checkpoints), settings, held_out)
+        for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(one, other)
+        assert without_seconds(went_on) == without_seconds(histories)
+
+
+def test_only_the_newest_checkpoint_is_kept_and_a_half_written_one_is_not_looked_at(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "kept")
+    for step in (3, 12):
+        checkpoints.save(step, {"weights": torch.full((2,), float(step))}, {"step": step})
+    (tmp_path / "kept" / "000000099").mkdir()
+    tensors, facts = checkpoints.latest()
+    assert facts == {"step": 12}
+    assert tensors["weights"].tolist() == [12, 12]
+    assert sorted(folder.name for folder in (tmp_path / "kept").iterdir()) == ["000000012", "000000099"]
+    checkpoints.remove()
+    assert checkpoints.latest() is None
+
+
+# Held-out rows
+
+
+def test_a_member_that_waits_too_long_stops_with_its_best_weights():
+    """By hand: member 0 is best after epoch 1, member 1 after epoch 3, member 2 gets better to the end."""
+    by_epoch = [[1, 5, 9], [2, 4, 8], [3, 3, 7], [0, 6, 6], [0, 7, 5], [0, 0, 4]]
+    seen = []
+
+    def validate(limit):
+        if limit is not None:
+            return HeldOut(torch.zeros(M), torch.zeros(M), 2)
+        seen.append([parameter.detach().clone() for parameter in stack.parameters()])
+        return HeldOut(torch.tensor(by_epoch[len(seen) - 1], dtype=torch.float32), torch.ones(M), 9)
+
+    stack, made = Stack(), made_batches(epochs=6)
+    settings = optimiser(epochs=6, patience=2, validations=1)
+    histories = train(
+        stack, lambda epoch: made[epoch], stack_losses(stack), 3, settings, M, validate=validate
+    )
+    assert [history.best_step for history in histories] == [3, 9, 18]
+    assert [history.records[-1].step for history in histories] == [9, 15, 18]
+    for member, epoch in enumerate([0, 2, 5]):
+        for parameter, then in zip(stack.parameters(), seen[epoch], strict=True):
+            assert torch.equal(parameter[member], then[member])
+    whole = [record for record in histories[2].records if record.validation_rows == 9]
+    assert [record.validation_loss for record in whole] == [9, 8, 7, 6, 5, 4]
+
+
+def test_held_out_figures_by_hand():
+    log_probs = torch.log(torch.tensor([[[0.5, 0.5], [0.2, 0.8]], [[0.9, 0.1], [0.9, 0.1]]]))
+    targets = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    found = HeldOut.over([(log_probs[:, :1], targets[:1]), (log_probs[:, 1:], targets[1:])])
+    expected = -np.log([[0.5, 0.8], [0.9, 0.1]]).mean(axis=1)
+    np.testing.assert_allclose(found.loss, expected, rtol=1e-6)
+    assert found.accuracy.tolist() == [1.0, 0.5]
+    assert found.rows == 2
+
+
+def test_two_batches_added_up_make_the_step_of_one_twice_as_large():
+    made = made_batches(epochs=1)[0]
+    halves = [(inputs[rows], labels[rows]) for inputs, labels in made for rows in (slice(4), slice(4, 8))]
+    one, other = Stack(), Stack()
+    train(one, lambda epoch: made, stack_losses(one), 3, optimiser(epochs=2), M)
+    train(other, lambda epoch: halves, stack_losses(other), 6, optimiser(epochs=2, accumulate=2), M)
+    for left, right in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
+
+
+@given(st.integers(0, 40), st.integers(1, 7))
+def test_batches_from_a_number_on_are_the_rest_of_all(start, per_epoch):
+    def deal(epoch):
+        return [(epoch, place) for place in range(per_epoch)]
+
+    every = from_batch(0, per_epoch, deal)
+    for _ in range(start):
+        next(every)
+    some = from_batch(start, per_epoch, deal)
+    assert [next(some) for _ in range(10)] == [next(every) for _ in range(10)]

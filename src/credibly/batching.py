@@ -173,6 +173,17 @@ def padded_batches(tokens: Tokens, token_budget: int) -> Iterator[TokenBatch]:
         yield pad(tokens, indices)
 
 
+def some_of(batches: Sequence[IntArray], limit: int | None) -> Sequence[IntArray]:
+    """Return so many of the batches, evenly spread over them; all where there is no limit.
+
+    >>> [int(batch[0]) for batch in some_of([np.array([i]) for i in range(10)], 4)]
+    [0, 3, 6, 9]
+    """
+    if limit is None or limit >= len(batches):
+        return batches
+    return [batches[place] for place in np.linspace(0, len(batches) - 1, limit).round().astype(int)]
+
+
 def padding_share(lengths: IntArray, batches: Sequence[IntArray]) -> float:
     """Return the share of padded positions over all batches.
 

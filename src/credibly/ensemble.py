@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from credibly.errors import InputError
+from credibly.errors import InputError, TrainingError
 from credibly.members import SOURCES, Members, TrainingData
 from credibly.progress import Stages, silent
 from credibly.records import Examples, Predictions
 from credibly.runs import Run, replacing
 from credibly.settings import BackboneSettings, MixedSettings, Recipe
-from credibly.training import HISTORY, history_lines
+from credibly.training import HISTORY, Checkpoints, History, Monitor
 
 
 @dataclass(frozen=True)
@@ -100,26 +100,39 @@ def groups_of(recipe: Recipe) -> Iterator[Group]:
         first += settings.count
 
 
-def train_members(run: Run, recipe: Recipe, examples: Examples, stages: Stages = silent) -> None:
+def train_members(
+    run: Run,
+    recipe: Recipe,
+    examples: Examples,
+    stages: Stages = silent,
+    validation: Examples | None = None,
+) -> None:
     """Train the members that the run does not hold yet, and write each member's folder whole.
+
+    A training that was killed goes on from its last checkpoint. Where some members' training fails, the
+    others are written before that is told.
 
     Args:
         run: where to.
         recipe: what to train.
         examples: all of which need a label or label probabilities.
         stages: told of progress.
+        validation: held out, for the histories and for stopping early.
 
     Raises:
         RecordError: a row has no label.
         InputError: there are fewer rows than members, or settings that do not fit the backbone.
-        TrainingError: a loss is no longer finite.
+        TrainingError: a member's loss was no longer finite.
     """
     if recipe.members.count > len(examples):
         raise InputError(
             f"expected at least as many training rows as members ({recipe.members.count}), "
             f"got {len(examples)}"
         )
-    data = TrainingData(examples.texts, examples.targets(), examples.class_names)
+    data = _training_data(examples)
+    if validation is not None:
+        data = replace(data, validation=_training_data(validation))
+    failures: dict[int, str] = {}
     for group in groups_of(recipe):
         source = SOURCES[group.settings.source]
         size = source.group_size(group.settings)
@@ -128,13 +141,31 @@ def train_members(run: Run, recipe: Recipe, examples: Examples, stages: Stages =
         if missing:
             material = source.prepare(data, group.backbone, group.settings, stages)
         for seeds in missing:
-            told = stages(_stage(group, seeds))
-            members, histories = source.fit(material, group.settings, seeds, told)
-            for member, (seed, history) in enumerate(zip(seeds, histories, strict=True)):
-                with replacing(run.member_folder(seed)) as folder:
-                    folder.mkdir()
-                    members.save(member, folder)
-                    (folder / HISTORY).write_text(history_lines(history), encoding="utf-8")
+            checkpoints = Checkpoints(run.checkpoints_folder / f"members-{seeds[0]}")
+            monitor = Monitor(stages(_stage(group, seeds)), checkpoints)
+            members, histories = source.fit(material, group.settings, seeds, monitor)
+            failures |= _store(run, members, seeds, histories)
+            checkpoints.remove()
+    if failures:
+        raise TrainingError(
+            "; ".join(f"member {seed}: {failure}" for seed, failure in failures.items())
+            + f" ({recipe.members.count - len(failures)} of {recipe.members.count} members are trained)"
+        )
+
+
+def _training_data(examples: Examples) -> TrainingData:
+    return TrainingData(examples.texts, examples.targets(), examples.class_names)
+
+
+def _store(run: Run, members: Members, seeds: Sequence[int], histories: Sequence[History]) -> dict[int, str]:
+    """Write every member whose training did not fail, and return the failures by seed."""
+    for member, (seed, history) in enumerate(zip(seeds, histories, strict=True)):
+        if history.failure is None and not run.member_folder(seed).is_dir():
+            with replacing(run.member_folder(seed)) as folder:
+                folder.mkdir()
+                members.save(member, folder)
+                (folder / HISTORY).write_text(history.as_lines(), encoding="utf-8")
+    return {seed: history.failure for seed, history in zip(seeds, histories, strict=True) if history.failure}
 
 
 def member_seeds(recipe: Recipe) -> list[int]:

@@ -47,6 +47,7 @@ class Run:
         self.student_folder = self.path / "student"
         self.export_folder = self.path / "export"
         self.predictions_folder = self.path / "predictions"
+        self.checkpoints_folder = self.path / "checkpoints"
 
     def member_folder(self, seed: int) -> Path:
         """Return the folder of the member with this seed."""
@@ -135,6 +136,10 @@ class Run:
         files = {self._name_of(file): sha256(file) for file in sorted(self._files())}
         write_json(self.manifest_file, {"format_version": FORMAT_VERSION, **facts, "files": files})
 
+    def remove_checkpoints(self) -> None:
+        """Remove what was kept for going on with a training: none is under way any more."""
+        shutil.rmtree(self.checkpoints_folder, ignore_errors=True)
+
     def check(self, file: Path) -> Path:
         """Return the file after comparing it with the manifest, where the run is finished.
 
@@ -216,6 +221,7 @@ class Run:
             self.student_folder,
             self.export_folder,
             self.predictions_folder,
+            self.checkpoints_folder,
         ):
             # An error here must show: weights that stay behind would be taken for the new run's.
             if folder.exists():

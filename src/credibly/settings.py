@@ -36,10 +36,12 @@ class DataSettings(Settings):
     )
     id: str | None = Field(None, description="id column; rows are numbered where there is none")
     group: str | None = Field(None, description="group column: rows of a group are never split apart")
+    validation: str | None = Field(None, description="a further file, for curves and early stopping")
     calibration: str | None = Field(None, description="a further file; else cut from train")
     test: str | None = Field(None, description="a further file; else cut from train")
     unlabelled: str | None = Field(None, description="texts without labels, for distilling")
     shift: dict[str, str] = Field(default_factory=dict, description="files of other domains, by name")
+    validation_share: float = Field(0.0, ge=0, lt=1, description="cut from train where there is no file")
     calibration_share: Share = 0.15
     test_share: Share = 0.2
 
@@ -69,8 +71,15 @@ class OptimiserSettings(Settings):
     learning_rate: Positive
     weight_decay: float = Field(0.0, ge=0)
     warmup_share: float = Field(0.0, ge=0, lt=1, description="share of the steps with a rising rate")
+    warmup_steps: Count | None = Field(None, description="number of steps with a rising rate, in its place")
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     clip_norm: Positive | None = None
+    accumulate: Count = Field(1, description="batches whose gradients are added up for one step")
+    patience: Count | None = Field(
+        None, description="epochs without a better held-out loss after which a member stops; its best is kept"
+    )
+    validations: Count = Field(4, description="checks on held-out rows in an epoch")
+    validation_batches: Count = Field(8, description="batches of a check; an epoch's last sees all rows")
 
 
 def _over_defaults(cls: type[Settings], value: object) -> object:

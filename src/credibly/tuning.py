@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -16,11 +15,11 @@ from credibly.backbones.blocks import BlockCut
 from credibly.backbones.last_layer import exact_logits
 from credibly.backbones.loading import Classifier
 from credibly.backbones.trunk import TrunkStates, trunk_states
-from credibly.batching import TokenBatch, Tokens, pad, shuffled_batches, tokenise
+from credibly.batching import TokenBatch, Tokens, length_batches, pad, shuffled_batches, some_of, tokenise
 from credibly.progress import Progress
 from credibly.records import IntArray
 from credibly.settings import OptimiserSettings
-from credibly.training import StepRecord, train
+from credibly.training import UNWATCHED, HeldOut, History, Monitor, Task, from_batch, stream, train
 
 Loss = Callable[[Tensor, torch.Tensor], Tensor]
 """The mean loss of logits, (B, C), for the rows at these indices, (B,)."""
@@ -74,6 +73,14 @@ class TuningTexts:
         )
 
 
+@dataclass(frozen=True)
+class HeldOutTexts:
+    """Texts that are not tuned on, and their target probabilities, float32, (N, C)."""
+
+    texts: TuningTexts
+    targets: NDArray[np.float32]
+
+
 def tune(
     classifier: Classifier,
     texts: TuningTexts,
@@ -81,8 +88,9 @@ def tune(
     optimiser: OptimiserSettings,
     seed: int,
     rows: IntArray | None = None,
-    progress: Progress | None = None,
-) -> list[StepRecord]:
+    held_out: HeldOutTexts | None = None,
+    monitor: Monitor = UNWATCHED,
+) -> History:
     """Tune a network in place and return its history.
 
     With the same seed two networks see the same texts in the same order. One that can use only some
@@ -95,36 +103,58 @@ def tune(
         optimiser: rate, schedule, epochs.
         seed: of the order of the texts and of dropout.
         rows: int64, the rows to train on, repeated ones included; all once if left out.
-        progress: told of every step.
-
-    Raises:
-        TrainingError: the loss is no longer finite.
+        held_out: measured on the way, for the history and for stopping early.
+        monitor: told of every step; keeps the checkpoints.
     """
     cut = None if texts.blocks is None else BlockCut(classifier.model, texts.blocks)
     if cut is None:
         classifier.model.requires_grad_(True)
     chosen = np.arange(len(texts.tokens)) if rows is None else rows
-    order = np.random.default_rng([seed, *b"order"])
-    steps = -(-len(texts.tokens) // optimiser.batch_size)
+    lengths = texts.tokens.lengths
+    size = optimiser.batch_size
 
-    def endless() -> Iterator[TokenBatch]:
-        while True:
-            for some in shuffled_batches(texts.tokens.lengths[chosen], optimiser.batch_size, order):
-                yield pad(texts.tokens, chosen[some]).to(classifier.device)
-
-    stream = endless()
+    def dealt(turn: int) -> Iterator[TokenBatch]:
+        order = stream(seed, f"order {turn}")
+        for some in shuffled_batches(lengths[chosen], size, order):
+            yield pad(texts.tokens, chosen[some]).to(classifier.device)
 
     def losses(batch: TokenBatch) -> Tensor:
         with classifier.autocast():
             z = _logits(classifier, cut, texts.states, batch)
         return loss(z.float(), torch.from_numpy(batch.indices))[None]
 
-    with nullcontext() if cut is None else cut.resumed(), torch.random.fork_rng(devices=_gpus(classifier)):
-        torch.manual_seed(seed)
-        (history,) = train(
-            classifier.model, lambda epoch: islice(stream, steps), losses, steps, optimiser, progress=progress
-        )
+    def validate(limit: int | None) -> HeldOut:
+        assert held_out
+        return _measured(classifier, cut, held_out, limit)
+
+    task = Task(
+        module=classifier.model,
+        batches=lambda start: from_batch(start, -(-len(chosen) // size), dealt),
+        losses=losses,
+        batches_per_epoch=-(-len(texts.tokens) // size),
+        seed=seed,
+        validate=validate if held_out else None,
+        tokens=lambda batch: int(lengths[batch.indices].sum()),
+    )
+    with nullcontext() if cut is None else cut.resumed():
+        (history,) = train(task, optimiser, monitor)
     return history
+
+
+def _measured(
+    classifier: Classifier, cut: BlockCut | None, held_out: HeldOutTexts, limit: int | None
+) -> HeldOut:
+    """Return loss and accuracy on held-out texts, or on so many batches of them."""
+    tokens, wanted = held_out.texts.tokens, torch.from_numpy(held_out.targets)
+
+    def parts() -> Iterator[tuple[Tensor, Tensor]]:
+        for some in some_of(length_batches(tokens.lengths, classifier.token_budget), limit):
+            batch = pad(tokens, some).to(classifier.device)
+            with classifier.autocast():
+                z = _logits(classifier, cut, held_out.texts.states, batch)
+            yield torch.log_softmax(z.float(), dim=-1)[None], wanted[torch.from_numpy(some)].to(z.device)
+
+    return HeldOut.over(parts())
 
 
 def class_logits(classifier: Classifier, batches: Iterable[TokenBatch], N: int) -> NDArray[np.float32]:
@@ -145,7 +175,3 @@ def _logits(
         return cut.logits(batch, states.of(batch))
     logits: Tensor = classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     return logits
-
-
-def _gpus(classifier: Classifier) -> list[torch.device]:
-    return [classifier.device] if classifier.device.type == "cuda" else []

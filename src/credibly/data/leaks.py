@@ -1,7 +1,7 @@
 """The leak check: a text must not stand both where a model learns and where it is judged.
 
 Texts are compared without case, spaces and punctuation. The set that a text is dropped from is always
-the one that can do without it: train before calibration before test.
+the one that can do without it: train before validation before calibration before test.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ class Parts:
     test: Examples
     unlabelled: Examples | None
     shift: Mapping[str, Examples]
+    validation: Examples | None = None
 
     def named(self) -> dict[str, Examples]:
         """Return all sets by name."""
-        transfer = {} if self.unlabelled is None else {"unlabelled": self.unlabelled}
-        return {
+        sets = {
             "train": self.train,
+            "validation": self.validation,
             "calibration": self.calibration,
             "test": self.test,
-            **transfer,
-            **self.shift,
+            "unlabelled": self.unlabelled,
         }
+        return {name: part for name, part in sets.items() if part is not None} | dict(self.shift)
 
 
 def without_leaks(parts: Parts) -> tuple[Parts, tuple[str, ...]]:
     """Drop texts that stand in two sets from the one that can do without them.
 
-    From train and unlabelled go the texts of test and calibration; from calibration those of test; from
-    each shift set those of train, calibration and test.
+    From train and unlabelled go the texts of test, calibration and validation; from validation those of
+    test and calibration; from calibration those of test; from each shift set those of all the others.
 
     Returns:
         The sets, and sentences that say what was dropped and what repeats.
@@ -55,7 +56,9 @@ def without_leaks(parts: Parts) -> tuple[Parts, tuple[str, ...]]:
     kept: dict[str, Examples] = {}
     kept_keys: dict[str, list[str]] = {}
     for name, examples in sets.items():
-        stays = not_in(name, keys[name], {other: set(keys[other]) for other in judges(name)}, notes)
+        stays = not_in(
+            name, keys[name], {other: set(keys[other]) for other in judges(name) if other in keys}, notes
+        )
         kept[name] = examples if all(stays) else examples.take(stays)
         kept_keys[name] = list(itertools.compress(keys[name], stays))
         notes.extend(repeats(name, kept[name], kept_keys[name]))
@@ -67,6 +70,7 @@ def without_leaks(parts: Parts) -> tuple[Parts, tuple[str, ...]]:
             test=kept["test"],
             unlabelled=kept.get("unlabelled"),
             shift={name: kept[name] for name in parts.shift},
+            validation=kept.get("validation"),
         ),
         tuple(notes),
     )
@@ -76,15 +80,11 @@ def judges(name: str) -> Sequence[str]:
     """Return the sets whose texts a set must not hold.
 
     >>> judges("train"), judges("test"), judges("tweets")
-    (('test', 'calibration'), (), ('test', 'calibration', 'train'))
+    (('test', 'calibration', 'validation'), (), ('test', 'calibration', 'validation', 'train'))
     """
-    known: dict[str, tuple[str, ...]] = {
-        "train": ("test", "calibration"),
-        "unlabelled": ("test", "calibration"),
-        "calibration": ("test",),
-        "test": (),
-    }
-    return known.get(name, ("test", "calibration", "train"))
+    ranked = ("test", "calibration", "validation", "train")
+    before = {"test": 0, "calibration": 1, "validation": 2, "train": 3, "unlabelled": 3}
+    return ranked[: before.get(name, 4)]
 
 
 def not_in(name: str, keys: Sequence[str], against: Mapping[str, set[str]], notes: list[str]) -> list[bool]:

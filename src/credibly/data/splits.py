@@ -16,7 +16,7 @@ from credibly.errors import DataError, listed
 from credibly.records import UNKNOWN, Examples
 from credibly.settings import DataSettings
 
-RESERVED = ("train", "calibration", "test", "unlabelled")
+RESERVED = ("train", "validation", "calibration", "test", "unlabelled")
 SHIFT_NAME = re.compile(r"[\w][\w.-]*")
 LEAST_ROWS_A_CLASS = 2
 
@@ -32,6 +32,7 @@ class Splits:
         unlabelled: further texts for distilling, without labels.
         shift: sets of other domains, by name.
         notes: sentences that say what was dropped or noticed, with counts.
+        validation: held out while training, for its curves and for stopping early; None where not asked for.
     """
 
     train: Examples
@@ -40,10 +41,13 @@ class Splits:
     unlabelled: Examples | None
     shift: Mapping[str, Examples]
     notes: tuple[str, ...] = ()
+    validation: Examples | None = None
 
     def named(self) -> dict[str, Examples]:
-        """Return all sets by name: train, calibration, test, unlabelled where there is one, shift sets."""
-        return Parts(self.train, self.calibration, self.test, self.unlabelled, self.shift).named()
+        """Return all sets that there are by name, shift sets last."""
+        return Parts(
+            self.train, self.calibration, self.test, self.unlabelled, self.shift, self.validation
+        ).named()
 
 
 def load_splits(settings: DataSettings, seed: int = 0, members: int = 1) -> Splits:
@@ -60,13 +64,21 @@ def load_splits(settings: DataSettings, seed: int = 0, members: int = 1) -> Spli
     """
     check_shift_names(settings)
     notes: list[str] = []
-    parts = reviews_parts(settings) if settings.train == REVIEWS else file_parts(settings, seed, notes)
+    parts = reviews_parts(settings, seed) if settings.train == REVIEWS else file_parts(settings, seed, notes)
     clean, leak_notes = without_leaks(parts)
     check_classes(settings, clean, members)
     notes.extend(leak_notes)
     notes.extend(unknown_notes(clean))
     notes.extend(group_notes(clean))
-    return Splits(clean.train, clean.calibration, clean.test, clean.unlabelled, clean.shift, tuple(notes))
+    return Splits(
+        clean.train,
+        clean.calibration,
+        clean.test,
+        clean.unlabelled,
+        clean.shift,
+        tuple(notes),
+        clean.validation,
+    )
 
 
 def check_shift_names(settings: DataSettings) -> None:
@@ -79,13 +91,17 @@ def check_shift_names(settings: DataSettings) -> None:
         )
 
 
-def reviews_parts(settings: DataSettings) -> Parts:
+def reviews_parts(settings: DataSettings, seed: int) -> Parts:
     """Return the packaged reviews; further files of the settings replace or add to its sets."""
     reviews = load_reviews()
     classes = reviews.train.class_names
     given = given_files(settings, classes)
+    wanted = settings.validation_share and "validation" not in given
+    shares = {"validation": settings.validation_share} if wanted else {}
+    sets = {**given, **cut_by_group(settings, reviews.train, shares, seed)}
     return Parts(
-        train=reviews.train,
+        train=sets["train"],
+        validation=sets.get("validation"),
         calibration=given.get("calibration", reviews.calibration),
         test=given.get("test", reviews.test),
         unlabelled=read_unlabelled(settings, classes),
@@ -98,8 +114,14 @@ def file_parts(settings: DataSettings, seed: int, notes: list[str]) -> Parts:
     whole = read_examples(settings.train, settings, name="train")
     check_train_file(settings, whole)
     given = given_files(settings, whole.class_names)
-    shares = {"test": settings.test_share, "calibration": settings.calibration_share}
-    cut = cut_by_group(settings, whole, {name: shares[name] for name in shares if name not in given}, seed)
+    shares = {
+        "test": settings.test_share,
+        "calibration": settings.calibration_share,
+        "validation": settings.validation_share,
+    }
+    cut = cut_by_group(
+        settings, whole, {name: share for name, share in shares.items() if share and name not in given}, seed
+    )
     if len(cut) > 1:
         counts = ", ".join(f"{name} {len(part):,}" for name, part in cut.items())
         by = "text" if whole.groups is None else f"group ({settings.group})"
@@ -109,14 +131,19 @@ def file_parts(settings: DataSettings, seed: int, notes: list[str]) -> Parts:
         train=sets["train"],
         calibration=sets["calibration"],
         test=sets["test"],
+        validation=sets.get("validation"),
         unlabelled=read_unlabelled(settings, whole.class_names),
         shift=read_shift(settings, whole.class_names),
     )
 
 
 def given_files(settings: DataSettings, classes: Sequence[str]) -> dict[str, Examples]:
-    """Read the calibration and test files that are given."""
-    paths = {"calibration": settings.calibration, "test": settings.test}
+    """Read the validation, calibration and test files that are given."""
+    paths = {
+        "validation": settings.validation,
+        "calibration": settings.calibration,
+        "test": settings.test,
+    }
     return {name: read_examples(path, settings, classes, name=name) for name, path in paths.items() if path}
 
 

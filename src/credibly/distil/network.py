@@ -16,7 +16,7 @@ from credibly.errors import InputError
 from credibly.records import Examples, Predictions
 from credibly.runs import replacing
 from credibly.settings import BackboneSettings
-from credibly.training import HISTORY, StepRecord, history_lines
+from credibly.training import HISTORY, History
 from credibly.tuning import class_logits
 from credibly.uncertainty.calibrate import Temperature
 
@@ -51,9 +51,7 @@ class Network:
         record = Predictions.from_log_concentrations if self.emits_dirichlet else Predictions.from_logits
         return record(z, examples, **provenance)
 
-    def save(
-        self, folder: Path, history: Sequence[StepRecord] = (), calibration: Temperature = AS_IT_IS
-    ) -> None:
+    def save(self, folder: Path, history: History | None = None, calibration: Temperature = AS_IT_IS) -> None:
         """Write model, tokenizer and history as one folder; the network stays as it is.
 
         Args:
@@ -78,7 +76,7 @@ class Network:
         with replacing(folder) as temporary, quietly():
             model.save_pretrained(temporary, state_dict=state)
             self.classifier.tokenizer.save_pretrained(temporary)
-            (temporary / HISTORY).write_text(history_lines(history), encoding="utf-8")
+            (temporary / HISTORY).write_text((history or History()).as_lines(), encoding="utf-8")
 
     @classmethod
     def open(

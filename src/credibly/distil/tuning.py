@@ -13,10 +13,11 @@ from credibly.backbones.loading import load_classifier
 from credibly.distil.losses import reverse_kl
 from credibly.distil.network import Network
 from credibly.distil.targets import DirichletTargets
+from credibly.errors import TrainingError
 from credibly.progress import Progress
 from credibly.records import IntArray
 from credibly.settings import BackboneSettings, DistilSettings
-from credibly.training import StepRecord
+from credibly.training import UNWATCHED, History, Monitor
 from credibly.tuning import Loss, TuningTexts, cross_entropy, tune
 
 
@@ -65,8 +66,8 @@ def tune_network(
     seed: int,
     emits_dirichlet: bool,
     rows: IntArray | None = None,
-    progress: Progress | None = None,
-) -> tuple[Network, list[StepRecord]]:
+    monitor: Monitor = UNWATCHED,
+) -> tuple[Network, History]:
     """Tune one network on the transfer texts and return it with its history.
 
     Networks tuned with the same seed start from the same weights and see the same texts in the same
@@ -81,11 +82,13 @@ def tune_network(
         seed: of the new head, the order of the texts and dropout.
         emits_dirichlet: what the network's logits mean.
         rows: int64, the rows to train on; all if left out.
-        progress: told of every step.
+        monitor: told of every step; keeps the checkpoints.
 
     Raises:
         TrainingError: the loss is no longer finite.
     """
     classifier = load_classifier(backbone, class_names, distil.dropout, seed)
-    history = tune(classifier, texts, loss, distil.optimiser, seed, rows, progress)
+    history = tune(classifier, texts, loss, distil.optimiser, seed, rows, monitor=monitor)
+    if history.failure:
+        raise TrainingError(history.failure)
     return Network(classifier, emits_dirichlet), history

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from credibly.progress import Progress, Stages
+from credibly.progress import Stages
 from credibly.records import FloatArray, IntArray
 from credibly.settings import BackboneSettings
-from credibly.training import StepRecord
+from credibly.training import UNWATCHED, History, Monitor, stream
 
 LogProbs = NDArray[np.float32]
-Histories = list[list[StepRecord]]
+Histories = list[History]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,13 @@ class TrainingData:
         texts: N texts.
         targets: float32, (N, C), normalised: one-hot labels or class probabilities.
         class_names: C names.
+        validation: held out, for the histories and for stopping early.
     """
 
     texts: tuple[str, ...]
     targets: NDArray[np.float32]
     class_names: tuple[str, ...]
+    validation: TrainingData | None = None
 
 
 class Members(Protocol):
@@ -67,9 +69,9 @@ class Source(Protocol):
         """Return what is computed once for all members: embeddings, trunk states, tokens."""
 
     def fit(
-        self, material: Any, settings: Any, seeds: Sequence[int], progress: Progress | None = None
+        self, material: Any, settings: Any, seeds: Sequence[int], monitor: Monitor = UNWATCHED
     ) -> tuple[Members, Histories]:
-        """Train one member a seed and return them with their histories."""
+        """Train one member a seed and return them with their histories, which say whose training failed."""
 
     def load(
         self, folders: Sequence[Path], backbone: BackboneSettings, settings: Any, class_names: Sequence[str]
@@ -80,11 +82,6 @@ class Source(Protocol):
 def count_weights(tensors: Iterable[Tensor]) -> int:
     """Return the number of weights in all tensors together."""
     return sum(tensor.numel() for tensor in tensors)
-
-
-def stream(seed: int, purpose: str) -> np.random.Generator:
-    """Return a member's own random stream for one purpose."""
-    return np.random.default_rng([seed, *purpose.encode()])
 
 
 def training_rows(N: int, seed: int, bootstrap: bool) -> IntArray:

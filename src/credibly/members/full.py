@@ -12,9 +12,10 @@ from credibly.backbones.loading import Classifier, open_classifier, quietly
 from credibly.batching import padded_batches, tokenise
 from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
 from credibly.members.tuned import TuningMaterial, prepare_texts, tune_each
-from credibly.progress import Progress, Stages
+from credibly.progress import Stages
 from credibly.records import normalised_log_probs
 from credibly.settings import BackboneSettings, FullSettings
+from credibly.training import UNWATCHED, Monitor
 from credibly.tuning import class_logits
 
 
@@ -71,14 +72,10 @@ def prepare(
 
 
 def fit(
-    material: TuningMaterial, settings: FullSettings, seeds: Sequence[int], progress: Progress | None = None
+    material: TuningMaterial, settings: FullSettings, seeds: Sequence[int], monitor: Monitor = UNWATCHED
 ) -> tuple[FullMembers, Histories]:
-    """Train one member a seed, one after the other.
-
-    Raises:
-        TrainingError: a loss is no longer finite.
-    """
-    tuned = list(tune_each(material, settings, seeds, progress))
+    """Train one member a seed, one after the other."""
+    tuned = list(tune_each(material, settings, seeds, monitor))
     return FullMembers([classifier for classifier, _ in tuned]), [history for _, history in tuned]
 
 

@@ -20,12 +20,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from credibly.errors import InputError, RunFolderError
-from credibly.members.common import kept_units, stream, training_rows, weighted_targets
-from credibly.progress import Progress
+from credibly.members.common import Histories, kept_units, training_rows, weighted_targets
 from credibly.records import FloatArray, normalised_log_probs
 from credibly.runs import steady, write_bytes
 from credibly.settings import HeadsSettings
-from credibly.training import StepRecord, train
+from credibly.training import UNWATCHED, HeldOut, Monitor, Task, from_batch, stream, train
 
 PREDICTION_ROWS = 4096
 
@@ -83,8 +82,9 @@ def fit(
     targets: FloatArray,
     settings: HeadsSettings,
     seeds: Sequence[int],
-    progress: Progress | None = None,
-) -> tuple[Heads, list[list[StepRecord]]]:
+    held_out: tuple[FloatArray, FloatArray] | None = None,
+    monitor: Monitor = UNWATCHED,
+) -> tuple[Heads, Histories]:
     """Train one head a seed, all at once, and return them with their histories.
 
     Args:
@@ -92,11 +92,11 @@ def fit(
         targets: float32, (N, C), normalised: one-hot labels or class probabilities.
         settings: shape and training.
         seeds: one a member.
-        progress: told of every step.
+        held_out: embeddings and targets that are not trained on, for the histories and early stopping.
+        monitor: told of every step; keeps the checkpoints.
 
     Raises:
         InputError: there are fewer rows than members.
-        TrainingError: a loss is no longer finite.
     """
     N = len(embeddings)
     if len(seeds) > N:
@@ -105,14 +105,12 @@ def fit(
     inputs = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
     wanted = torch.from_numpy(weighted_targets(targets, settings.class_weights))
     rows = [training_rows(N, seed, settings.bootstrap) for seed in seeds]
-    orders = [stream(seed, "order") for seed in seeds]
     dropouts = [stream(seed, "dropout") for seed in seeds]
     size = min(settings.optimiser.batch_size, N)
 
-    def batches(epoch: int) -> Iterator[Tensor]:
-        shuffled = torch.from_numpy(
-            np.stack([own[order.permutation(N)] for own, order in zip(rows, orders, strict=True)])
-        )
+    def dealt(epoch: int) -> Iterator[Tensor]:
+        orders = [stream(seed, f"order {epoch}").permutation(N) for seed in seeds]
+        shuffled = torch.from_numpy(np.stack([own[order] for own, order in zip(rows, orders, strict=True)]))
         for start in range(0, N, size):
             yield shuffled[:, start : start + size]
 
@@ -123,8 +121,22 @@ def fit(
         return -(wanted.index_select(0, flat).view_as(log_probs) * log_probs).sum(dim=-1).mean(dim=1)
 
     steps = -(-N // size)
-    histories = train(heads, batches, losses, steps, settings.optimiser, len(seeds), progress)
-    return heads, histories
+    task = Task(
+        module=heads,
+        batches=lambda start: from_batch(start, steps, dealt),
+        losses=losses,
+        batches_per_epoch=steps,
+        members=len(seeds),
+        generators=dropouts,
+        validate=(lambda limit: _measured(heads, *held_out)) if held_out else None,
+    )
+    return heads, train(task, settings.optimiser, monitor)
+
+
+def _measured(heads: Heads, embeddings: FloatArray, targets: FloatArray) -> HeldOut:
+    """Return loss and accuracy on held-out rows: always all of them, since they cost next to nothing."""
+    log_probs = torch.from_numpy(predict(heads, embeddings))
+    return HeldOut.over([(log_probs, torch.from_numpy(np.asarray(targets, dtype=np.float32)))])
 
 
 def predict(heads: Heads, embeddings: FloatArray) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:

@@ -10,9 +10,10 @@ from credibly.backbones import Backbone, embed, embedded_once, load_backbone
 from credibly.backbones.embedding import FloatMatrix
 from credibly.members import head_stack
 from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
-from credibly.progress import Progress, Stages
+from credibly.progress import Stages
 from credibly.records import FloatArray
 from credibly.settings import BackboneSettings, HeadsSettings
+from credibly.training import UNWATCHED, Monitor
 
 WEIGHTS = "model.safetensors"
 
@@ -57,12 +58,13 @@ class HeadMembers:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings of the training texts, float32, (N, D), and their targets, (N, C)."""
+    """Embeddings of the training texts, float32, (N, D), and their targets, (N, C); held-out ones beside."""
 
     backbone: Backbone
     embeddings: FloatMatrix
     targets: FloatArray
     class_names: tuple[str, ...]
+    held_out: tuple[FloatMatrix, FloatArray] | None = None
 
 
 def group_size(settings: HeadsSettings) -> int:
@@ -76,19 +78,23 @@ def prepare(
     """Embed the texts once."""
     loaded = load_backbone(backbone)
     embeddings = embedded_once(loaded, data.texts, stages("embedding train"))
-    return Embedded(loaded, embeddings, data.targets, data.class_names)
+    held_out = None
+    if data.validation:
+        held_out = (embedded_once(loaded, data.validation.texts), data.validation.targets)
+    return Embedded(loaded, embeddings, data.targets, data.class_names, held_out)
 
 
 def fit(
-    material: Embedded, settings: HeadsSettings, seeds: Sequence[int], progress: Progress | None = None
+    material: Embedded, settings: HeadsSettings, seeds: Sequence[int], monitor: Monitor = UNWATCHED
 ) -> tuple[HeadMembers, Histories]:
     """Train one head a seed, all in one pass.
 
     Raises:
         InputError: there are fewer rows than members.
-        TrainingError: a loss is no longer finite.
     """
-    heads, histories = head_stack.fit(material.embeddings, material.targets, settings, seeds, progress)
+    heads, histories = head_stack.fit(
+        material.embeddings, material.targets, settings, seeds, material.held_out, monitor
+    )
     return HeadMembers(material.backbone, heads, material.class_names), histories
 
 

@@ -21,14 +21,22 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from credibly.backbones.loading import Classifier, load_classifier
-from credibly.batching import TokenBatch, Tokens, aligned_batches, pad, padded_batches, tokenise
+from credibly.batching import (
+    TokenBatch,
+    Tokens,
+    aligned_batches,
+    length_batches,
+    pad,
+    padded_batches,
+    some_of,
+    tokenise,
+)
 from credibly.errors import RunFolderError
 from credibly.members.common import (
     Histories,
     LogProbs,
     TrainingData,
     count_weights,
-    stream,
     training_rows,
     weighted_targets,
 )  # fmt: skip
@@ -40,10 +48,10 @@ from credibly.members.stacking import (
     replace_module,
     target_names,
 )  # fmt: skip
-from credibly.progress import Progress, Stages
+from credibly.progress import Stages
 from credibly.records import normalised_log_probs
 from credibly.settings import BackboneSettings, LoraSettings
-from credibly.training import train
+from credibly.training import UNWATCHED, HeldOut, Monitor, Task, from_batch, stream, train
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -60,7 +68,7 @@ class Adapters:
         base_name: where the base came from, as PEFT's config names it.
         updates: adapted layers by name.
         heads: stacked heads by name.
-        count: M.
+        streams: the members' random streams, for dropout.
     """
 
     classifier: Classifier
@@ -68,7 +76,12 @@ class Adapters:
     base_name: str
     updates: dict[str, StackedLora]
     heads: dict[str, StackedModule]
-    count: int
+    streams: list[np.random.Generator]
+
+    @property
+    def count(self) -> int:
+        """M."""
+        return len(self.streams)
 
     @property
     def shared_parameters(self) -> int:
@@ -80,6 +93,11 @@ class Adapters:
         """Number of weights of one adapter and its head."""
         own = (parameter for parameter in self.classifier.model.parameters() if parameter.requires_grad)
         return count_weights(own) // self.count
+
+    @property
+    def tokens_a_member(self) -> int:
+        """Padded tokens in a batch of prediction, of which every member reads all."""
+        return max(1, self.classifier.token_budget // self.count)
 
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return logits, float32, (M, B, C), of a batch that holds the members' rows one after the other."""
@@ -93,7 +111,7 @@ class Adapters:
         tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
         logits = np.empty((self.count, len(texts), len(classifier.class_names)), dtype=np.float32)
         with torch.inference_mode():
-            for batch in padded_batches(tokens, max(1, classifier.token_budget // self.count)):
+            for batch in padded_batches(tokens, self.tokens_a_member):
                 rows = self.logits(for_all_members(batch, self.count).to(classifier.device))
                 logits[:, batch.indices] = rows.cpu().numpy()
         return normalised_log_probs(logits)
@@ -131,12 +149,13 @@ class Adapters:
 
 @dataclass(frozen=True)
 class Tokenised:
-    """The training texts as tokens, and targets, float32, (N, C)."""
+    """The training texts as tokens, and targets, float32, (N, C); held-out ones beside them."""
 
     backbone: BackboneSettings
     tokens: Tokens
     targets: NDArray[np.float32]
     class_names: tuple[str, ...]
+    held_out: tuple[Tokens, NDArray[np.float32]] | None = None
 
 
 def group_size(settings: LoraSettings) -> int:
@@ -150,29 +169,32 @@ def prepare(
     """Tokenise the texts once."""
     classifier = load_classifier(backbone, data.class_names, dropout=0.0, seed=0)
     tokens = tokenise(classifier.tokenizer, data.texts, classifier.max_tokens)
-    return Tokenised(
-        backbone, tokens, weighted_targets(data.targets, settings.class_weights), data.class_names
-    )
+    held_out = None
+    if data.validation:
+        held_out_tokens = tokenise(classifier.tokenizer, data.validation.texts, classifier.max_tokens)
+        held_out = (held_out_tokens, data.validation.targets)
+    targets = weighted_targets(data.targets, settings.class_weights)
+    return Tokenised(backbone, tokens, targets, data.class_names, held_out)
 
 
 def fit(
-    material: Tokenised, settings: LoraSettings, seeds: Sequence[int], progress: Progress | None = None
+    material: Tokenised, settings: LoraSettings, seeds: Sequence[int], monitor: Monitor = UNWATCHED
 ) -> tuple[Adapters, Histories]:
     """Train one adapter a seed, all in one pass.
 
     Raises:
         InputError: no layer is called as `target_modules` says.
-        TrainingError: a loss is no longer finite.
     """
     adapters = build(material.backbone, settings, material.class_names, seeds)
     device, N = adapters.classifier.device, len(material.targets)
     wanted = torch.from_numpy(material.targets)
     rows = np.stack([training_rows(N, seed, settings.bootstrap) for seed in seeds])
-    orders = [stream(seed, "order") for seed in seeds]
+    lengths = material.tokens.lengths
     size = min(settings.optimiser.batch_size, N)
 
-    def batches(epoch: int) -> Iterator[TokenBatch]:
-        for indices in aligned_batches(material.tokens.lengths[rows], size, orders):
+    def dealt(epoch: int) -> Iterator[TokenBatch]:
+        orders = [stream(seed, f"order {epoch}") for seed in seeds]
+        for indices in aligned_batches(lengths[rows], size, orders):
             own = np.take_along_axis(rows, indices, axis=1)
             yield pad(material.tokens, own.reshape(-1)).to(device)
 
@@ -181,11 +203,37 @@ def fit(
         targets = wanted[torch.from_numpy(batch.indices)].to(device).view_as(log_probs)
         return -(targets * log_probs).sum(dim=-1).mean(dim=1)
 
+    def validate(limit: int | None) -> HeldOut:
+        assert material.held_out
+        return _measured(adapters, *material.held_out, limit)
+
     steps = -(-N // size)
-    histories = train(
-        adapters.classifier.model, batches, losses, steps, settings.optimiser, adapters.count, progress
+    task = Task(
+        module=adapters.classifier.model,
+        batches=lambda start: from_batch(start, steps, dealt),
+        losses=losses,
+        batches_per_epoch=steps,
+        members=adapters.count,
+        generators=adapters.streams,
+        validate=validate if material.held_out else None,
+        tokens=lambda batch: int(lengths[batch.indices].sum()),
     )
-    return adapters, histories
+    return adapters, train(task, settings.optimiser, monitor)
+
+
+def _measured(adapters: Adapters, tokens: Tokens, targets: NDArray[np.float32], limit: int | None) -> HeldOut:
+    """Return loss and accuracy on held-out texts, or on so many batches of them."""
+    wanted, device = torch.from_numpy(targets), adapters.classifier.device
+
+    def parts() -> Iterator[tuple[Tensor, Tensor]]:
+        for some in some_of(length_batches(tokens.lengths, adapters.tokens_a_member), limit):
+            batch = for_all_members(pad(tokens, some), adapters.count).to(device)
+            yield (
+                torch.log_softmax(adapters.logits(batch), dim=-1),
+                wanted[torch.from_numpy(some)].to(device),
+            )
+
+    return HeldOut.over(parts())
 
 
 def load(
@@ -231,7 +279,7 @@ def build(
     }
     for name, module in [*heads.items(), *updates.items()]:
         replace_module(model, name, module.to(classifier.device).eval())
-    return Adapters(classifier, settings, base_name, updates, heads, len(seeds))
+    return Adapters(classifier, settings, base_name, updates, heads, streams)
 
 
 def for_all_members(batch: TokenBatch, members: int) -> TokenBatch:

@@ -19,9 +19,10 @@ from credibly.batching import padded_batches, tokenise
 from credibly.errors import RunFolderError
 from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
 from credibly.members.tuned import TuningMaterial, prepare_texts, tune_each
-from credibly.progress import Progress, Stages
+from credibly.progress import Stages
 from credibly.records import normalised_log_probs
 from credibly.settings import BackboneSettings, TopBlocksSettings
+from credibly.training import UNWATCHED, Monitor
 
 WEIGHTS = "model.safetensors"
 Weights = dict[str, Tensor]
@@ -99,15 +100,11 @@ def fit(
     material: TuningMaterial,
     settings: TopBlocksSettings,
     seeds: Sequence[int],
-    progress: Progress | None = None,
+    monitor: Monitor = UNWATCHED,
 ) -> tuple[TopBlockMembers, Histories]:
-    """Train one member a seed, one after the other.
-
-    Raises:
-        TrainingError: a loss is no longer finite.
-    """
+    """Train one member a seed, one after the other."""
     weights, histories = [], []
-    for classifier, history in tune_each(material, settings, seeds, progress):
+    for classifier, history in tune_each(material, settings, seeds, monitor):
         weights.append(upper_weights(classifier))
         histories.append(history)
     return TopBlockMembers(classifier, BlockCut(classifier.model, settings.blocks), weights), histories

@@ -12,8 +12,8 @@ from credibly.backbones.loading import Classifier, load_classifier
 from credibly.members.common import TrainingData, training_rows, weighted_targets
 from credibly.progress import Progress
 from credibly.settings import BackboneSettings, FullSettings, TopBlocksSettings
-from credibly.training import StepRecord
-from credibly.tuning import TuningTexts, target_loss, tune
+from credibly.training import UNWATCHED, History, Monitor
+from credibly.tuning import HeldOutTexts, TuningTexts, target_loss, tune
 
 TunedSettings = FullSettings | TopBlocksSettings
 
@@ -26,6 +26,7 @@ class TuningMaterial:
     texts: TuningTexts
     targets: NDArray[np.float32]
     class_names: tuple[str, ...]
+    held_out: HeldOutTexts | None = None
 
 
 def prepare_texts(
@@ -42,21 +43,23 @@ def prepare_texts(
     """
     classifier = load_classifier(backbone, data.class_names, settings.dropout, seed=0)
     texts = TuningTexts.prepare(classifier, data.texts, blocks, progress)
-    return TuningMaterial(
-        backbone, texts, weighted_targets(data.targets, settings.class_weights), data.class_names
-    )
+    held_out = None
+    if data.validation:
+        held_out_texts = TuningTexts.prepare(classifier, data.validation.texts, blocks)
+        held_out = HeldOutTexts(held_out_texts, data.validation.targets)
+    targets = weighted_targets(data.targets, settings.class_weights)
+    return TuningMaterial(backbone, texts, targets, data.class_names, held_out)
 
 
 def tune_each(
-    material: TuningMaterial, settings: TunedSettings, seeds: Sequence[int], progress: Progress | None = None
-) -> Iterator[tuple[Classifier, list[StepRecord]]]:
-    """Yield one tuned network a seed, with its history.
-
-    Raises:
-        TrainingError: a loss is no longer finite.
-    """
+    material: TuningMaterial, settings: TunedSettings, seeds: Sequence[int], monitor: Monitor = UNWATCHED
+) -> Iterator[tuple[Classifier, History]]:
+    """Yield one tuned network a seed, with its history."""
     loss = target_loss(material.targets)
     for seed in seeds:
         classifier = load_classifier(material.backbone, material.class_names, settings.dropout, seed)
         rows = training_rows(len(material.targets), seed, settings.bootstrap)
-        yield classifier, tune(classifier, material.texts, loss, settings.optimiser, seed, rows, progress)
+        history = tune(
+            classifier, material.texts, loss, settings.optimiser, seed, rows, material.held_out, monitor
+        )
+        yield classifier, history

@@ -24,7 +24,7 @@ from credibly.errors import InputError, RunFolderError
 from credibly.progress import Stages, silent
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe, ResolvedSettings
-from credibly.training import HISTORY
+from credibly.training import HISTORY, Checkpoints, Monitor
 from credibly.tuning import Loss, TuningTexts, target_loss
 from credibly.uncertainty.calibrate import Temperature, fit_offset
 from credibly.uncertainty.decompose import decompose
@@ -93,6 +93,7 @@ def fit(
     }
     write_json(run.calibration_file, {name: fitted.as_json() for name, fitted in calibrators.items()})
     write_run_report(run, splits, stages)
+    run.remove_checkpoints()
     run.finish(_facts(recipe))
     return run
 
@@ -177,7 +178,7 @@ def _members(work: Work) -> None:
     if trained(run, recipe) and not missing and measured:
         return
     began = time.perf_counter()
-    train_members(run, recipe, work.splits.train, work.stages)
+    train_members(run, recipe, work.splits.train, work.stages, work.splits.validation)
     seconds = time.perf_counter() - began
     ensemble = Ensemble.open(run, recipe, work.splits.train.class_names)
     told = work.stages("predicting with the members")
@@ -227,6 +228,7 @@ def _network(work: Work, system: str, transfer: TuningTexts) -> None:
     """Tune one network, store what it predicts, and save it with its calibration folded in, last."""
     recipe, run, train = work.recipe, work.run, work.splits.train
     began = time.perf_counter()
+    checkpoints = Checkpoints(run.checkpoints_folder / system)
     network, history = tune_network(
         transfer,
         _loss(work, system),
@@ -236,7 +238,7 @@ def _network(work: Work, system: str, transfer: TuningTexts) -> None:
         seed=recipe.seed,
         emits_dirichlet=system == "student",
         rows=np.arange(len(train)) if system == "direct" else None,
-        progress=work.stages(f"tuning {system}"),
+        monitor=Monitor(work.stages(f"tuning {system}"), checkpoints),
     )
     seconds = time.perf_counter() - began
     told = work.stages(f"predicting with {system}")
@@ -253,6 +255,7 @@ def _network(work: Work, system: str, transfer: TuningTexts) -> None:
     )
     folded = calibrators_of(run, system)["student+temperature"] if system == "student" else Temperature()
     network.save(run.model_folder(system), history, folded)
+    checkpoints.remove()
 
 
 def _loss(work: Work, system: str) -> Loss:
