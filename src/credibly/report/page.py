@@ -37,7 +37,7 @@ Report = Mapping[str, Any]
 
 CLASS_FIGURES = ("precision", "recall")
 COVERAGES = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
-HISTORY_COLUMNS = ("loss", "validation_loss", "gradient_norm", "learning_rate")
+HISTORY_COLUMNS = ("loss", "validation_loss", "validation_accuracy", "gradient_norm", "learning_rate")
 MARK_SIGNS = {"good": "✓", "equal": "=", "bad": "✗", "noted": "i"}
 MARK_WORDS = {"good": "borne out", "equal": "a tie", "bad": "a weakness", "noted": "noted"}
 

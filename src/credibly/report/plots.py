@@ -180,12 +180,15 @@ def history_plot(histories: Mapping[str, Mapping[str, Sequence[float | None]]], 
         axes = figure.subplots()
         for name, columns in histories.items():
             x = columns.get("step") or columns.get("epoch") or list(range(len(columns[column])))
+            # Held-out rows are not measured at every step: a line joins the steps where they are.
+            points = [pair for pair in zip(x, columns[column], strict=True) if None not in pair] or [
+                (float("nan"), float("nan"))
+            ]
             thin = name.startswith("members")
             axes.plot(
-                [float("nan") if value is None else value for value in x],
-                [float("nan") if value is None else value for value in columns[column]],
+                *zip(*points, strict=True),
                 color=colour(name), linewidth=1.0 if thin else 1.6, alpha=0.55 if thin else 1.0,
-                marker="o" if len(x) < 3 else None,
+                marker="o" if len(points) < 3 else None,
             )  # fmt: skip
         across = "step" if any("step" in columns for columns in histories.values()) else "epoch"
         axes.set(xlabel=across, ylabel=column.replace("_", " "))

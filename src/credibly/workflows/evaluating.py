@@ -120,9 +120,9 @@ def evaluate(
 
 
 def histories_of(run: Run) -> dict[str, list[dict[str, float]]]:
-    """Return every training history of a run: "member SEED" and the networks' names."""
+    """Return every training history of a run: "members/SEED" and the networks' names."""
     folders = {
-        f"member {folder.name}": folder for folder in sorted(run.members_folder.glob("*"), key=_number)
+        f"members/{folder.name}": folder for folder in sorted(run.members_folder.glob("*"), key=_number)
     }
     folders |= {system: run.model_folder(system) for system in network_systems(run.recipe)}
     return {
