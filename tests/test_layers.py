@@ -15,7 +15,7 @@ SOURCE = Path(credibly.__file__).parent
 LAYERS = [
     {"errors", "records", "settings", "runs", "assets", "progress"},
     {"data", "runtime"},
-    {"backbones", "batching", "training", "tuning"},
+    {"backbones", "batching", "parallel", "training", "tuning"},
     {"members", "ensemble"},
     {"uncertainty"},
     {"distil"},

@@ -16,6 +16,7 @@ from credibly.backbones.last_layer import exact_logits
 from credibly.backbones.loading import Classifier
 from credibly.backbones.trunk import TrunkStates, trunk_states
 from credibly.batching import TokenBatch, Tokens, length_batches, pad, shuffled_batches, some_of, tokenise
+from credibly.parallel import each_batch
 from credibly.progress import Progress
 from credibly.records import IntArray
 from credibly.settings import OptimiserSettings
@@ -160,11 +161,17 @@ def _measured(
 def class_logits(classifier: Classifier, batches: Iterable[TokenBatch], N: int) -> NDArray[np.float32]:
     """Return a network's logits, float32, (N, C), over batches that together hold N texts."""
     logits = np.empty((N, len(classifier.class_names)), dtype=np.float32)
-    with torch.inference_mode(), classifier.autocast(), exact_logits(classifier):
-        for batch in batches:
-            there = batch.to(classifier.device)
+
+    def logits_of(batch: TokenBatch) -> NDArray[np.float32]:
+        there = batch.to(classifier.device)
+        with torch.inference_mode(), classifier.autocast():
             output = classifier.model(input_ids=there.input_ids, attention_mask=there.attention_mask)
-            logits[batch.indices] = output.logits.float().cpu().numpy()
+        own: NDArray[np.float32] = output.logits.float().cpu().numpy()
+        return own
+
+    with exact_logits(classifier):
+        for batch, own in each_batch(logits_of, batches, classifier.device):
+            logits[batch.indices] = own
     return logits
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from credibly.assets import cache_folder
 from credibly.backbones.loading import Backbone
 from credibly.backbones.packing import packed_linears
-from credibly.batching import padded_batches, tokenise
+from credibly.batching import TokenBatch, padded_batches, tokenise
 from credibly.errors import CrediblyError
+from credibly.parallel import each_batch
 from credibly.progress import Progress
 from credibly.records import update_with_texts
 from credibly.runs import replacing, sha256
@@ -34,15 +35,21 @@ def embed(backbone: Backbone, texts: Sequence[str], progress: Progress | None = 
     if tokens.truncated:
         log.warning("%d of %d texts were cut at %d tokens", tokens.truncated, len(texts), backbone.max_tokens)
     embeddings: FloatMatrix = np.empty((len(texts), backbone.width), dtype=np.float32)
-    done = 0
-    with torch.inference_mode(), packed_linears(backbone.model):
-        for batch in padded_batches(tokens, backbone.token_budget):
-            on_device = batch.to(backbone.device)
+
+    def embedded(batch: TokenBatch) -> FloatMatrix:
+        on_device = batch.to(backbone.device)
+        with torch.inference_mode():
             hidden = backbone.model(
                 input_ids=on_device.input_ids, attention_mask=on_device.attention_mask
             ).last_hidden_state
-            pooled = pool(hidden, on_device.attention_mask, backbone.pooling)
-            embeddings[batch.indices] = pooled.float().cpu().numpy()
+            pooled: FloatMatrix = pool(hidden, on_device.attention_mask, backbone.pooling).cpu().numpy()
+        return pooled
+
+    done = 0
+    batches = padded_batches(tokens, backbone.token_budget)
+    with packed_linears(backbone.model):
+        for batch, pooled in each_batch(embedded, batches, backbone.device):
+            embeddings[batch.indices] = pooled
             done += len(batch.indices)
             if progress:
                 progress(done, len(texts))
