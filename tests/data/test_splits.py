@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
-from credibly.data import load_splits
+from credibly.data import load_splits, split_examples, with_unlabelled
 from credibly.data.cutting import cut_by_group
 from credibly.data.text import text_key
 from credibly.errors import DataError
@@ -245,6 +245,45 @@ def test_a_missing_group_column_is_an_error(tmp_path):
 def test_shares_that_leave_nothing_are_an_error(tmp_path):
     path = jsonl(tmp_path, "a.jsonl", rows(30))
     assert "leave something" in error_of(train=path, test_share=0.6, calibration_share=0.5)
+
+
+def given_examples(texts, labels):
+    ids = tuple(f"row {number}" for number in range(len(texts)))
+    return Examples(ids, tuple(texts), ("no", "yes"), np.asarray(labels))
+
+
+def test_examples_that_are_there_are_cut_into_train_and_calibration_alone():
+    texts = [f"text {n}" for n in range(98)] + ["Twice, said", "twice said"]
+    whole = given_examples(texts, [n % 2 for n in range(100)])
+    splits = split_examples(DataSettings(train="given", calibration_share=0.2), whole, seed=1)
+    assert set(splits.named()) == {"train", "calibration"}
+    assert splits.test is None
+    assert len(splits.calibration) == 20
+    assert np.bincount(splits.calibration.labels).tolist() == [10, 10]
+    assert texts_of(splits.train) | texts_of(splits.calibration) == set(texts)
+    assert {"Twice, said", "twice said"} & texts_of(splits.train) in (set(), {"Twice, said", "twice said"})
+    more = split_examples(DataSettings(train="given", calibration_share=0.2, validation_share=0.1), whole)
+    assert {name: len(part) for name, part in more.named().items()} == {
+        "train": 70, "validation": 10, "calibration": 20,
+    }  # fmt: skip
+    with pytest.raises(DataError, match=r"as many rows in train as there are members \(90\)"):
+        split_examples(DataSettings(train="given"), whole, members=90)
+    rare = given_examples(texts[:30], [0] * 28 + [1, 1])
+    with pytest.raises(DataError, match=r"calibration .* has labels of one class only"):
+        split_examples(DataSettings(train="given"), rare)
+
+
+def test_further_texts_join_but_for_those_that_calibrate():
+    whole = given_examples([f"text {n}" for n in range(40)], [n % 2 for n in range(40)])
+    splits = split_examples(DataSettings(train="given"), whole)
+    calibrating, trained = splits.calibration.texts[0], splits.train.texts[0]
+    joined = with_unlabelled(splits, ["new", f"{calibrating.upper()}!", trained])
+    assert joined.unlabelled.texts == ("new", trained)
+    assert (joined.unlabelled.labels == -1).all()
+    assert (joined.train, joined.calibration) == (splits.train, splits.calibration)
+    assert joined.notes == ("unlabelled: dropped 1 row whose text also stands in calibration",)
+    with pytest.raises(DataError, match="every text of unlabelled also stands in calibration"):
+        with_unlabelled(splits, [calibrating])
 
 
 @pytest.mark.parametrize("name", ["train", "test", "unlabelled", "../x", "a/b", "", ".hidden"])

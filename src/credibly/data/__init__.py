@@ -3,7 +3,17 @@
 from credibly.data.examples import read_examples
 from credibly.data.files import read_rows
 from credibly.data.rows import Row
-from credibly.data.splits import Splits, load_splits
+from credibly.data.splits import Splits, load_splits, split_examples, with_unlabelled
 from credibly.data.stream import InputRow, stream_texts
 
-__all__ = ["InputRow", "Row", "Splits", "load_splits", "read_examples", "read_rows", "stream_texts"]
+__all__ = [
+    "InputRow",
+    "Row",
+    "Splits",
+    "load_splits",
+    "read_examples",
+    "read_rows",
+    "split_examples",
+    "stream_texts",
+    "with_unlabelled",
+]

@@ -21,7 +21,7 @@ class Parts:
 
     train: Examples
     calibration: Examples
-    test: Examples
+    test: Examples | None
     unlabelled: Examples | None
     shift: Mapping[str, Examples]
     validation: Examples | None = None
@@ -56,9 +56,8 @@ def without_leaks(parts: Parts) -> tuple[Parts, tuple[str, ...]]:
     kept: dict[str, Examples] = {}
     kept_keys: dict[str, list[str]] = {}
     for name, examples in sets.items():
-        stays = not_in(
-            name, keys[name], {other: set(keys[other]) for other in judges(name) if other in keys}, notes
-        )
+        against = {other: set(keys[other]) for other in judges(name) if other in keys}
+        stays = not_in(name, keys[name], against, notes)
         kept[name] = examples if all(stays) else examples.take(stays)
         kept_keys[name] = list(itertools.compress(keys[name], stays))
         notes.extend(repeats(name, kept[name], kept_keys[name]))
@@ -67,7 +66,7 @@ def without_leaks(parts: Parts) -> tuple[Parts, tuple[str, ...]]:
         Parts(
             train=kept["train"],
             calibration=kept["calibration"],
-            test=kept["test"],
+            test=kept.get("test"),
             unlabelled=kept.get("unlabelled"),
             shift={name: kept[name] for name in parts.shift},
             validation=kept.get("validation"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Splits:
     Args:
         train: what members and students learn from.
         calibration: used for calibrating and nothing else.
-        test: used for figures and nothing else.
+        test: used for figures and nothing else; None where there are no figures to be had.
         unlabelled: further texts for distilling, without labels.
         shift: sets of other domains, by name.
         notes: sentences that say what was dropped or noticed, with counts.
@@ -37,7 +37,7 @@ class Splits:
 
     train: Examples
     calibration: Examples
-    test: Examples
+    test: Examples | None
     unlabelled: Examples | None
     shift: Mapping[str, Examples]
     notes: tuple[str, ...] = ()
@@ -65,6 +65,45 @@ def load_splits(settings: DataSettings, seed: int = 0, members: int = 1) -> Spli
     check_shift_names(settings)
     notes: list[str] = []
     parts = reviews_parts(settings, seed) if settings.train == REVIEWS else file_parts(settings, seed, notes)
+    return checked_splits(settings, parts, members, notes)
+
+
+def split_examples(settings: DataSettings, whole: Examples, seed: int = 0, members: int = 1) -> Splits:
+    """Cut calibration and validation off examples that are there already; there is no test set.
+
+    Args:
+        settings: the shares that are cut off, and what messages call the examples (`train`).
+        whole: labelled examples.
+        seed: of the cut. The rows' order does not matter.
+        members: M; train needs as many rows.
+
+    Raises:
+        DataError: a class has too few rows, or a split is left without rows or classes.
+    """
+    check_train_file(settings, whole)
+    shares = {"calibration": settings.calibration_share, "validation": settings.validation_share}
+    cut = cut_by_group(settings, whole, {name: share for name, share in shares.items() if share}, seed)
+    parts = Parts(cut["train"], cut["calibration"], None, None, {}, cut.get("validation"))
+    return checked_splits(settings, parts, members, [])
+
+
+def with_unlabelled(splits: Splits, texts: Sequence[str]) -> Splits:
+    """Return splits with these transfer texts, less those that calibration holds.
+
+    Raises:
+        DataError: no text is left.
+    """
+    ids = tuple(f"unlabelled:{index}" for index in range(len(texts)))
+    unknown = np.full(len(texts), UNKNOWN)
+    unlabelled = Examples(ids, tuple(texts), splits.train.class_names, unknown)
+    sets = {field.name: getattr(splits, field.name) for field in fields(Parts)}
+    clean, notes = without_leaks(Parts(**{**sets, "unlabelled": unlabelled}))
+    told = tuple(dict.fromkeys((*splits.notes, *notes)))
+    return replace(splits, unlabelled=clean.unlabelled, notes=told)
+
+
+def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: list[str]) -> Splits:
+    """Drop what leaks and check what is left; the notes so far come first."""
     clean, leak_notes = without_leaks(parts)
     check_classes(settings, clean, members)
     notes.extend(leak_notes)
@@ -198,9 +237,9 @@ def check_classes(settings: DataSettings, parts: Parts, members: int) -> None:
             f"expected as many rows in train as there are members ({members}) and classes "
             f"({len(train.class_names)}), got {rows(len(train))}; add rows, or take fewer members"
         )
-    needed = {"calibration": parts.calibration} | ({} if settings.test else {"test": parts.test})
+    needed = {"calibration": parts.calibration, "test": None if settings.test else parts.test}
     for name, part in needed.items():
-        if len(np.unique(part.labels[part.labels != UNKNOWN])) < 2:
+        if part is not None and len(np.unique(part.labels[part.labels != UNKNOWN])) < 2:
             raise DataError(
                 f"{name} ({rows(len(part))}) has labels of one class only; add rows, "
                 f"raise data.{name}_share, or give a file as data.{name}"
@@ -223,7 +262,7 @@ def group_notes(parts: Parts) -> list[str]:
     if parts.train.groups is None:
         return []
     known = set(parts.train.groups)
-    others = {"calibration": parts.calibration, "test": parts.test}
+    others = {name: part for name, part in parts.named().items() if name in ("calibration", "test")}
     counts = {name: sum(group in known for group in part.groups or ()) for name, part in others.items()}
     return [
         f"{name}: {rows(count)} of groups that also stand in train; kept"

@@ -10,6 +10,8 @@ from credibly.errors import MissingExtraError
 
 _HOMES = {
     "fit": "credibly.workflows.fitting",
+    "fit_splits": "credibly.workflows.fitting",
+    "add_student": "credibly.workflows.fitting",
     "make_recipe": "credibly.workflows.recipes",
     "demo_recipe": "credibly.workflows.recipes",
     "load": "credibly.workflows.predicting",

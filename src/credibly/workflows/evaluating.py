@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from credibly.data import Splits, read_examples
+from credibly.errors import RunFolderError
 from credibly.progress import Stages, silent
-from credibly.records import Predictions
+from credibly.records import Examples, Predictions
 from credibly.report import build_report, render_html, write_report
 from credibly.runs import Run, write_text
 from credibly.training import HISTORY
@@ -25,7 +26,7 @@ from credibly.workflows.predicting import open_source
 NOT_SCORED = ("train", "unlabelled")
 
 
-def write_run_report(run: Run, splits: Splits, stages: Stages = silent) -> dict[str, Any]:
+def write_run_report(run: Run, test: Examples, splits: Splits, stages: Stages = silent) -> dict[str, Any]:
     """Score every system of a run on its stored splits, and write report.json and report.html."""
     told = stages("scoring with intervals")
     told(0, 1)
@@ -44,7 +45,7 @@ def write_run_report(run: Run, splits: Splits, stages: Stages = silent) -> dict[
         stored=stored,
         calibrators=calibrators_in(run),
         costs=costs_by_system(run),
-        test=splits.test,
+        test=test,
         notes=splits.notes,
         resamples=recipe.evaluation.resamples,
         confidence=recipe.evaluation.confidence,
@@ -61,9 +62,11 @@ def report(path: str | Path) -> dict[str, Any]:
     """Return a finished run's report, and render report.html anew from it.
 
     Raises:
-        RunFolderError: the run is unfinished or its report damaged.
+        RunFolderError: the run is unfinished or its report damaged, or it had no test set to report on.
     """
     run = Run.open(path)
+    if "test" not in run.splits_of("members"):
+        raise RunFolderError(f"{path} had no test set, so it has no report; score it on a file: evaluate")
     content = run.read_json(run.check(run.report_json))
     write_text(run.report_html, render_html(content))
     return content

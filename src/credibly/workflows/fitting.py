@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from credibly.distil.tuning import student_loss
 from credibly.ensemble import Ensemble, groups_of, member_seeds, train_members, trained
 from credibly.errors import InputError, RunFolderError
 from credibly.progress import Stages, silent
+from credibly.records import Examples
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe, ResolvedSettings
 from credibly.training import HISTORY, Checkpoints, Monitor
@@ -34,7 +36,7 @@ from credibly.workflows.recipes import make_recipe
 
 PACKAGES = ("credibly", "torch", "transformers", "numpy", "scipy", "safetensors")
 RATE_ROWS = 1024
-"""Texts on which the rows a second are measured."""
+"""Texts on which the rows a second are measured, at most."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,57 @@ def fit(
         _check_same_recipe(run, recipe)
         return run
     splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
+    return carry_out(begin(run, recipe, splits, stages, resume))
+
+
+def fit_splits(recipe: Recipe, splits: Splits, run: Run, stages: Stages = silent) -> Run:
+    """Train on texts that are there already, and leave a finished run; as `fit`, which reads files.
+
+    Args:
+        recipe: what to train; its `data` is not looked at.
+        splits: the texts. Without a test set there is no report, and nothing is timed.
+        run: as `Run.claim` gives it; what it holds is replaced.
+        stages: told of progress.
+
+    Raises:
+        InputError: the recipe does not fit the texts or the model.
+        AssetError: the model cannot be had.
+        TrainingError: a loss is no longer finite.
+    """
+    return carry_out(begin(run, recipe, splits, stages))
+
+
+def add_student(finished: Run, splits: Splits, run: Run, stages: Stages = silent) -> Run:
+    """Distil a finished run's members into a student, and leave both as a finished run of their own.
+
+    Args:
+        finished: with members that were trained on these splits.
+        splits: as for the finished run, but for the unlabelled texts, from which the student learns too.
+        run: as `Run.claim` gives it.
+        stages: told of progress.
+
+    Raises:
+        InputError: the recipe's `distil` does not fit the model.
+        TrainingError: a loss is no longer finite.
+    """
+    distil = finished.recipe.distil.model_copy(update={"enabled": True})
+    recipe = finished.recipe.model_copy(update={"distil": distil})
+    work = begin(run, recipe, splits, stages)
+    shutil.copytree(finished.members_folder, run.members_folder)
+    for split in finished.splits_of("members"):
+        run.save_predictions("members", split, finished.load_predictions("members", split))
+    return carry_out(work)
+
+
+def begin(run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool = False) -> Work:
+    """Check that model and recipe fit, and write the resolved recipe: the first file of the run."""
     _check_model(recipe)
-    recipe = _begin(run, recipe, splits, resume)
-    work = Work(run, recipe, splits, stages)
+    return Work(run, _begin(run, recipe, splits, resume), splits, stages)
+
+
+def carry_out(work: Work) -> Run:
+    """Do each step that is not done yet, and finish the run."""
+    run, recipe = work.run, work.recipe
     _members(work)
     _networks(work)
     calibrators = {
@@ -92,7 +142,8 @@ def fit(
         for name, fitted in calibrators_of(run, system).items()
     }
     write_json(run.calibration_file, {name: fitted.as_json() for name, fitted in calibrators.items()})
-    write_run_report(run, splits, stages)
+    if work.splits.test is not None:
+        write_run_report(run, work.splits.test, work.splits, work.stages)
     run.remove_checkpoints()
     run.finish(_facts(recipe))
     return run
@@ -174,7 +225,7 @@ def _members(work: Work) -> None:
     """Train the members where they are not there yet, and store their predictions on every split."""
     run, recipe, splits = work.run, work.recipe, work.splits.named()
     missing = [split for split in splits if not run.predictions_file("members", split).is_file()]
-    measured = "rows_per_second" in known_costs(run).get("members", {})
+    measured = work.splits.test is None or "rows_per_second" in known_costs(run).get("members", {})
     if trained(run, recipe) and not missing and measured:
         return
     began = time.perf_counter()
@@ -185,7 +236,9 @@ def _members(work: Work) -> None:
     for done, split in enumerate(missing, start=1):
         run.save_predictions("members", split, ensemble.predict(splits[split], cached=True))
         told(done, len(missing))
-    some = work.splits.test.take(np.arange(min(RATE_ROWS, len(work.splits.test))))
+    if work.splits.test is None:
+        return
+    some = some_of(work.splits.test)
     work.note_cost(
         "members",
         training_seconds=seconds + known_costs(run).get("members", {}).get("training_seconds", 0.0),
@@ -246,13 +299,14 @@ def _network(work: Work, system: str, transfer: TuningTexts) -> None:
     for done, (split, examples) in enumerate(wanted.items(), start=1):
         run.save_predictions(system, split, network.predict(examples, source=system))
         told(done, len(wanted))
-    some = work.splits.test.take(np.arange(min(RATE_ROWS, len(work.splits.test))))
-    work.note_cost(
-        system,
-        training_seconds=seconds,
-        parameters=network.parameters,
-        rows_per_second=rate(lambda: network.predict(some), len(some)),
-    )
+    if work.splits.test is not None:
+        some = some_of(work.splits.test)
+        work.note_cost(
+            system,
+            training_seconds=seconds,
+            parameters=network.parameters,
+            rows_per_second=rate(lambda: network.predict(some), len(some)),
+        )
     folded = calibrators_of(run, system)["student+temperature"] if system == "student" else Temperature()
     network.save(run.model_folder(system), history, folded)
     checkpoints.remove()
@@ -275,6 +329,11 @@ def _loss(work: Work, system: str) -> Loss:
     known[: len(labels)] = labels
     precision = np.concatenate([opinion.precision for opinion in opinions])
     return student_loss(DirichletTargets(mean, precision), known, work.recipe.distil.label_share)
+
+
+def some_of(examples: Examples) -> Examples:
+    """Return the texts on which the rows a second are measured."""
+    return examples.take(np.arange(min(RATE_ROWS, len(examples))))
 
 
 def rate(predict: Callable[[], object], rows: int) -> float:
