@@ -128,7 +128,7 @@ def test_the_numpy_side_and_the_command_line_import_without_torch() -> None:
 
 def test_the_public_names_are_exactly_these() -> None:
     assert sorted(credibly.__all__) == [
-        "CrediblyError", "Examples", "Predictions", "Recipe", "Run",
+        "CrediblyError", "EnsembleClassifier", "Examples", "Predictions", "Recipe", "Run",
         "combine", "decompose", "evaluate", "fit", "load",
     ]  # fmt: skip
     for name in credibly.__all__:

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CrediblyError": "credibly.errors",
+    "EnsembleClassifier": "credibly.estimators",
     "Examples": "credibly.records",
     "Predictions": "credibly.records",
     "Recipe": "credibly.settings",
