@@ -56,7 +56,11 @@ def test_the_shell_and_python_blocks_run_as_they_stand(folder):
     (interface,) = blocks("python", "credibly.fit")
     printed = run([sys.executable, "-c", interface], folder).splitlines()
     assert [line.split()[0] in ("0", "1") for line in printed] == [True, True]
-    (plain,) = blocks("python", "pipeline")
+    (scikit_learn,) = blocks("python", "EnsembleClassifier")
+    scores, answer = run([sys.executable, "-c", scikit_learn], folder).splitlines()
+    assert min(map(float, scores.strip("[]").split())) > 0.5
+    assert answer[1] in "01"
+    (plain,) = blocks("python", "transformers import pipeline")
     question = "print(classify('A film to remember.')[0]['label'])"
     assert run([sys.executable, "-c", f"{plain}\n{question}"], folder).strip() in ("0", "1")
 

@@ -29,6 +29,9 @@ from credibly.uncertainty.systems import Answer
 GIVEN = "the rows given"
 """What recipes and messages call data that came from no file."""
 
+VALIDATION = "data.validation_share"
+"""The one setting of data that also holds where there are no files."""
+
 OF_X_AND_Y = ("classes_", "n_features_in_", "feature_names_in_", "_names")
 """What a fitted classifier knows of X and y."""
 
@@ -99,7 +102,7 @@ class EnsembleClassifier(TextClassifier):
         batch_size: texts a step.
         settings: further recipe values by dotted key, such as ``{"members.dropout": 0.2}``; they win
             over the other parameters. `recipe.yaml` in a run folder shows every key; those of `data`
-            are for files.
+            are for files, but for `data.validation_share`, on which members can stop early.
         calibration_share: share of the rows that calibrates.
         random_state: an integer makes every fit the same.
         output: the run folder: new, or what this very estimator fitted before; a temporary one, removed
@@ -190,10 +193,8 @@ class EnsembleClassifier(TextClassifier):
     def _recipe(self, columns: Sequence[Any] | None) -> Recipe:
         """Return the recipe that the parameters make, with every default filled in."""
         further = dict(self.settings or {})
-        if reading := [key for key in further if key.partition(".")[0] == "data"]:
-            raise InputError(
-                f"expected settings of the model alone, got {listed(reading)}, which is for files"
-            )
+        if of_files := [key for key in further if key.partition(".")[0] == "data" and key != VALIDATION]:
+            raise InputError(f"expected no settings of files but {VALIDATION}, got {listed(of_files)}")
         seed = self.random_state
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31 - 1)

@@ -91,9 +91,8 @@ def text_columns(X: Any, names: Sequence[Any] | None) -> TextColumns:
     K = 1 if names is None else len(names)
     if cells.ndim != 2 or cells.shape[1] != K:
         fix = "give [text]" if isinstance(X, str) else "name several text columns with the parameter `text`"
-        raise InputError(
-            f"expected texts in {K} column{'s' * (K > 1)}, got {type(X).__name__} of shape {cells.shape}; {fix}"
-        )
+        columns = "1 column" if K == 1 else f"{K} columns"
+        raise InputError(f"expected texts in {columns}, got {type(X).__name__} of shape {cells.shape}; {fix}")
     if not len(cells):
         raise InputError("expected one text or more, got 0 rows (samples)")
     return TextColumns(tuple(names) if is_frame and names else None, cells)
