@@ -33,10 +33,12 @@ def test_every_batch_comes_in_order_with_its_own_result(threads, count):
 
 
 def test_batches_share_the_threads(threads):
-    used = {result for _, result in each_batch(lambda own: torch.get_num_threads(), map(batch, range(9)), CPU)}
-    assert used == {1}
-    alone = [result for _, result in each_batch(lambda own: torch.get_num_threads(), [batch(0)], CPU)]
-    assert alone == [threads]
+    def used(count):
+        results = each_batch(lambda own: torch.get_num_threads(), map(batch, range(count)), CPU)
+        return {result for _, result in results}
+
+    assert used(9) == {1}
+    assert used(1) == {threads}
 
 
 def test_as_many_batches_run_at_a_time_as_there_are_threads():
