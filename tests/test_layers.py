@@ -13,9 +13,9 @@ import credibly
 SOURCE = Path(credibly.__file__).parent
 
 LAYERS = [
-    {"errors", "records", "settings", "runs", "assets", "progress"},
+    {"errors", "parted", "records", "settings", "runs", "assets", "progress"},
     {"data", "runtime"},
-    {"backbones", "batching", "parallel", "training", "tuning"},
+    {"backbones", "encoding", "batching", "parallel", "training", "tuning"},
     {"members", "ensemble"},
     {"uncertainty"},
     {"distil"},
@@ -27,6 +27,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 TORCH_FREE = {
     "errors",
+    "parted",
     "records",
     "settings",
     "runs",

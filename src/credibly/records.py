@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from credibly.errors import RecordError, listed
+from credibly.parted import PartedText
 
 UNKNOWN = -1
 """The label of an example whose class is not known."""
@@ -32,7 +33,7 @@ class Examples:
 
     Args:
         ids: N unique names.
-        texts: N texts, none empty.
+        texts: N texts, none empty; `PartedText` where they were made of a template or are pairs.
         class_names: C >= 2 unique names.
         labels: int64, (N,), class indices; -1 where the class is unknown.
         label_probs: float64, (N, C), each row normalised: the share of people who chose each class,
@@ -352,9 +353,14 @@ def row_numbers(indices: ArrayLike, N: int) -> IntArray:
 
 
 def update_with_texts(digest: hashlib._Hash, texts: Sequence[str]) -> None:
-    """Feed texts to a hash, each behind its length, so that no other texts give the same bytes."""
+    """Feed texts to a hash, each behind its length, so that no other texts give the same bytes.
+
+    Parts count as well: a pair is read otherwise than the same words in one text.
+    """
     digest.update(f"{len(texts)}\n".encode())
     for text in texts:
+        if isinstance(text, PartedText):
+            digest.update(f"parts {text.start} {text.stop} {text.boundary}\n".encode())
         encoded = text.encode("utf-8", "surrogatepass")
         digest.update(f"{len(encoded)}\n".encode() + encoded)
 

@@ -5,14 +5,15 @@ An unknown key is refused with the nearest known one; all problems of a recipe a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from credibly.errors import RecipeError, did_you_mean
+from credibly.errors import RecipeError, did_you_mean, listed
+from credibly.parted import check_cut, columns_of
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -25,11 +26,30 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
 
 
+def _text_columns(data: dict[str, Any]) -> list[str]:
+    """Return the text columns where none are given: those of the template."""
+    return columns_of(data["template"]) if data.get("template") else ["text"]
+
+
 class DataSettings(Settings):
-    """Where the texts come from and which columns mean what."""
+    """Where the texts come from and which columns mean what.
+
+    A text that is longer than the model's limit loses its end. Made of a template or as a pair, it loses
+    the end of one column, and keeps all else whole as long as that alone fits.
+    """
 
     train: str = Field(description="a file, `reviews`, or `hub:OWNER/NAME`")
-    text: list[str] = Field(["text"], description="text columns; several are joined by a line break")
+    template: str | None = Field(
+        None, description="words around columns, such as `Question: {question} Context: {passage}`"
+    )
+    text: list[str] = Field(
+        default_factory=_text_columns,
+        description="text columns; several are joined by a line break; those of the template if there is one",
+    )
+    pair: bool = Field(False, description="the two text columns are the model's own sentence pair")
+    cut: str | None = Field(
+        None, description="the column of a template or pair that is cut first; the last if left out"
+    )
     label: str | None = Field("label", description="label column: integers, names or booleans")
     probabilities: list[str] | None = Field(
         None, description="columns of class probabilities, one a class, named CLASS or PREFIX.CLASS"
@@ -49,6 +69,49 @@ class DataSettings(Settings):
     @classmethod
     def _one_column_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("template")
+    @classmethod
+    def _template_names_columns(cls, value: str | None) -> str | None:
+        if value is not None:
+            columns_of(value)
+        return value
+
+    @field_validator("text")
+    @classmethod
+    def _text_is_what_the_template_names(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        template = info.data.get("template")
+        columns = value if template is None else columns_of(template)
+        if sorted(columns) != sorted(value):
+            raise RecipeError(
+                f"expected the columns of the template ({listed(columns, 20)}), got {listed(value, 20)}; "
+                "leave data.text out"
+            )
+        return columns
+
+    @field_validator("pair")
+    @classmethod
+    def _two_columns_are_a_pair(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("template") is not None:
+            raise RecipeError("expected a template or a pair, got both; leave one of them out")
+        if value and len(info.data.get("text", ())) != 2:
+            raise RecipeError(f"expected two text columns, got {listed(info.data.get('text', ()), 20)}")
+        return value
+
+    @field_validator("cut")
+    @classmethod
+    def _one_column_is_cut(cls, value: str | None, info: ValidationInfo) -> str | None:
+        template, text = info.data.get("template"), info.data.get("text")
+        if text and (template or info.data.get("pair")):
+            check_cut(template, text, value or text[-1])
+        elif value:
+            raise RecipeError("expected a template or a pair of which to cut a column, got neither")
+        return value
+
+    @property
+    def cut_column(self) -> str | None:
+        """The column that is cut first; None where a text is cut at its end."""
+        return (self.cut or self.text[-1]) if self.template or self.pair else None
 
 
 class BackboneSettings(Settings):
@@ -317,6 +380,15 @@ def with_values(values: dict[str, Any], assignments: dict[str, object]) -> dict[
     return result
 
 
+def with_columns(data: DataSettings, changed: Mapping[str, object]) -> DataSettings:
+    """Return data settings with some changed, checked anew.
+
+    Raises:
+        RecipeError: the columns do not go together.
+    """
+    return parse_recipe({"data": {**data.model_dump(), **changed}}, "columns").data if changed else data
+
+
 def _problem(item: dict[str, Any]) -> str:
     """Say one of pydantic's problems in our words."""
     location, beside = _place(item["loc"])
@@ -328,6 +400,8 @@ def _problem(item: dict[str, Any]) -> str:
         return f"{location}.source: expected {', '.join(known)}, got '{given}'{nearest}"
     if item["type"] == "missing":
         return f"missing key {location}"
+    if item["type"] == "value_error":
+        return f"{location}: {item['ctx']['error']}"
     return f"{location}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {item['input']!r}"
 
 

@@ -155,6 +155,32 @@ def test_several_text_columns_are_joined_and_empty_ones_left_out(tmp_path):
     assert read_examples(path, settings(text=["title", "body"])).texts == ("T\nB", "only body", "only title")
 
 
+def test_columns_are_put_together_by_a_template_or_as_a_pair(tmp_path):
+    rows = [{"q": "why?", "p": "So.", "label": 0}, {"q": "", "p": "It {is}.", "label": 1}]
+    path = jsonl(tmp_path, *rows, {"q": "who?", "p": None, "label": 1})
+    filled = read_examples(path, settings(template="Q: {q} P: {p}")).texts
+    assert filled == ("Q: why? P: So.", "Q:  P: It {is}.", "Q: who? P: ")
+    assert [text[text.start : text.stop] for text in filled] == ["So.", "It {is}.", ""]
+    pairs = read_examples(path, settings(text=["q", "p"], pair=True, cut="q")).texts
+    assert [text.sequences for text in pairs] == [("why?", "So."), ("", "It {is}."), ("who?", "")]
+    assert [text[text.start : text.stop] for text in pairs] == ["why?", "", "who?"]
+
+
+@pytest.mark.parametrize("how", [{"template": "Q: {q} P: {p}"}, {"text": ["q", "p"], "pair": True}])
+def test_a_row_without_any_text_is_told_though_a_template_has_words(tmp_path, how):
+    path = jsonl(tmp_path, {"q": "why?", "p": "So.", "label": 0}, {"q": " ", "p": None, "label": 1})
+    assert "a.jsonl:2: columns 'q', 'p' is empty" in error_of(path, **how)
+
+
+def test_a_template_with_a_missing_column_is_told_with_the_nearest(tmp_path):
+    path = csv_file(tmp_path, "question,passage,label\na,b,0\nc,d,1\n")
+    message = error_of(path, template="{question} {passge}")
+    assert message == (
+        f"{path}:2: expected template column 'passge' (did you mean 'passage'?); the columns are 'question', "
+        "'passage', 'label'; name the right one as data.template"
+    )
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [

@@ -42,6 +42,14 @@ def test_labels_are_not_looked_at_and_ids_may_repeat(tmp_path):
     assert [(row.id, row.text) for row in rows] == [("a", "x"), ("a", "y")]
 
 
+def test_a_template_makes_the_texts_of_its_columns(tmp_path):
+    path = written(tmp_path, "q,p\nwhy?,So.\n", "a.csv")
+    ((row,),) = stream_texts(path, settings(template="{p} ({q})"))
+    assert (row.text, row.text.start, row.text.stop) == ("So. (why?)", 5, 9)
+    with pytest.raises(DataError, match="template column 'r'"):
+        next(stream_texts(path, settings(template="{p} {r}")))
+
+
 @pytest.mark.parametrize(
     ("bad", "told"),
     [

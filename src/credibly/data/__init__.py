@@ -4,12 +4,13 @@ from credibly.data.examples import read_examples
 from credibly.data.files import read_rows
 from credibly.data.rows import Row
 from credibly.data.splits import Splits, load_splits, split_examples, with_unlabelled
-from credibly.data.stream import InputRow, stream_texts
+from credibly.data.stream import InputRow, input_row, stream_texts
 
 __all__ = [
     "InputRow",
     "Row",
     "Splits",
+    "input_row",
     "load_splits",
     "read_examples",
     "read_rows",

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from credibly.data.rows import ABSENT, Row, shortened
 from credibly.errors import DataError, listed
+from credibly.parted import filled, paired
+from credibly.settings import DataSettings
 
 SUM_TOLERANCE = 1e-3
 TIE = 1e-9
@@ -60,13 +62,18 @@ class Problems:
             raise DataError(f"{', '.join(self.shown)}{more}; {'; '.join(self.fixes)}")
 
 
-def text_of(row: Row, columns: Sequence[str]) -> str:
-    """Return a row's text: the cells of these columns, those that are not empty, joined by a line break."""
-    parts = [string_of(row, column) for column in columns]
-    text = parts[0] if len(parts) == 1 else "\n".join(part for part in parts if part.strip())
-    if not text.strip():
-        raise CellError(f"{named(columns)} is empty", "fill or remove the rows without text")
-    return text
+def text_of(row: Row, settings: DataSettings) -> str:
+    """Return a row's text: columns in a template, as a pair, or those not empty joined by a line break."""
+    cells = {column: string_of(row, column) for column in settings.text}
+    parts = [cell for cell in cells.values() if cell.strip()]
+    if not parts:
+        raise CellError(f"{named(settings.text)} is empty", "fill or remove the rows without text")
+    if settings.template is not None:
+        return filled(settings.template, cells, settings.cut_column or "")
+    if settings.pair:
+        first, second = settings.text
+        return paired(cells[first], cells[second], cut_first=settings.cut_column == first)
+    return "\n".join(parts)
 
 
 def string_of(row: Row, column: str) -> str:

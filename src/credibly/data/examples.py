@@ -34,7 +34,7 @@ class Wanted:
     """What is to be read of each row.
 
     Args:
-        text: text columns.
+        text: of which columns, and how, a text is made.
         label: label column, if there is one.
         probabilities: probability columns; empty where there are none.
         id: id column, if there is one.
@@ -43,7 +43,7 @@ class Wanted:
         classes: the known class names; None where they are still to be found.
     """
 
-    text: Sequence[str]
+    text: DataSettings
     label: str | None
     probabilities: Sequence[str]
     id: str | None
@@ -117,11 +117,16 @@ def check_text_columns(settings: DataSettings) -> None:
         )
 
 
+def require_text_columns(row: Row, settings: DataSettings) -> None:
+    """Raise DataError where a file's first row lacks a text column."""
+    require_columns(row, settings.text, "text" if settings.template is None else "template")
+
+
 def wanted_of(
     first: Row, settings: DataSettings, class_names: Sequence[str] | None, labelled: bool
 ) -> Wanted:
     """Return what is to be read, by the first row; columns that are needed and not there are an error."""
-    require_columns(first, settings.text, "text")
+    require_text_columns(first, settings)
     if settings.id is not None:
         require_columns(first, [settings.id], "id")
     columns = settings.probabilities or []
@@ -135,7 +140,7 @@ def wanted_of(
         )
     columns = columns if all(first.has(column) for column in columns) else []
     return Wanted(
-        text=settings.text,
+        text=settings,
         label=settings.label,
         probabilities=columns,
         id=settings.id,

@@ -132,6 +132,10 @@ def check_shift_names(settings: DataSettings) -> None:
 
 def reviews_parts(settings: DataSettings, seed: int) -> Parts:
     """Return the packaged reviews; further files of the settings replace or add to its sets."""
+    if settings.template or settings.pair:
+        raise DataError(
+            "the packaged reviews have one text a row; leave out data.template and data.pair, or give a file"
+        )
     reviews = load_reviews()
     classes = reviews.train.class_names
     given = given_files(settings, classes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from credibly.data.cells import CellError, name_of, text_of
-from credibly.data.examples import check_text_columns, stem
+from credibly.data.examples import check_text_columns, require_text_columns, stem
 from credibly.data.files import read_rows
 from credibly.data.rows import Row, require_columns
 from credibly.errors import DataError
@@ -63,7 +63,7 @@ def input_rows(path: str | Path, settings: DataSettings) -> Iterator[InputRow]:
     prefix = stem(path)
     for number, row in enumerate(read_rows(path), start=1):
         if number == 1:
-            require_columns(row, settings.text, "text")
+            require_text_columns(row, settings)
             require_columns(row, [settings.id] if settings.id else [], "id")
         yield input_row(row, settings, f"{prefix}-{number:06d}")
 
@@ -72,6 +72,6 @@ def input_row(row: Row, settings: DataSettings, number: str) -> InputRow:
     """Return one row's id, text and cells."""
     try:
         name = number if settings.id is None else name_of(row, settings.id)
-        return InputRow(name, text_of(row, settings.text), row.values)
+        return InputRow(name, text_of(row, settings), row.values)
     except CellError as error:
         raise DataError(f"{row.where}: {error}; {error.fix}") from None
