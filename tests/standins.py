@@ -33,12 +33,18 @@ FURTHER_ENCODERS = ("deberta", "modernbert")
 DECODERS = ("gpt2", "llama", "mistral", "gemma2", "gemma3_text", "qwen2", "qwen3")
 """These have a tokenizer without padding, as most of their kin do."""
 
+PAIRS = dict.fromkeys(("roberta", "mpnet"), "[CLS] $A [SEP] [SEP] $B [SEP]")
+"""How sentence pairs are put together, where it is not as BERT does it."""
+
 WINDOW = 4
 """Tokens that a block of sliding attention sees, far fewer than a text has."""
 
 
-def tokenizer(padding_side: str = "right", causal: bool = False):
-    """Return a WordPiece tokenizer of few words and all their characters; without padding if causal."""
+def tokenizer(padding_side: str = "right", causal: bool = False, architecture: str = "bert"):
+    """Return a WordPiece tokenizer of few words and all their characters.
+
+    A causal one has no padding and knows no sentence pairs; RoBERTa's kin have two separators and one type.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -49,6 +55,7 @@ def tokenizer(padding_side: str = "right", causal: bool = False):
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.post_processor = processors.TemplateProcessing(
         single="[CLS] $A" if causal else "[CLS] $A [SEP]",
+        pair="[CLS] $A $B" if causal else PAIRS.get(architecture, "[CLS] $A [SEP] $B:1 [SEP]:1"),
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
     named = (
@@ -124,7 +131,7 @@ def save_model(folder: Path, architecture: str = "bert", padding_side: str = "ri
         # What a text's words are must outweigh what a random network makes of them.
         model.get_input_embeddings().weight.data *= 10
     model.save_pretrained(folder)
-    tokenizer(padding_side, architecture in DECODERS).save_pretrained(folder)
+    tokenizer(padding_side, architecture in DECODERS, architecture).save_pretrained(folder)
     return folder
 
 

@@ -152,12 +152,6 @@ def test_no_texts_have_no_embeddings(standin):
     assert embed(load_backbone(settings(standin())), []).shape == (0, standins.WIDTH)
 
 
-def test_cut_texts_are_told(standin, caplog):
-    with caplog.at_level(logging.WARNING, "credibly"):
-        embed(load_backbone(settings(standin(), max_tokens=5)), ["film " * 9, "film"])
-    assert "1 of 2 texts were cut at 5 tokens" in caplog.text
-
-
 def test_bf16_embeddings_are_near_those_of_fp32(standin):
     exact = embed(load_backbone(settings(standin())), TEXTS)
     rough = embed(load_backbone(settings(standin(), precision="bf16")), TEXTS)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from credibly.encoding import encoded
 from credibly.records import IntArray
 
 TOKENISE_ROWS = 4096
 ALIGNMENT = 16
 MOST_ADDED = 1 / 12
 """A batch is padded to a multiple of 16 where that makes it longer by this share or less."""
-CHARACTERS_A_TOKEN = 64
-"""So many characters fill a token of any tokenizer in use, but for runs of spaces or unknown words."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,8 @@ class Tokens:
         padding_side: "left" or "right".
         truncated: number of texts that were cut.
         max_tokens: where texts were cut; padding goes no further.
+        types: int8, (sum of lengths,): which text of a pair each token is of; None where there are no
+            pairs, or the model does not tell them apart.
     """
 
     flat: np.ndarray[tuple[int], np.dtype[np.int32]]
@@ -38,6 +39,7 @@ class Tokens:
     padding_side: str
     truncated: int = 0
     max_tokens: int = 0
+    types: np.ndarray[tuple[int], np.dtype[np.int8]] | None = None
 
     @property
     def lengths(self) -> IntArray:
@@ -57,41 +59,72 @@ class TokenBatch:
         input_ids: int64, (B, L).
         attention_mask: int64, (B, L): 1 on tokens, 0 on padding.
         positions: int64, (B, L): where each token lies in `Tokens.flat`; any place on padding.
+        token_type_ids: int64, (B, L): 1 on tokens of a pair's second text; None where it is left out.
     """
 
     indices: IntArray
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     positions: torch.Tensor
+    token_type_ids: torch.Tensor | None = None
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Return what the model is called with, by the names of its arguments."""
+        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        return inputs if self.token_type_ids is None else {**inputs, "token_type_ids": self.token_type_ids}
 
     def to(self, device: torch.device) -> TokenBatch:
         """Return the batch on a device."""
+        return self.changed(lambda tensor: tensor.to(device))
+
+    def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TokenBatch:
+        """Return the batch with all that the model is called with changed alike."""
+        types = self.token_type_ids
         return replace(
-            self, input_ids=self.input_ids.to(device), attention_mask=self.attention_mask.to(device)
+            self,
+            input_ids=change(self.input_ids),
+            attention_mask=change(self.attention_mask),
+            token_type_ids=None if types is None else change(types),
         )
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> Tokens:
     """Tokenise texts with the model's special tokens, cutting each at `max_tokens`, and count the cuts.
 
-    A text of which the tokenizer leaves nothing becomes one unknown token.
+    Where a text is cut, `encoded` says.
+
+    Raises:
+        InputError: as `encoded`.
     """
-    parts: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
+    ids: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
+    types: list[list[int] | None] = []
     truncated = 0
     for start in range(0, len(texts), TOKENISE_ROWS):
-        some = texts[start : start + TOKENISE_ROWS]
-        for ids, cut in _encoded(tokenizer, some, max_tokens, max_tokens * CHARACTERS_A_TOKEN):
-            parts.append(np.asarray(ids or [_unknown(tokenizer)], dtype=np.int32))
-            truncated += cut
-    starts = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
+        for one in encoded(tokenizer, texts[start : start + TOKENISE_ROWS], max_tokens):
+            ids.append(np.asarray(one.ids, dtype=np.int32))
+            types.append(one.types)
+            truncated += one.cut
+    starts = np.concatenate([[0], np.cumsum([len(part) for part in ids], dtype=np.int64)])
     padding_id = tokenizer.pad_token_id
     return Tokens(
-        flat=np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32),
+        flat=np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32),
         starts=starts.astype(np.int64),
         padding_id=0 if padding_id is None else int(padding_id),
         padding_side=tokenizer.padding_side,
         truncated=truncated,
         max_tokens=max_tokens,
+        types=_flat_types(ids, types),
+    )
+
+
+def _flat_types(
+    ids: Sequence[np.ndarray[tuple[int], np.dtype[np.int32]]], types: Sequence[list[int] | None]
+) -> np.ndarray[tuple[int], np.dtype[np.int8]] | None:
+    """Lay token types end to end, zero for texts without; None where no text has any."""
+    if all(part is None for part in types):
+        return None
+    return np.concatenate(
+        [np.asarray(own or [0] * len(part), np.int8) for own, part in zip(types, ids, strict=True)]
     )
 
 
@@ -159,11 +192,13 @@ def pad(tokens: Tokens, indices: IntArray) -> TokenBatch:
     positions = tokens.starts[indices][:, None] + np.maximum(columns - offsets, 0)
     positions = np.minimum(positions, len(tokens.flat) - 1)
     ids = np.where(mask, tokens.flat[positions], tokens.padding_id)
+    types = None if tokens.types is None else np.where(mask, tokens.types[positions], 0)
     return TokenBatch(
         indices=indices,
         input_ids=torch.from_numpy(ids.astype(np.int64)),
         attention_mask=torch.from_numpy(mask.astype(np.int64)),
         positions=torch.from_numpy(positions),
+        token_type_ids=None if types is None else torch.from_numpy(types.astype(np.int64)),
     )
 
 
@@ -192,40 +227,6 @@ def padding_share(lengths: IntArray, batches: Sequence[IntArray]) -> float:
     """
     padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
     return 1.0 - float(lengths.sum()) / padded if padded else 0.0
-
-
-def _encoded(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int, characters: int
-) -> list[tuple[list[int], bool]]:
-    """Return each text's ids, and whether it was cut.
-
-    Only the first `characters` of a text are read, so that a million characters cost little; where these
-    do not fill `max_tokens` (a long run of spaces, or of one unknown word), the whole of it is.
-    """
-
-    def ids_of(some: Sequence[str], most: int) -> list[list[int]]:
-        settings = {"truncation": True, "max_length": most, "padding": False, "verbose": False}
-        return tokenizer(list(some), **settings)["input_ids"] if some else []
-
-    beginnings = [text[:characters] for text in texts]
-    encoded = ids_of(beginnings, max_tokens)
-    full = [row for row, ids in enumerate(encoded) if len(ids) == max_tokens]
-    # Cutting at one token more than is kept tells which texts were cut, without overflow rows.
-    longer = ids_of([beginnings[row] for row in full], max_tokens + 1)
-    cut = {row for row, ids in zip(full, longer, strict=True) if len(ids) > max_tokens}
-    result = [(ids, row in cut) for row, ids in enumerate(encoded)]
-    unsure = [row for row, text in enumerate(texts) if len(text) > characters and row not in cut]
-    if unsure:
-        rest = [texts[row] for row in unsure]
-        whole = _encoded(tokenizer, rest, max_tokens, max(map(len, rest)))
-        for row, read in zip(unsure, whole, strict=True):
-            result[row] = read
-    return result
-
-
-def _unknown(tokenizer: PreTrainedTokenizerBase) -> int:
-    known = (tokenizer.unk_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
-    return next(int(index) for index in known if index is not None)
 
 
 def aligned_batches(

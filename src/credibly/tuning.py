@@ -165,7 +165,7 @@ def class_logits(classifier: Classifier, batches: Iterable[TokenBatch], N: int) 
     def logits_of(batch: TokenBatch) -> NDArray[np.float32]:
         there = batch.to(classifier.device)
         with torch.inference_mode(), classifier.autocast():
-            output = classifier.model(input_ids=there.input_ids, attention_mask=there.attention_mask)
+            output = classifier.model(**there.inputs())
         own: NDArray[np.float32] = output.logits.float().cpu().numpy()
         return own
 
@@ -180,5 +180,5 @@ def _logits(
 ) -> Tensor:
     if cut is not None and states is not None:
         return cut.logits(batch, states.of(batch))
-    logits: Tensor = classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    logits: Tensor = classifier.model(**batch.inputs()).logits
     return logits

@@ -57,9 +57,9 @@ class BlockCut:
         """Return the hidden states that enter the first upper block, (B, L, H), without gradient."""
         # Not inference mode: its tensors could not enter a computation that is differentiated.
         with torch.no_grad():
-            return self._capture(batch.input_ids, batch.attention_mask)
+            return self._capture(batch.inputs())
 
-    def _capture(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def _capture(self, inputs: dict[str, Tensor]) -> Tensor:
         """Run the model up to the cut and return the hidden states there, (B, L, H)."""
         captured: list[Tensor] = []
 
@@ -69,7 +69,7 @@ class BlockCut:
 
         handle = self.blocks[self.first].register_forward_pre_hook(capture, with_kwargs=True)
         try:
-            self.model(input_ids=input_ids, attention_mask=attention_mask)
+            self.model(**inputs)
         except _Captured:
             pass
         finally:
@@ -100,8 +100,7 @@ class BlockCut:
             weights: used in the place of the model's own above the cut, by name.
         """
         self._hidden = hidden
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        output = torch.func.functional_call(self.model, weights or {}, (), inputs)
+        output = torch.func.functional_call(self.model, weights or {}, (), batch.inputs())
         self._hidden = None
         logits: Tensor = output.logits
         return logits
@@ -120,15 +119,15 @@ class BlockCut:
         (relative positions) beside the list of blocks, and tuning those would change the trunk.
         """
         self.model.requires_grad_(True)
-        self._capture(*self._probe()).sum().backward()  # type: ignore[no-untyped-call]
+        self._capture(self._probe()).sum().backward()  # type: ignore[no-untyped-call]
         for parameter in self.model.parameters():
             parameter.requires_grad_(parameter.grad is None)
             parameter.grad = None
 
-    def _probe(self) -> tuple[Tensor, Tensor]:
-        """Return ids and mask, (1, 2), of the smallest input."""
+    def _probe(self) -> dict[str, Tensor]:
+        """Return the smallest input: ids and mask, (1, 2)."""
         ids = torch.zeros((1, 2), dtype=torch.long, device=self.model.device)
-        return ids, torch.ones_like(ids)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     @cached_property
     def _tuple_length(self) -> int | None:
@@ -137,9 +136,8 @@ class BlockCut:
         handle = self.blocks[0].register_forward_hook(
             lambda module, arguments, output: forms.append(len(output) if isinstance(output, tuple) else None)
         )
-        ids, mask = self._probe()
         with torch.inference_mode():
-            self.model(input_ids=ids, attention_mask=mask)
+            self.model(**self._probe())
         handle.remove()
         return forms[0]
 

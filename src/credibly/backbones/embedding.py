@@ -32,16 +32,12 @@ def embed(backbone: Backbone, texts: Sequence[str], progress: Progress | None = 
     tokens each.
     """
     tokens = tokenise(backbone.tokenizer, texts, backbone.max_tokens)
-    if tokens.truncated:
-        log.warning("%d of %d texts were cut at %d tokens", tokens.truncated, len(texts), backbone.max_tokens)
     embeddings: FloatMatrix = np.empty((len(texts), backbone.width), dtype=np.float32)
 
     def embedded(batch: TokenBatch) -> FloatMatrix:
         on_device = batch.to(backbone.device)
         with torch.inference_mode():
-            hidden = backbone.model(
-                input_ids=on_device.input_ids, attention_mask=on_device.attention_mask
-            ).last_hidden_state
+            hidden = backbone.model(**on_device.inputs()).last_hidden_state
             pooled: FloatMatrix = pool(hidden, on_device.attention_mask, backbone.pooling).cpu().numpy()
         return pooled
 

@@ -22,8 +22,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from credibly.backbones.probing import computes, first_position, is_causal
+from credibly.backbones.probing import computes, first_position, is_causal, tells_segments_apart
 from credibly.backbones.sources import check, clear_failures, source_of
+from credibly.encoding import TYPES
 from credibly.errors import AssetError
 from credibly.settings import BackboneSettings
 
@@ -141,7 +142,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
             log.warning(IN_FP32, settings.name)
             precision = "fp32"
             model = _load_model(source, precision, device)
-        tokenizer = load_tokenizer(source)
+        tokenizer = matched(load_tokenizer(source), model)
         pooling = _pooling(settings.pooling, source, model)
     return Backbone(
         name=settings.name,
@@ -149,7 +150,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         model=model,
         tokenizer=tokenizer,
         pooling=pooling,
-        max_tokens=_max_tokens(settings.max_tokens, tokenizer, model),
+        max_tokens=longest_text(settings.max_tokens, tokenizer, model),
         precision=precision,
         token_budget=settings.token_budget,
         device=device,
@@ -240,6 +241,14 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def matched(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """Let a tokenizer tell a pair's texts apart where the model does, and nowhere else; saved with it."""
+    names = [name for name in tokenizer.model_input_names if name != TYPES]
+    names += [TYPES] if tells_segments_apart(model) else []
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+    return tokenizer
+
+
 def dropout_fields(config: PreTrainedConfig) -> list[str]:
     """Return the names under which an architecture's config keeps its shares of dropout.
 
@@ -260,8 +269,8 @@ def _classifier(
     model.eval().to(device)
     classifier = Classifier(
         model=model,
-        tokenizer=tokenizer,
-        max_tokens=_max_tokens(settings.max_tokens, tokenizer, model),
+        tokenizer=matched(tokenizer, model),
+        max_tokens=longest_text(settings.max_tokens, tokenizer, model),
         precision=resolve_precision(settings.precision, device),
         token_budget=settings.token_budget,
         device=device,
@@ -272,7 +281,7 @@ def _classifier(
     return classifier
 
 
-def _max_tokens(wanted: int | None, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+def longest_text(wanted: int | None, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     """Return the smallest of what is wanted and what tokenizer and model can take."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST_CONTEXT
     limits = [LONGEST_CONTEXT, int(tokenizer.model_max_length), int(positions) - first_position(model)]

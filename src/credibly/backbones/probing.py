@@ -39,6 +39,12 @@ def first_output(model: PreTrainedModel) -> Tensor:
     return output.float()
 
 
+def tells_segments_apart(model: PreTrainedModel) -> bool:
+    """Return whether a model has an embedding for the second text of a pair, as BERT's kin do."""
+    tables = (module for name, module in model.named_modules() if name.endswith("token_type_embeddings"))
+    return any(int(getattr(table, "num_embeddings", 0)) > 1 for table in tables)
+
+
 def first_position(model: PreTrainedModel) -> int:
     """Return the position of a text's first token: RoBERTa's kin start to count after the padding id.
 

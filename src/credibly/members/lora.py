@@ -9,7 +9,7 @@ as large, and the base is held once. Members are saved as PEFT saves an adapter.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -101,9 +101,14 @@ class Adapters:
 
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return logits, float32, (M, B, C), of a batch that holds the members' rows one after the other."""
-        output = self.classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        output = self.classifier.model(**batch.inputs())
         logits: Tensor = output.logits.float()
         return logits.view(self.count, -1, logits.shape[-1])
+
+    @property
+    def reader(self) -> Classifier:
+        """The model that reads the texts."""
+        return self.classifier
 
     def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
         """Return log-probabilities, float32, (M, N, C), normalised: all members in one pass."""
@@ -284,11 +289,7 @@ def build(
 
 def for_all_members(batch: TokenBatch, members: int) -> TokenBatch:
     """Return the batch repeated for each member, members one after the other."""
-    return replace(
-        batch,
-        input_ids=batch.input_ids.repeat(members, 1),
-        attention_mask=batch.attention_mask.repeat(members, 1),
-    )
+    return batch.changed(lambda tensor: tensor.repeat(members, 1))
 
 
 def _put(adapters: Adapters, member: int, file: Path) -> None:

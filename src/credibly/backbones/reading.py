@@ -1,0 +1,67 @@
+"""How models read texts, without their weights; and how many texts are too long for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
+
+from credibly.backbones.loading import load_tokenizer, longest_text, matched, quietly
+from credibly.backbones.sources import clear_failures, source_of
+from credibly.batching import TOKENISE_ROWS
+from credibly.encoding import encoded
+from credibly.settings import BackboneSettings
+
+
+class Reader(Protocol):
+    """What is to be known of a model to tell how it reads a text: any loaded model knows it."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's own."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Where texts are cut."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A `Reader` without its model."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
+
+
+def load_reader(settings: BackboneSettings) -> Reading:
+    """Return how a model reads texts, by its config and tokenizer.
+
+    Raises:
+        AssetError: the model is not there, or needs code of its own.
+    """
+    source = source_of(settings.name)
+    with clear_failures(settings.name), quietly():
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModel.from_config(config, trust_remote_code=False)
+        tokenizer = matched(load_tokenizer(source), model)
+    return Reading(tokenizer, longest_text(settings.max_tokens, tokenizer, model))
+
+
+def count_cut(readers: Sequence[Reader], texts: Sequence[str]) -> int:
+    """Return how many texts are too long for one of the readers.
+
+    Raises:
+        InputError: as `encoding.encoded`.
+    """
+    cut = np.zeros(len(texts), dtype=bool)
+    for reader in readers:
+        for start in range(0, len(texts), TOKENISE_ROWS):
+            some = texts[start : start + TOKENISE_ROWS]
+            read = encoded(reader.tokenizer, some, reader.max_tokens)
+            cut[start : start + len(some)] |= [one.cut for one in read]
+    return int(cut.sum())

@@ -1,0 +1,133 @@
+"""Texts to token ids as one model reads them, cut where they are too long for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from credibly.errors import InputError
+from credibly.parted import PartedText
+
+CHARACTERS_A_TOKEN = 64
+"""So many characters fill a token of any tokenizer in use, but for runs of spaces or unknown words."""
+TYPES = "token_type_ids"
+"""How transformers calls the input that tells a pair's texts apart."""
+
+
+class Encoded(NamedTuple):
+    """One text's tokens: ids; types where it is a pair that the model tells apart; whether it was cut."""
+
+    ids: list[int]
+    types: list[int] | None
+    cut: bool
+
+
+def encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
+    """Return each text's tokens with the model's special ones, `max_tokens` at most.
+
+    A longer text loses its end. A `PartedText` loses the end of the part that gives way, and keeps all
+    other tokens; where these alone are too many, it loses its end as any other. A text of which the
+    tokenizer leaves nothing becomes one unknown token.
+
+    Only the first characters of a text, or of the part that gives way, are read, so that a million
+    characters cost little; where these do not fill `max_tokens` (a long run of spaces, or of one unknown
+    word), the whole of it is.
+
+    Raises:
+        InputError: a pair, for a tokenizer that would run its texts together, or a parted text for one
+            that does not say where its tokens lie.
+    """
+    beginnings = [_beginning(text, max_tokens * CHARACTERS_A_TOKEN) for text in texts]
+    result = _read(tokenizer, beginnings, max_tokens)
+    unsure = [
+        row for row, text in enumerate(texts) if len(beginnings[row]) < len(text) and not result[row].cut
+    ]
+    for row, whole in zip(unsure, _read(tokenizer, [texts[row] for row in unsure], max_tokens), strict=True):
+        result[row] = whole
+    unknown = _unknown(tokenizer)
+    return [one if one.ids else Encoded([unknown], None, one.cut) for one in result]
+
+
+def _beginning(text: str, characters: int) -> str:
+    return text.shortened(characters) if isinstance(text, PartedText) else text[:characters]
+
+
+def _read(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
+    """Read texts, those of a kind together."""
+    kinds = [len(text.sequences) if isinstance(text, PartedText) else 0 for text in texts]
+    result: dict[int, Encoded] = {}
+    for kind in set(kinds):
+        rows = [row for row, own in enumerate(kinds) if own == kind]
+        read: Callable[..., list[Encoded]] = _parted if kind else _plain
+        result |= zip(rows, read(tokenizer, [texts[row] for row in rows], max_tokens), strict=True)
+    return [result[row] for row in range(len(texts))]
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
+    """Read texts as the tokenizer itself cuts them."""
+
+    def ids_of(some: list[str], most: int) -> list[list[int]]:
+        settings = {"truncation": True, "max_length": most, "padding": False, "verbose": False}
+        return tokenizer(some, **settings)["input_ids"] if some else []
+
+    first = ids_of(list(texts), max_tokens)
+    full = [row for row, ids in enumerate(first) if len(ids) == max_tokens]
+    # Cutting at one token more than is kept tells which texts were cut, without overflow rows.
+    longer = ids_of([texts[row] for row in full], max_tokens + 1)
+    cut = {row for row, ids in zip(full, longer, strict=True) if len(ids) > max_tokens}
+    return [Encoded(ids, None, row in cut) for row, ids in enumerate(first)]
+
+
+def _parted(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[PartedText], max_tokens: int
+) -> list[Encoded]:
+    """Read texts of a template, or pairs, whole; then leave out what is too much of the longer ones."""
+    sequences = [list(column) for column in zip(*(text.sequences for text in texts), strict=True)]
+    if len(sequences) == 2:
+        _check_parts_pairs(tokenizer)
+    whole = tokenizer(*sequences, truncation=False, padding=False, verbose=False).encodings
+    if whole is None:
+        raise InputError(
+            "a template or pair needs a tokenizer that says where its tokens lie, and the model's does not; "
+            "leave out data.template and data.pair, or take a model with a tokenizer.json"
+        )
+    typed = len(sequences) == 2 and TYPES in tokenizer.model_input_names
+    return [
+        _shortened(text, encoding, max_tokens, typed) for text, encoding in zip(texts, whole, strict=True)
+    ]
+
+
+def _shortened(text: PartedText, encoding: Any, max_tokens: int, typed: bool) -> Encoded:
+    """Return a text's tokens, without the last of those that give way where it has too many."""
+    excess = len(encoding.ids) - max_tokens
+    left_out = set(_giving_way(text, encoding, excess)[-excess:]) if excess > 0 else set()
+    kept = [place for place in range(len(encoding.ids)) if place not in left_out]
+    ids, types = encoding.ids, encoding.type_ids
+    return Encoded(
+        [ids[place] for place in kept], [types[place] for place in kept] if typed else None, excess > 0
+    )
+
+
+def _giving_way(text: PartedText, encoding: Any, excess: int) -> list[int]:
+    """Return the places of the tokens that give way: those of one part, or all where it has too few."""
+    sequences, offsets = encoding.sequence_ids, encoding.offsets
+    own = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
+    part = [place for place in own if text.gives_way(sequences[place], *offsets[place])]
+    return part if len(part) >= excess else own
+
+
+def _check_parts_pairs(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise InputError where a tokenizer puts nothing between two texts."""
+    alone, together = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
+    if together <= alone:
+        raise InputError(
+            "the model knows no sentence pairs: its tokenizer puts nothing between the two texts; leave out "
+            "data.pair and give a data.template with words between the columns"
+        )
+
+
+def _unknown(tokenizer: PreTrainedTokenizerBase) -> int:
+    known = (tokenizer.unk_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
+    return next(int(index) for index in known if index is not None)
