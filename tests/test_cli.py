@@ -19,6 +19,7 @@ import pytest
 import credibly
 from credibly import workflows
 from credibly.cli import main
+from credibly.parted import filled
 from credibly.runs import Run, write_json
 from workshop import CLASSES, QUICK, jsonl, made_rows, quick
 
@@ -96,6 +97,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 sys.argv = ["credibly", *sys.argv[2:]]
 from credibly.cli import main
+from credibly.parted import filled
 try:
     main()
 finally:
@@ -210,6 +212,87 @@ def test_options_reach_the_recipe(command, fit_options, tmp_path, no_plots):
     assert "tweets" in printed.out
 
 
+def asked(rows):
+    """Rows whose text stands in a passage beside a question; every sixth passage is far too long."""
+    return [
+        {
+            "question": "is it so",
+            "passage": row["text"] + " film" * (90 if n % 6 == 0 else 0),
+            "label": row["label"],
+        }
+        for n, row in enumerate(rows)
+    ]
+
+
+def test_a_template_is_fitted_and_predicted_and_cut_texts_are_counted(
+    command, fit_options, tmp_path, no_plots, monkeypatch
+):
+    data = jsonl(tmp_path / "a.jsonl", asked(made_rows(90)))
+    template = "this {passage} and {question}"
+    printed = command(
+        "fit", data, "--template", template, "--set", "data.cut=passage", "--output", tmp_path / "run",
+        "--json", *fit_options,
+    )  # fmt: skip
+    assert printed.code == 0
+    run = Run(tmp_path / "run")
+    assert (run.recipe.data.template, run.recipe.data.text) == (template, ["passage", "question"])
+    counts = 0
+    for split in ("train", "calibration", "test"):
+        (note,) = [note for note in printed.json["notes"] if note.startswith(f"{split}: ")]
+        (cut, total) = re.fullmatch(
+            split
+            + ": ([0-9]+) of ([0-9]+) texts were longer than 64 tokens and were cut in column 'passage'",
+            note,
+        ).groups()
+        assert note in " ".join(printed.err.split())
+        assert int(total) == len(run.load_predictions("members", split).ids)
+        counts += int(cut)
+    assert counts == 15
+    # Predicting makes the texts of the run's template, and counts over all batches.
+    monkeypatch.setattr("credibly.workflows.predicting.BATCH_ROWS", 4)
+    new = asked(made_rows(13, seed=1))
+    answers = command("predict", run.path, jsonl(tmp_path / "new.jsonl", new))
+    assert " ".join(answers.err.split()).count("3 of 13 texts were longer than 64 tokens and were cut") == 1
+    assert answers.err.count("longer than") == 1
+    texts = [filled(template, row, "passage") for row in new]
+    direct = workflows.load(run.path).predict(texts)
+    assert [row["probability"] for row in answers.rows] == pytest.approx(
+        [answer["probability"] for answer in direct], abs=1e-6
+    )
+    # What is asked for behind a long passage is still read.
+    said = workflows.load(run.path, "ensemble").predict(
+        [{**new[0], "question": word} for word in ("bad", "good")]
+    )
+    assert abs(said[0]["probability"] - said[1]["probability"]) > 1e-4
+    lacking = command("predict", run.path, jsonl(tmp_path / "b.jsonl", [{"question": "a", "pasage": "b"}]))
+    assert lacking.code == 2
+    told = " ".join(lacking.err.split())
+    assert "b.jsonl:1: expected template column 'passage' (did you mean 'pasage'?)" in told
+    assert "the columns are 'question', 'pasage';" in told
+    assert command("predict", run.path, tmp_path / "new.jsonl", "--text", "passage").code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--template", "{question} {context}"], "expected template column 'context'"),
+        (["--template", "{question!r}"], "data.template: expected plain column names"),
+        (
+            ["--template", "{question}", "--text", "passage"],
+            "expected the columns of the template (question)",
+        ),
+        (["--text", "question", "--set", "data.pair=true"], "data.pair: expected two text columns"),
+        (["--template", "{passage} {label}"], "column 'label' is named both as text and as label"),
+    ],
+)
+def test_inputs_that_do_not_go_together_are_told(command, tmp_path, options, told):
+    data = jsonl(tmp_path / "a.jsonl", asked(made_rows(20)))
+    printed = command("fit", data, "--output", tmp_path / "run", *options)
+    assert printed.code == 2
+    assert told in printed.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_columns_of_probabilities_need_no_label(command, fit_options, tmp_path, no_plots):
     rows = [
         # A column that happens to be called label, and says the opposite, was not asked for.
@@ -273,7 +356,8 @@ def test_verbose_logs_the_stages_and_nothing_else_does(command, fit_options, tmp
         assert stage in printed.err
     assert printed.json["members"] == 3
     cut = (*small, "--set", "backbone.max_tokens=4", "--overwrite", "--json")
-    assert "texts were cut at 4 tokens" in command("fit", data, "--output", tmp_path / "run", *cut).err
+    told = " ".join(command("fit", data, "--output", tmp_path / "run", *cut).err.split())
+    assert re.search("train: ([0-9]+) of \\1 texts were longer than 4 tokens and were cut", told)
     assert command("fit", data, "--output", tmp_path / "run", "--quiet", *cut).err == ""
 
 
@@ -437,6 +521,7 @@ workflows.predict_file = lambda *given: ({"id": str(number)} for number in numbe
 workflows.answer_lines = lambda rows, form: (str(row) for row in rows)
 sys.argv = ["credibly", "predict", "run", "file"]
 from credibly.cli import main
+from credibly.parted import filled
 main()
 """
 

@@ -1,16 +1,19 @@
 """Whole runs on a stand-in: what they leave, how they answer, and that nothing stops or spoils them."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import credibly.report
 import workshop
 from credibly.data import load_splits
 from credibly.errors import AssetError, CrediblyError, InputError, RunFolderError
+from credibly.parted import paired
 from credibly.progress import silent
 from credibly.runs import Run, sha256
 from credibly.settings import load_recipe
@@ -204,8 +207,6 @@ def test_the_page_is_whole_and_of_this_run(fitted):
 
 def plain_probs(folder, texts):
     """What transformers alone answers."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
     model, tokenizer = (
         kind.from_pretrained(folder) for kind in (AutoModelForSequenceClassification, AutoTokenizer)
     )
@@ -316,6 +317,70 @@ def test_text_columns_are_kept_on_request(fitted):
     row = next(predict_file(load(fitted.run), fitted.test, keep_text=True))
     assert row["text"] == texts_in(fitted.test)[0]
     assert "text" not in next(predict_file(load(fitted.run), fitted.test))
+
+
+def test_pairs_make_a_run_that_answers_on_rows(tmp_path, standin, no_plots):
+    def rows(count, seed=0):
+        return [
+            {"first": row["text"], "second": "so" if n % 2 else "so " * 80, "label": row["label"]}
+            for n, row in enumerate(made_rows(count, seed))
+        ]
+
+    data = jsonl(tmp_path / "a.jsonl", rows(90))
+    settings = quick(standin(), data__text=["first", "second"], data__pair=True, distil__controls=["direct"])
+    run = fit(data, tmp_path / "run", settings)
+    notes = report_in(run.path)["notes"]
+    counts = [re.match("[a-z]+: ([0-9]+) of .* cut in column 'second'$", note) for note in notes]
+    assert sum(int(found[1]) for found in counts if found) == 45
+    new = rows(12, seed=1)
+    file = jsonl(tmp_path / "new.jsonl", new)
+    for system in ("ensemble", "student"):
+        predictor = load(run.path, system)
+        direct = predictor.predict(new)
+        assert predictor.predict([paired(row["first"], row["second"]) for row in new]) == direct
+        for read, answer in zip(predict_file(predictor, file), direct, strict=True):
+            assert read["probabilities"] == answer["probabilities"]
+        # The two texts the other way round are other texts.
+        turned = predictor.predict([{"first": row["second"], "second": row["first"]} for row in new[1::2]])
+        assert turned != direct[1::2]
+        with pytest.raises(
+            InputError, match=r"expected rows, such as {'first': \.\.\., 'second': \.\.\.}, got a text"
+        ):
+            predictor.predict(["good film"])
+        with pytest.raises(InputError, match="text 1: column 'second' is missing"):
+            predictor.predict([new[0], {"first": "good"}])
+    student = run.path / "student"
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    columns = [[row[name] for row in new] for name in ("first", "second")]
+    inputs = tokenizer(*columns, truncation="only_second", padding=True, return_tensors="pt")
+    assert "token_type_ids" in inputs
+    with torch.no_grad():
+        logits = AutoModelForSequenceClassification.from_pretrained(student).eval()(**inputs).logits
+    answers = [list(one["probabilities"].values()) for one in load(run.path).predict(new)]
+    np.testing.assert_allclose(logits.softmax(dim=-1).numpy(), answers, atol=1e-5)
+    noted = evaluate(run.path, jsonl(tmp_path / "more.jsonl", rows(30, seed=2)))["notes"]
+    assert noted == ["test: 15 of 30 texts were longer than 64 tokens and were cut in column 'second'"]
+
+
+def test_rows_are_answered_as_their_texts_are(fitted):
+    predictor = load(fitted.run)
+    assert predictor.predict([{"text": "good film"}, "bad"]) == predictor.predict(["good film", "bad"])
+
+
+def test_a_model_without_pairs_is_told_before_anything_is_trained(tmp_path, standin):
+    data = jsonl(tmp_path / "a.jsonl", [{**row, "second": "so"} for row in made_rows(30)])
+    settings = quick(standin("llama"), data__text=["text", "second"], data__pair=True)
+    with pytest.raises(InputError, match="the model knows no sentence pairs"):
+        fit(data, tmp_path / "run", settings)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"data__template": "{text}"}, {"data__pair": True, "data__text": ["a", "b"]}]
+)
+def test_the_packaged_reviews_take_no_template(tmp_path, standin, changed):
+    with pytest.raises(InputError, match="the packaged reviews have one text a row"):
+        fit("reviews", tmp_path / "run", quick(standin(), **changed))
 
 
 @pytest.mark.parametrize(

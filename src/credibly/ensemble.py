@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from credibly.backbones.reading import Reader
 from credibly.errors import InputError, TrainingError
 from credibly.members import SOURCES, Members, TrainingData
 from credibly.progress import Stages, silent
@@ -69,6 +70,11 @@ class Ensemble:
             for group in groups
         )
         return cls(groups, members, tuple(class_names))
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """How each group's model reads texts."""
+        return tuple(members.reader for members in self.members)
 
     def predict(self, examples: Examples, cached: bool = False) -> Predictions:
         """Return the members' record on examples, (M, N, C).

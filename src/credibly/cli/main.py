@@ -16,6 +16,7 @@ import credibly
 from credibly import workflows
 from credibly.cli.console import output, print_json, set_log, shown_progress
 from credibly.errors import CrediblyError, InputError
+from credibly.settings import with_columns
 
 app = typer.Typer(
     name="credibly",
@@ -109,6 +110,9 @@ def fit(
         ),
     ],
     text: TextColumns = None,
+    template: Annotated[
+        str | None, typer.Option(help="Words around columns: 'Question: {question} Context: {passage}'.")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
     probabilities: Annotated[
         list[str] | None, typer.Option(help="Column of one class's probability; given once a class.")
@@ -141,7 +145,8 @@ def fit(
     """Train members on a data set, distil them into one student, calibrate and report."""
     set_log(verbose, quiet)
     given = {
-        "data.text": text, "data.label": label, "data.probabilities": probabilities, "data.id": id_column,
+        "data.text": text, "data.template": template, "data.label": label,
+        "data.probabilities": probabilities, "data.id": id_column,
         "data.group": group, "data.calibration": calibration, "data.test": test,
         "data.unlabelled": unlabelled, "data.shift": _pairs(shift or [], "--shift NAME=FILE") or None,
         "members.source": member_source, "backbone.name": backbone, "members.count": members,
@@ -176,7 +181,7 @@ def predict(
     """Answer on texts, one line each: label, probabilities, total, aleatoric and epistemic uncertainty."""
     set_log(verbose, quiet)
     predictor = workflows.load(run, system)
-    data = predictor.data.model_copy(update=_given({"text": text, "id": id_column}))
+    data = with_columns(predictor.data, _given({"text": text, "id": id_column}))
     for line in workflows.answer_lines(workflows.predict_file(predictor, source, data, keep_text), form):
         sys.stdout.write(line + "\n")
     sys.stdout.flush()

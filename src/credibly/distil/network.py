@@ -38,6 +38,11 @@ class Network:
     emits_dirichlet: bool
     folded: Temperature = AS_IT_IS
 
+    @property
+    def readers(self) -> tuple[Classifier]:
+        """The one model that reads the texts."""
+        return (self.classifier,)
+
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return raw logits, float32, (N, C), as they were before any calibration was folded in."""
         tokens = tokenise(self.classifier.tokenizer, texts, self.classifier.max_tokens)

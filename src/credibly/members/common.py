@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from credibly.backbones.reading import Reader
 from credibly.progress import Stages
 from credibly.records import FloatArray, IntArray
 from credibly.settings import BackboneSettings
@@ -51,6 +52,10 @@ class Members(Protocol):
     @property
     def member_parameters(self) -> int:
         """Number of weights of one member alone."""
+
+    @property
+    def reader(self) -> Reader:
+        """The model that reads the texts."""
 
     def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
         """Return log-probabilities, float32, (M, N, C), normalised."""

@@ -44,6 +44,11 @@ class FullMembers:
         """Number of weights of one model."""
         return count_weights(self.classifiers[0].model.parameters())
 
+    @property
+    def reader(self) -> Classifier:
+        """The model that reads the texts."""
+        return self.classifiers[0]
+
     def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
         """Return log-probabilities, float32, (M, N, C), normalised; the texts are tokenised once."""
         first = self.classifiers[0]

@@ -47,6 +47,11 @@ class HeadMembers:
         """Number of weights of one head."""
         return count_weights(self.heads.parameters()) // self.count
 
+    @property
+    def reader(self) -> Backbone:
+        """The model that reads the texts."""
+        return self.backbone
+
     def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
         """Return log-probabilities, float32, (M, N, C), normalised; `cached` keeps the embeddings."""
         return head_stack.predict(self.heads, (embedded_once if cached else embed)(self.backbone, texts))

@@ -57,6 +57,11 @@ class TopBlockMembers:
         """Number of weights above the cut."""
         return count_weights(self.weights[0].values())
 
+    @property
+    def reader(self) -> Classifier:
+        """The model that reads the texts."""
+        return self.classifier
+
     def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
         """Return log-probabilities, float32, (M, N, C), normalised: the trunk runs once a text."""
         classifier = self.classifier

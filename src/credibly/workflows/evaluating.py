@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from credibly.backbones.reading import Reader
 from credibly.data import Splits, read_examples
 from credibly.errors import RunFolderError
 from credibly.progress import Stages, silent
 from credibly.records import Examples, Predictions
 from credibly.report import build_report, render_html, write_report
 from credibly.runs import Run, write_text
+from credibly.settings import with_columns
 from credibly.training import HISTORY
 from credibly.workflows.contents import (
     calibrators_in,
@@ -21,6 +23,7 @@ from credibly.workflows.contents import (
     known_costs,
     network_systems,
 )
+from credibly.workflows.lengths import cut_notes
 from credibly.workflows.predicting import open_source
 
 NOT_SCORED = ("train", "unlabelled")
@@ -97,12 +100,15 @@ def evaluate(
     """
     run = Run.open(path)
     recipe = run.recipe
-    data = recipe.data.model_copy(update=dict(settings or {}))
+    data = with_columns(recipe.data, settings or {})
     examples = read_examples(file, data, class_names_of(run))
     stored: dict[str, dict[str, Predictions]] = {}
+    readers: list[Reader] = []
     for source in ["members", *network_systems(recipe)]:
         told = stages(f"predicting with {source}")
-        stored[source] = {"test": open_source(run, source)(examples)}
+        opened = open_source(run, source)
+        readers += opened.readers
+        stored[source] = {"test": opened.predict(examples)}
         told(1, 1)
     content = build_report(
         run_name=f"{run.path.resolve().name} on {Path(file).name}",
@@ -111,7 +117,7 @@ def evaluate(
         calibrators=calibrators_in(run),
         costs={},
         test=examples,
-        notes=(),
+        notes=cut_notes(readers, {"test": examples}, data),
         resamples=recipe.evaluation.resamples,
         confidence=recipe.evaluation.confidence,
         seed=recipe.seed,

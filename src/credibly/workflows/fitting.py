@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,10 @@ from credibly.uncertainty.calibrate import Temperature, fit_offset
 from credibly.uncertainty.decompose import decompose
 from credibly.workflows.contents import folder_bytes, known_costs, network_systems
 from credibly.workflows.evaluating import write_run_report
+from credibly.workflows.lengths import cut_notes, readers_of
 from credibly.workflows.recipes import make_recipe
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("credibly", "torch", "transformers", "numpy", "scipy", "safetensors")
 RATE_ROWS = 1024
@@ -128,6 +132,7 @@ def add_student(finished: Run, splits: Splits, run: Run, stages: Stages = silent
 def begin(run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool = False) -> Work:
     """Check that model and recipe fit, and write the resolved recipe: the first file of the run."""
     _check_model(recipe)
+    splits = with_cut_notes(splits, recipe)
     return Work(run, _begin(run, recipe, splits, resume), splits, stages)
 
 
@@ -147,6 +152,14 @@ def carry_out(work: Work) -> Run:
     run.remove_checkpoints()
     run.finish(_facts(recipe))
     return run
+
+
+def with_cut_notes(splits: Splits, recipe: Recipe) -> Splits:
+    """Return the splits with notes of the texts that are cut, which are logged too."""
+    notes = cut_notes(readers_of(recipe), splits.named(), recipe.data)
+    for note in notes:
+        log.warning(note)
+    return replace(splits, notes=splits.notes + notes)
 
 
 def calibrators_of(run: Run, system: str) -> dict[str, Temperature]:

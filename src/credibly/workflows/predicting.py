@@ -5,25 +5,33 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from credibly.data import InputRow, stream_texts
+from credibly.backbones.reading import Reader, count_cut
+from credibly.data import InputRow, Row, input_row, stream_texts
 from credibly.distil import Network
 from credibly.ensemble import Ensemble
 from credibly.errors import InputError, did_you_mean, listed
+from credibly.parted import PartedText
 from credibly.records import UNKNOWN, Examples, Predictions
 from credibly.runs import Run
 from credibly.settings import DataSettings
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.systems import Answer, answers, source_of
 from credibly.workflows.contents import calibrators_in, class_names_of, network_systems
+from credibly.workflows.lengths import cut_sentence
 
 BATCH_ROWS = 2048
+Given = str | Mapping[str, object]
+"""A text, or a row with the columns that make one."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,8 @@ class Predictor:
         class_names: C names.
         record: gives the raw record of examples.
         calibrators: the run's, by system.
-        data: the run's columns, for reading files.
+        data: the run's columns, for reading files and rows.
+        readers: the models that read the texts.
     """
 
     system: str
@@ -43,29 +52,55 @@ class Predictor:
     record: Callable[[Examples], Predictions]
     calibrators: dict[str, Temperature]
     data: DataSettings
+    readers: Sequence[Reader] = ()
 
-    def answer(self, texts: Sequence[str]) -> Answer:
+    def answer(self, texts: Sequence[Given]) -> Answer:
         """Return probabilities, (N, C), and uncertainty, (N,) each, for N texts.
 
+        Args:
+            texts: strings, or rows with the run's text columns, which a template or pair needs.
+
         Raises:
-            InputError: a text is not a string or is empty.
+            InputError: a text is not a string or is empty, or a row lacks a column.
         """
-        if isinstance(texts, str):
-            raise InputError("expected a list of texts, got one text; give [text]")
-        wrong = [index for index, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
-        if wrong:
-            raise InputError(f"expected texts that are not empty; see positions {listed(wrong)}")
-        ids = tuple(str(index) for index in range(len(texts)))
-        examples = Examples(ids, tuple(texts), self.class_names, np.full(len(texts), UNKNOWN))
+        whole = self.read(texts)
+        ids = tuple(str(index) for index in range(len(whole)))
+        examples = Examples(ids, whole, self.class_names, np.full(len(whole), UNKNOWN))
         return answers(self.system, self.record(examples), self.calibrators)[0]
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+    def read(self, texts: Sequence[Given]) -> tuple[str, ...]:
+        """Return texts as the model reads them: rows put together as the run's own were.
+
+        Raises:
+            InputError: as `answer`.
+        """
+        if isinstance(texts, str | Mapping):
+            raise InputError("expected a list of texts, got one text; give [text]")
+        data = self.data.model_copy(update={"id": None})
+        whole = [
+            input_row(Row(f"text {index}", dict(text)), data, "").text if isinstance(text, Mapping) else text
+            for index, text in enumerate(texts)
+        ]
+        wrong = [index for index, text in enumerate(whole) if not isinstance(text, str) or not text.strip()]
+        if wrong:
+            raise InputError(f"expected texts that are not empty; see positions {listed(wrong)}")
+        if data.cut_column and not all(isinstance(text, PartedText) for text in whole):
+            raise InputError(
+                "the run reads columns together: expected rows, such as "
+                f"{{{listed((f'{name!r}: ...' for name in data.text), 20)}}}, got a text"
+            )
+        return tuple(whole)
+
+    def predict(self, texts: Sequence[Given]) -> list[dict[str, Any]]:
         """Return one dictionary a text: label, probability, probabilities, total, aleatoric, epistemic.
 
         Uncertainties are in nats; probabilities are by class name.
 
+        Args:
+            texts: as for `answer`.
+
         Raises:
-            InputError: a text is not a string or is empty.
+            InputError: as `answer`.
         """
         answer = self.answer(texts)
         parts = answer.uncertainty
@@ -102,8 +137,9 @@ def load(path: str | Path, system: str | None = None) -> Predictor:
         raise InputError(
             f"the run has no system '{system}'{did_you_mean(system, known)}; it has {listed(known, 20)}"
         )
+    source = open_source(run, source_of(system))
     return Predictor(
-        system, class_names_of(run), open_source(run, source_of(system)), calibrators_in(run), run.recipe.data
+        system, class_names_of(run), source.predict, calibrators_in(run), run.recipe.data, source.readers
     )
 
 
@@ -120,26 +156,28 @@ def systems_of(run: Run) -> list[str]:
     ]
 
 
-def open_source(run: Run, source: str) -> Callable[[Examples], Predictions]:
-    """Return the function that gives a source's raw record of examples, as the run stores them.
+def open_source(run: Run, source: str) -> Network | Ensemble:
+    """Return a source, whose `predict` gives the raw record of examples, as the run stores it.
 
     Raises:
         RunFolderError: a weight file is missing or damaged.
     """
     settings = run.recipe.backbone
     if source == "members":
-        return Ensemble.open(run, run.recipe, class_names_of(run)).predict
+        return Ensemble.open(run, run.recipe, class_names_of(run))
     folder = run.model_folder(source)
     run.check(folder / "model.safetensors")
     student = source == "student"
     folded = calibrators_in(run)["student+temperature"] if student else Temperature()
-    return Network.open(folder, settings, emits_dirichlet=student, folded=folded).predict
+    return Network.open(folder, settings, emits_dirichlet=student, folded=folded)
 
 
 def predict_file(
     predictor: Predictor, source: str | Path, data: DataSettings | None = None, keep_text: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Yield one answer a text of a file, in its order and in constant memory.
+
+    At the end the log is told how many texts were cut, if any.
 
     Args:
         predictor: of a run.
@@ -151,9 +189,17 @@ def predict_file(
         DataError: a row cannot be used; answers before it have been yielded.
     """
     data = data or predictor.data
-    for rows in stream_texts(source, data, BATCH_ROWS):
-        for row, answer in zip(rows, predictor.predict([row.text for row in rows]), strict=True):
-            yield _with_input(row, answer, data, keep_text)
+    total = cut = 0
+    try:
+        for rows in stream_texts(source, data, BATCH_ROWS):
+            texts = [row.text for row in rows]
+            answers = predictor.predict(texts)
+            total, cut = total + len(texts), cut + count_cut(predictor.readers, texts)
+            for row, answer in zip(rows, answers, strict=True):
+                yield _with_input(row, answer, data, keep_text)
+    finally:
+        if cut:
+            log.warning(cut_sentence(cut, total, predictor.readers, data))
 
 
 def answer_lines(rows: Iterator[dict[str, Any]], form: Literal["jsonl", "csv"]) -> Iterator[str]:
