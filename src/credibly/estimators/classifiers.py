@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from credibly import workflows
 from credibly.data import Splits, split_examples, with_unlabelled
 from credibly.errors import InputError, RunFolderError, listed
-from credibly.estimators.inputs import targets_of, text_columns
+from credibly.estimators.inputs import GIVEN, targets_of, text_columns
 from credibly.estimators.stored import StoredRun
 from credibly.progress import Progress, Stages, silent
 from credibly.records import Examples
@@ -25,9 +25,6 @@ from credibly.runs import Run
 from credibly.settings import Recipe
 from credibly.uncertainty.decompose import Uncertainty
 from credibly.uncertainty.systems import Answer
-
-GIVEN = "the rows given"
-"""What recipes and messages call data that came from no file."""
 
 VALIDATION = "data.validation_share"
 """The one setting of data that also holds where there are no files."""

@@ -16,6 +16,10 @@ from credibly.data.cells import CellError, Problems, canonical, likeliest, text_
 from credibly.data.rows import Row
 from credibly.errors import InputError, did_you_mean, listed
 from credibly.records import FloatArray, IntArray, check_label_probs
+from credibly.settings import DataSettings
+
+GIVEN = "the rows given"
+"""What recipes and messages call data that came from no file."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,12 @@ class TextColumns:
         """
         K = self.cells.shape[1]
         names = [str(name) for name in self.names or (["text"] if K == 1 else range(K))]
+        settings = DataSettings(train=GIVEN, text=names)
         problems, texts = Problems(), []
         for number, cells in enumerate(self.cells):
             row = Row(f"X[{number}]", dict(zip(names, map(_present, cells), strict=True)))
             try:
-                texts.append(text_of(row, names))
+                texts.append(text_of(row, settings))
             except CellError as error:
                 problems.add(row.where, error)
         problems.raise_if_any()
