@@ -39,8 +39,8 @@ def test_the_cut_of_movies_is_fixed_and_parts_no_equal_texts():
     movies = Examples(tuple(map(str, range(17_001))), texts, ("a", "b"), np.zeros(17_001, dtype=int))
     parts = movie_splits(movies)
     assert sum(map(len, parts)) == 17_001
-    assert 6500 <= len(parts[0]) <= 6501
-    assert 1500 <= len(parts[1]) <= 1501
+    assert 5500 <= len(parts[0]) <= 5501
+    assert 2500 <= len(parts[1]) <= 2501
     names = [{text.rstrip("!") for text in part.texts} for part in parts]
     assert sum(map(len, names)) == 8501
     backwards = movie_splits(movies.take(np.arange(17_001)[::-1]))
@@ -52,7 +52,7 @@ def test_the_packaged_reviews_have_their_known_numbers():
     splits = load_splits(DataSettings(train="reviews"), seed=5, members=10)
     counts = {name: len(part) for name, part in splits.named().items()}
     assert counts == {
-        "train": 6500, "calibration": 1500, "test": 2605, "tweets": 4200, "amazon": 3707, "editorials": 5190,
+        "train": 5500, "calibration": 2500, "test": 2605, "tweets": 4200, "amazon": 3707, "editorials": 5190,
     }  # fmt: skip
     assert "amazon: dropped 1 row whose text also stands in test" in splits.notes
     movies = [splits.train, splits.calibration, splits.test]
