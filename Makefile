@@ -31,5 +31,5 @@ check: $(READY)  ## lint, types, doctests, and the wheel imported from elsewhere
 	$(BIN)/pytest --doctest-modules src/credibly
 	$(BIN)/python tests/wheel.py
 
-bench: $(READY)  ## run the benchmarks, or one: make bench ONLY=heads
-	$(BIN)/python -m benchmarks $(ONLY)
+bench: $(READY)  ## run the benchmarks, or one: make bench ONLY=heads; some need data: DATA=FOLDER
+	CREDIBLY_BENCHMARK_DATA=$(abspath $(DATA)) $(BIN)/python -m benchmarks $(ONLY)

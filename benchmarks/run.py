@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("heads", "embedding", "intervals", "memory", "demo")
+NAMES = (
+    "heads",
+    "embedding",
+    "intervals",
+    "memory",
+    "demo",
+    "lora_sst2",
+    "lora_boolq",
+    "top_blocks",
+    "top_blocks_prediction",
+    "lora_parameters",
+)
 
 
 def main() -> None:
