@@ -41,13 +41,16 @@ def users_cache_for_assets(request: pytest.FixtureRequest, monkeypatch: pytest.M
 @pytest.fixture(scope="session")
 def standin(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that gives the folder of a tiny model, made once a session."""
-    made: dict[tuple[str, str], Path] = {}
+    made: dict[tuple[str, str, bool], Path] = {}
 
-    def folder(architecture: str = "bert", padding_side: str = "right") -> Path:
-        key = (architecture, padding_side)
+    def folder(architecture: str = "bert", padding_side: str = "right", output_layer: bool = False) -> Path:
+        key = (architecture, padding_side, output_layer)
         if key not in made:
             made[key] = standins.save_model(
-                tmp_path_factory.mktemp("model") / architecture, architecture, padding_side
+                tmp_path_factory.mktemp("model") / architecture,
+                architecture,
+                padding_side,
+                output_layer=output_layer,
             )
         return made[key]
 

@@ -117,14 +117,24 @@ def config(architecture: str):
     )
 
 
-def save_model(folder: Path, architecture: str = "bert", padding_side: str = "right", seed: int = 0) -> Path:
-    """Make a tiny model and save it with its tokenizer; the same arguments give the same weights."""
+def save_model(
+    folder: Path,
+    architecture: str = "bert",
+    padding_side: str = "right",
+    seed: int = 0,
+    output_layer: bool = False,
+) -> Path:
+    """Make a tiny model and save it with its tokenizer; the same arguments give the same weights.
+
+    A decoder can have its output layer with it; GPT-2 and the Gemmas tie theirs to the word embeddings.
+    """
     import torch
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModel.from_config(config(architecture))
+        kind = AutoModelForCausalLM if output_layer else AutoModel
+        model = kind.from_config(config(architecture))
         for parameter in model.parameters():
             # Biases and norms too, which start at 0 and 1: an equal pair could be swapped unnoticed.
             parameter.data += 0.02 * torch.randn_like(parameter)

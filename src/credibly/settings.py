@@ -178,38 +178,56 @@ TUNING = OptimiserSettings(
 )
 
 
-class TopBlocksSettings(Settings):
+class TunedSettings(Settings):
+    """What all sources have in common that tune the language model itself."""
+
+    source: str
+    count: Count = Field(5, description="number of members, M")
+    head: Literal["linear", "label_words"] = Field(
+        "linear", description="starts at random, or from the model's own output rows for the label words"
+    )
+    label_words: dict[str, str] = Field(
+        default_factory=dict,
+        description="the word behind the prompt that says a class, by class; its name if left out",
+    )
+    bootstrap: bool = Field(False, description="each member trains on its own resample of the rows")
+    class_weights: Literal["none", "balanced"] = "none"
+    optimiser: OptimiserSettings = TUNING
+
+    _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
+
+    @field_validator("label_words")
+    @classmethod
+    def _words_are_for_their_head(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if value and info.data.get("head") == "linear":
+            raise RecipeError("a linear head says no words; set members.head to label_words, or leave it out")
+        return value
+
+    @property
+    def words(self) -> dict[str, str] | None:
+        """Words by class, empty for the classes' names; None where the head starts at random."""
+        return self.label_words if self.head == "label_words" else None
+
+
+class TopBlocksSettings(TunedSettings):
     """M members that each tune the last blocks and a head over one frozen trunk."""
 
     source: Literal["top_blocks"] = "top_blocks"
-    count: Count = Field(5, description="number of members, M")
     blocks: Count = Field(2, description="blocks that are tuned")
     dropout: float = Field(0.1, ge=0, lt=1)
-    bootstrap: bool = Field(False, description="each member trains on its own resample of the rows")
-    class_weights: Literal["none", "balanced"] = "none"
-    optimiser: OptimiserSettings = TUNING
-
-    _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
 
 
-class FullSettings(Settings):
+class FullSettings(TunedSettings):
     """M members that each tune the whole model."""
 
     source: Literal["full"] = "full"
-    count: Count = Field(5, description="number of members, M")
     dropout: float = Field(0.1, ge=0, lt=1)
-    bootstrap: bool = Field(False, description="each member trains on its own resample of the rows")
-    class_weights: Literal["none", "balanced"] = "none"
-    optimiser: OptimiserSettings = TUNING
-
-    _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
 
 
-class LoraSettings(Settings):
+class LoraSettings(TunedSettings):
     """M LoRA adapters over one frozen base, trained in one pass; keys are named as PEFT names them."""
 
     source: Literal["lora"] = "lora"
-    count: Count = Field(5, description="number of members, M")
     r: Count = Field(8, description="rank of every update")
     lora_alpha: Count = 16
     lora_dropout: float = Field(0.1, ge=0, lt=1)
@@ -218,8 +236,6 @@ class LoraSettings(Settings):
     )
     blocks: Count | None = Field(None, description="adapt only so many blocks from the top; all if left out")
     group: Count = Field(10, description="members that are trained in one pass")
-    bootstrap: bool = Field(False, description="each member trains on its own resample of the rows")
-    class_weights: Literal["none", "balanced"] = "none"
     optimiser: OptimiserSettings = OptimiserSettings(
         epochs=3,
         batch_size=16,
@@ -229,8 +245,6 @@ class LoraSettings(Settings):
         schedule="linear",
         clip_norm=1.0,
     )
-
-    _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
 
 
 OneSource = Annotated[

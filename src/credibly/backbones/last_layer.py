@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from credibly.backbones.loading import Classifier
 from credibly.errors import InputError
+
+if TYPE_CHECKING:
+    from credibly.backbones.loading import Classifier
 
 
 def last_layer(model: nn.Module, classes: int) -> str:

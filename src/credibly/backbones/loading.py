@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,6 +23,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from credibly.backbones.label_words import label_tokens, output_rows
+from credibly.backbones.last_layer import last_layer
 from credibly.backbones.probing import computes, first_position, is_causal, tells_segments_apart
 from credibly.backbones.sources import check, clear_failures, source_of
 from credibly.encoding import TYPES
@@ -174,13 +177,24 @@ def load_classifier(
     dropout: float,
     seed: int,
     device: torch.device | None = None,
+    words: Mapping[str, str] | None = None,
 ) -> Classifier:
     """Load a model with its architecture's own classification head, newly initialised under a seed.
 
+    Args:
+        settings: of the model.
+        class_names: C names.
+        dropout: everywhere in the model.
+        seed: of the head.
+        device: where to; the best there is if left out.
+        words: where given, the head is that of the label words (see `label_words_head`), not a random one.
+
     Raises:
         AssetError: the model is not there, is not safetensors, or needs code of its own.
+        InputError: as `label_words_head`.
     """
     device = device or best_device()
+    rows = None if words is None else label_words_head(settings, class_names, words)
     source = source_of(settings.name)
     names = dict(enumerate(class_names))
     with clear_failures(settings.name), quietly(), torch.random.fork_rng(devices=[]):
@@ -194,9 +208,31 @@ def load_classifier(
             source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
         tokenizer = load_tokenizer(source)
+    if rows is not None:
+        model.get_submodule(last_layer(model, len(names))).weight.data.copy_(rows)
     # By this id the architectures with a causal head find the last token of a padded text.
     model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
     return _classifier(model, tokenizer, settings, device)
+
+
+def label_words_head(
+    settings: BackboneSettings, class_names: Sequence[str], words: Mapping[str, str]
+) -> Tensor:
+    """Return a head with which a causal model answers by its own next word, float32, (C, H).
+
+    Args:
+        settings: of the model.
+        class_names: C names.
+        words: by class; empty: the names themselves.
+
+    Raises:
+        AssetError: the model is not there, is not safetensors, or needs code of its own.
+        InputError: words that do not fit (see `label_tokens`), or a model that has no such head to give
+            (see `output_rows`).
+    """
+    source = source_of(settings.name)
+    with clear_failures(settings.name), quietly():
+        return output_rows(source, label_tokens(load_tokenizer(source), class_names, words))
 
 
 def open_classifier(

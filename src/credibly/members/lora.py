@@ -8,7 +8,7 @@ as large, and the base is held once. Members are saved as PEFT saves an adapter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ from credibly.members.common import (
 from credibly.members.stacking import (
     StackedLora,
     StackedModule,
+    equal_copies,
     fresh_copies,
     head_names,
     replace_module,
@@ -188,9 +189,9 @@ def fit(
     """Train one adapter a seed, all in one pass.
 
     Raises:
-        InputError: no layer is called as `target_modules` says.
+        InputError: as `build`.
     """
-    adapters = build(material.backbone, settings, material.class_names, seeds)
+    adapters = build(material.backbone, settings, material.class_names, seeds, settings.words)
     device, N = adapters.classifier.device, len(material.targets)
     wanted = torch.from_numpy(material.targets)
     rows = np.stack([training_rows(N, seed, settings.bootstrap) for seed in seeds])
@@ -256,19 +257,31 @@ def load(
 
 
 def build(
-    backbone: BackboneSettings, settings: LoraSettings, class_names: Sequence[str], seeds: Sequence[int]
+    backbone: BackboneSettings,
+    settings: LoraSettings,
+    class_names: Sequence[str],
+    seeds: Sequence[int],
+    words: Mapping[str, str] | None = None,
 ) -> Adapters:
     """Load the base once and put M fresh adapters and heads into it.
 
     Dropout is the adapters' own; the frozen base runs without.
 
+    Args:
+        backbone: the base.
+        settings: of the adapters.
+        class_names: C names.
+        seeds: one a member.
+        words: where given, every head starts from these label words, else each from its seed.
+
     Raises:
-        InputError: no layer is called as `target_modules` says.
+        InputError: no layer is called as `target_modules` says, or as `label_words_head`.
     """
-    classifier = load_classifier(backbone, class_names, dropout=0.0, seed=0)
+    classifier = load_classifier(backbone, class_names, dropout=0.0, seed=0, words=words)
     model = classifier.model.requires_grad_(False)
     base_name = str(model.config._name_or_path)
-    heads = {name: StackedModule(fresh_copies(model, name, seeds)) for name in head_names(model)}
+    copies = fresh_copies if words is None else equal_copies
+    heads = {name: StackedModule(copies(model, name, seeds)) for name in head_names(model)}
     if classifier.precision == "bf16":
         model.to(torch.bfloat16)
     streams = [stream(seed, "adapter") for seed in seeds]

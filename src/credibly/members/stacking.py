@@ -167,3 +167,8 @@ def fresh_copies(model: PreTrainedModel, name: str, seeds: Sequence[int]) -> lis
             one.apply(model._init_weights)
             copies.append(one)
     return copies
+
+
+def equal_copies(model: PreTrainedModel, name: str, seeds: Sequence[int]) -> list[nn.Module]:
+    """Return copies of a head as it is, one a seed."""
+    return [copy.deepcopy(model.get_submodule(name)).float() for _ in seeds]

@@ -57,7 +57,9 @@ def tune_each(
     """Yield one tuned network a seed, with its history."""
     loss = target_loss(material.targets)
     for seed in seeds:
-        classifier = load_classifier(material.backbone, material.class_names, settings.dropout, seed)
+        classifier = load_classifier(
+            material.backbone, material.class_names, settings.dropout, seed, words=settings.words
+        )
         rows = training_rows(len(material.targets), seed, settings.bootstrap)
         history = tune(
             classifier, material.texts, loss, settings.optimiser, seed, rows, material.held_out, monitor
