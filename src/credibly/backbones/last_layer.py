@@ -1,36 +1,16 @@
-"""The linear layer that gives the logits: finding it, and running it exactly."""
+"""The linear layer that gives the logits, run exactly."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from credibly.errors import InputError
-
-if TYPE_CHECKING:
-    from credibly.backbones.loading import Classifier
-
-
-def last_layer(model: nn.Module, classes: int) -> str:
-    """Return the name of the linear layer that gives the logits: the last one with C outputs.
-
-    Raises:
-        InputError: there is none.
-    """
-    layers: list[str] = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == classes
-    ]
-    if not layers:
-        raise InputError(
-            f"{type(model).__name__} has no linear layer with {classes} outputs to fold a calibration into"
-        )
-    return str(layers[-1])
+from credibly.backbones.loading import Classifier
+from credibly.backbones.probing import last_layer
 
 
 @contextmanager

@@ -24,8 +24,13 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from credibly.backbones.label_words import label_tokens, output_rows
-from credibly.backbones.last_layer import last_layer
-from credibly.backbones.probing import computes, first_position, is_causal, tells_segments_apart
+from credibly.backbones.probing import (
+    computes,
+    first_position,
+    is_causal,
+    last_layer,
+    tells_segments_apart,
+)  # fmt: skip
 from credibly.backbones.sources import check, clear_failures, source_of
 from credibly.encoding import TYPES
 from credibly.errors import AssetError

@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from credibly.errors import InputError
 
 
 def is_causal(model: PreTrainedModel) -> bool:
@@ -54,3 +56,21 @@ def first_position(model: PreTrainedModel) -> int:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return int(module.padding_idx) + 1
     return 0
+
+
+def last_layer(model: nn.Module, classes: int) -> str:
+    """Return the name of the linear layer that gives the logits: the last one with C outputs.
+
+    Raises:
+        InputError: there is none.
+    """
+    layers: list[str] = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == classes
+    ]
+    if not layers:
+        raise InputError(
+            f"{type(model).__name__} has no linear layer with {classes} outputs to fold a calibration into"
+        )
+    return str(layers[-1])

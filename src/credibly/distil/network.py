@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from credibly.backbones.last_layer import last_layer
 from credibly.backbones.loading import Classifier, open_classifier, quietly
+from credibly.backbones.probing import last_layer
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import InputError
 from credibly.records import Examples, Predictions

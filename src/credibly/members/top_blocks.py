@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from credibly.backbones.blocks import BlockCut
-from credibly.backbones.last_layer import exact_logits, last_layer
+from credibly.backbones.last_layer import exact_logits
 from credibly.backbones.loading import Classifier, load_classifier
+from credibly.backbones.probing import last_layer
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import RunFolderError
 from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
