@@ -15,6 +15,7 @@ from transformers import (
 )
 
 import standins
+import workshop
 from credibly.backbones import load_classifier
 from credibly.backbones.label_words import label_tokens
 from credibly.batching import padded_batches, tokenise
@@ -55,16 +56,7 @@ def said(classifier, texts=TEXTS):
 
 
 def said_plainly(folder, words, capped=True):
-    """Return what the language model says of the next word among these, (N, C): text by text, unpadded."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    if not capped:
-        model.config.final_logit_softcapping = None
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    # Transformers' own class for Qwen 2 reads the stand-in's words letter by letter: the first counts.
-    tokens = [tokenizer(f": {word}", add_special_tokens=False)["input_ids"][1] for word in words]
-    with torch.no_grad():
-        last = [model(**tokenizer(text, return_tensors="pt")).logits[0, -1, tokens] for text in TEXTS]
-    return torch.stack(last).log_softmax(dim=-1).numpy()
+    return workshop.next_words(folder, TEXTS, words, capped)
 
 
 @every_decoder

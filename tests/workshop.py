@@ -1,7 +1,7 @@
 """Small data files and recipes for tests of whole runs on a stand-in model."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,25 @@ def predictions_in(run: Path) -> dict[str, bytes]:
     return {
         str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*.safetensors"))
     }
+
+
+def next_words(folder: Path, texts: Sequence[str], words: Sequence[str], capped: bool = True) -> np.ndarray:
+    """Return what a language model says of the next word among these, (N, C) log-probabilities.
+
+    Text by text, unpadded; without its soft cap where it has one and `capped` is false.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if not capped:
+        model.config.final_logit_softcapping = None
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # Transformers' own class for Qwen 2 reads the stand-in's words letter by letter: the first counts.
+    tokens = [tokenizer(f": {word}", add_special_tokens=False)["input_ids"][1] for word in words]
+    with torch.no_grad():
+        last = [model(**tokenizer(text, return_tensors="pt")).logits[0, -1, tokens] for text in texts]
+    return torch.stack(last).log_softmax(dim=-1).numpy()
 
 
 @dataclass(frozen=True)

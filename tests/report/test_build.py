@@ -11,8 +11,8 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
 from credibly.errors import InputError
-from credibly.report.build import answered, systems_of
-from credibly.report.comparisons import share
+from credibly.report.build import answered, shipped_system, systems_of
+from credibly.report.comparisons import pairs, share
 from credibly.report.curves import distribution, reliability, risk_coverage
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.consistency import perfect_ece
@@ -331,3 +331,13 @@ def test_a_run_without_members_is_refused(run: dict[str, Any]) -> None:
 
 def test_equal_input_gives_equal_reports(run: dict[str, Any], binary: dict[str, Any]) -> None:
     assert built(run) == binary
+
+
+def test_zero_shot_stands_before_what_started_from_it_and_is_never_shipped(run: dict[str, Any]) -> None:
+    stored = {**run["stored"], "zero_shot": run["stored"]["soft_labels"]}
+    calibrators = {**run["calibrators"], "zero_shot+temperature": Temperature(2.0)}
+    names = systems_of(stored, calibrators, "test")
+    assert names[:3] == ["zero_shot", "zero_shot+temperature", "single"]
+    assert names[2:] == systems_of(run["stored"], run["calibrators"], "test")
+    assert shipped_system(names[:5]) == "ensemble+temperature"
+    assert ("ensemble+temperature", "zero_shot+temperature") in pairs(names, "student+temperature")

@@ -260,3 +260,22 @@ def test_temperature_that_changes_nothing_is_equal(run: dict[str, Any]) -> None:
     calibrators = {**run["calibrators"], "ensemble+temperature": Temperature(1.0)}
     report = built({**run, "calibrators": calibrators, "shift_splits": []})
     assert "Temperature leaves the ensemble's probabilities equal within the interval." in claims(report)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "claim"),
+    [
+        (0.9, "Training beats the untrained model's label words."),
+        (0.5, "Training equals the untrained model's label words within the interval."),
+        (0.1, "Training is worse than the untrained model's label words."),
+    ],
+)
+def test_what_training_brought_goes_by_the_interval(accuracy: float, claim: str) -> None:
+    test = examples(80, seed=6)
+    answers = np.where(np.arange(80) < 80 * accuracy, test.labels, 1 - test.labels)
+    run = members_only(test)
+    run["stored"]["members"]["test"] = Predictions.from_logits(np.tile(np.eye(2)[answers], (3, 1, 1)), test)
+    undecided = np.where(np.arange(80) % 2, test.labels, 1 - test.labels)
+    run["stored"]["zero_shot"] = {"test": Predictions.from_logits(np.eye(2)[undecided], test)}
+    (found,) = (finding for finding in findings(built(run)) if finding.claim == claim)
+    assert found.evidence.startswith("From zero_shot to ensemble: ")

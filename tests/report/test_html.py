@@ -16,7 +16,7 @@ from credibly.errors import MissingExtraError
 from credibly.records import Examples
 from credibly.report import render_html, write_report
 from credibly.report.plots import FAMILIES, inline, svg, uncertainty_plot
-from credibly.report.views import strips, systems_table
+from credibly.report.views import by_class_table, strips, systems_table
 from credibly.runs import Run
 from report.samples import BINARY, SIX, built, examples, members_only
 
@@ -295,3 +295,23 @@ def test_the_json_is_written_even_where_the_page_cannot_be(
     with pytest.raises(MissingExtraError):
         write_report(Run(tmp_path), lone)
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == lone
+
+
+def test_every_system_has_its_recall_and_precision_by_class(binary: dict[str, Any]) -> None:
+    systems = {name: binary["systems"][name] for name in ("single", "student")}
+    table = by_class_table(systems, "recall", "student", BINARY)
+    assert [column.label for column in table.columns] == list(BINARY)
+    recall = systems["student"]["classes"]["positive"]["recall"]
+    row = table.rows[1]
+    assert (row.name, row.shipped) == ("student", True)
+    assert row.cells[1].main == f"{100 * recall['value']:.1f}"
+    assert row.cells[1].below == f"[{100 * recall['low']:.1f}, {100 * recall['high']:.1f}]"
+    html = render_html(binary)
+    assert html.count("Recall by class") == html.count("Precision by class") >= 1
+
+
+def test_zero_shot_is_explained_where_it_stands(lone: dict[str, Any]) -> None:
+    assert "zero_shot" not in render_html(lone)
+    run = members_only(examples(80, seed=6), M=1)
+    run["stored"]["zero_shot"] = run["stored"]["members"]
+    assert "<dt>zero_shot</dt>" in render_html(built(run))

@@ -36,6 +36,8 @@ from credibly.uncertainty.systems import Answer, answers, source_of
 
 FORMAT_VERSION = 1
 
+UNTRAINED = "zero_shot"
+"""What the members started from stands above them."""
 FROM_MEMBERS = ("single", "ensemble", "ensemble+temperature", "majority_vote")
 CONTROLS_FIRST = ("direct", "soft_labels")
 """The order of the networks in every table: these, then others by name, then the student."""
@@ -127,10 +129,13 @@ def systems_of(
 ) -> list[str]:
     """Return the systems that a split's stored predictions allow, in the order of every table."""
     networks = [source for source in stored if source != "members" and split in stored[source]]
-    others = sorted(set(networks) - {*CONTROLS_FIRST, "student"})
-    ordered = [name for name in (*CONTROLS_FIRST, *others, "student") if name in networks]
+    others = sorted(set(networks) - {UNTRAINED, *CONTROLS_FIRST, "student"})
     members = FROM_MEMBERS if split in stored.get("members", {}) else ()
-    names = [*members, *(form for name in ordered for form in (name, f"{name}+temperature"))]
+
+    def forms(*names: str) -> list[str]:
+        return [form for name in names if name in networks for form in (name, f"{name}+temperature")]
+
+    names = [*forms(UNTRAINED), *members, *forms(*CONTROLS_FIRST, *others, "student")]
     return [name for name in names if not name.endswith("+temperature") or name in calibrators]
 
 

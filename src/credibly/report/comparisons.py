@@ -83,13 +83,13 @@ def pairs(names: Sequence[str], shipped: str) -> list[tuple[str, str]]:
     >>> pairs(["single", "ensemble", "ensemble+temperature"], "ensemble+temperature")
     [('ensemble', 'single'), ('ensemble+temperature', 'ensemble'), ('ensemble+temperature', 'single')]
     """
-    ensemble, direct, student, soft = (
-        best_form(names, name) for name in ("ensemble", "direct", "student", "soft_labels")
+    ensemble, direct, student, soft, zero_shot = (
+        best_form(names, name) for name in ("ensemble", "direct", "student", "soft_labels", "zero_shot")
     )
     wanted = (
         ("ensemble", "single"), ("ensemble+temperature", "ensemble"), ("majority_vote", "ensemble"),
-        (ensemble, direct), (student, ensemble), (student, direct), (student, soft), ("student", "direct"),
-        ("student", "soft_labels"), (soft, direct), (shipped, "single"),
+        (ensemble, zero_shot), (ensemble, direct), (student, ensemble), (student, direct), (student, soft),
+        ("student", "direct"), ("student", "soft_labels"), (soft, direct), (shipped, "single"),
     )  # fmt: skip
     there = [
         (first, second) for first, second in wanted if first in names and second in names and first != second

@@ -60,8 +60,8 @@ class Finding:
 def findings(report: Report) -> list[Finding]:
     """Return what the report's own figures bear out, the weightiest first."""
     parts = (
-        _ensemble, _disagreement, _temperature, _calibration, _student, _gain, _soft_labels, _agreement,
-        _abstention, _people, _shift,
+        _training, _ensemble, _disagreement, _temperature, _calibration, _student, _gain, _soft_labels,
+        _agreement, _abstention, _people, _shift,
     )  # fmt: skip
     return [finding for part in parts for finding in part(report)]
 
@@ -129,6 +129,21 @@ def _compare(report: Report, first: str, second: str) -> Mapping[str, Figure] | 
 
 
 MARKS: Mapping[Verdict, Mark] = {"better": "good", "equal": "equal", "worse": "bad"}
+
+
+def _training(report: Report) -> Iterator[Finding]:
+    """Say what training brought where members started from a model's zero-shot answers."""
+    names = [best_form(report["systems"], name) for name in ("ensemble", "zero_shot")]
+    compared = _compare(report, f"{names[0]}", f"{names[1]}")
+    outcome = verdict("nll", compared["nll"]) if compared else None
+    if compared is None or outcome is None:
+        return
+    claim = {
+        "better": "Training beats the untrained model's label words.",
+        "equal": "Training equals the untrained model's label words within the interval.",
+        "worse": "Training is worse than the untrained model's label words.",
+    }[outcome]
+    yield Finding(MARKS[outcome], claim, f"From {names[1]} to {names[0]}: {_changes(compared)}")
 
 
 def _ensemble(report: Report) -> Iterator[Finding]:

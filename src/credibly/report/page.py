@@ -14,6 +14,7 @@ from credibly.report.views import (
     Column,
     Row,
     Table,
+    by_class_table,
     classes_table,
     costs_table,
     flattened,
@@ -155,6 +156,13 @@ def _system_tables(report: Report) -> dict[str, Any]:
         "further_tables": [(title, table) for title, table in tables if table.columns],
         "comparisons": _comparisons(report),
         "class_table": classes_table(systems, shipped, report["classes"]),
+        "by_class_tables": [
+            (
+                f"{METRIC_WORDS[metric].label} by class",
+                by_class_table(systems, metric, shipped, report["classes"]),
+            )
+            for metric in reversed(CLASS_FIGURES)
+        ],
         "costs": costs_table(systems, shipped),
     }
 

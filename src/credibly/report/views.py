@@ -129,6 +129,23 @@ def classes_table(systems: Mapping[str, Mapping[str, Any]], system: str, classes
     return Table(tuple(_column(metric, True) for metric in ("precision", "recall")), rows)
 
 
+def by_class_table(
+    systems: Mapping[str, Mapping[str, Any]], metric: str, shipped: str, classes: Sequence[str]
+) -> Table:
+    """Return systems x classes: the precision or the recall of each class."""
+    rows = tuple(
+        Row(
+            name,
+            family(name),
+            name == shipped,
+            tuple(_cell(metric, scores["classes"][class_name][metric]) for class_name in classes),
+        )
+        for name, scores in systems.items()
+    )
+    words = words_of(metric)
+    return Table(tuple(Column(name, "%", "higher", words.meaning) for name in classes), rows)
+
+
 def costs_table(systems: Mapping[str, Mapping[str, Any]], shipped: str) -> Table | None:
     """Return systems x costs, or None where no cost is known; systems of unknown cost have no row."""
     known = {

@@ -7,10 +7,17 @@ from pathlib import Path
 from credibly.runs import Run
 from credibly.settings import Recipe
 from credibly.uncertainty.calibrate import Temperature
+from credibly.workflows.zero_shot import ZERO_SHOT, starting_from_words
 
 
 def network_systems(recipe: Recipe) -> list[str]:
-    """Return the networks of a run: controls first, the student last."""
+    """Return the networks of a run: the untrained one first, the student last."""
+    zero_shot = [ZERO_SHOT] if starting_from_words(recipe) else []
+    return [*zero_shot, *tuned_systems(recipe)]
+
+
+def tuned_systems(recipe: Recipe) -> list[str]:
+    """Return the networks of a run that were tuned beside the members: controls first, the student last."""
     return [*recipe.distil.controls, "student"] if recipe.distil.enabled else []
 
 

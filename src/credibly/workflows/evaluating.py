@@ -162,7 +162,7 @@ def costs_by_system(run: Run) -> dict[str, dict[str, float | None]]:
             result[system] = {
                 "seconds": figures["training_seconds"],
                 "parameters": figures["parameters"],
-                "bytes": folder_bytes(run.model_folder(system)),
+                "bytes": figures.get("bytes") or folder_bytes(run.model_folder(system)),
                 "rows_per_second": figures["rows_per_second"],
             }
     return result

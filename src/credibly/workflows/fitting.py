@@ -6,7 +6,7 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from credibly.assets import model_source
 from credibly.backbones import resolve_precision
-from credibly.backbones.loading import best_device, count_blocks
+from credibly.backbones.loading import best_device, count_blocks, label_words_head
+from credibly.backbones.sources import source_of
 from credibly.data import Splits, load_splits
-from credibly.distil import DirichletTargets, dirichlet_targets, transfer_texts, tune_network
+from credibly.distil import DirichletTargets, Network, dirichlet_targets, transfer_texts, tune_network
 from credibly.distil.tuning import student_loss
 from credibly.ensemble import Ensemble, groups_of, member_seeds, train_members, trained
 from credibly.errors import InputError, RunFolderError
@@ -31,10 +31,11 @@ from credibly.training import HISTORY, Checkpoints, Monitor
 from credibly.tuning import Loss, TuningTexts, target_loss
 from credibly.uncertainty.calibrate import Temperature, fit_offset
 from credibly.uncertainty.decompose import decompose
-from credibly.workflows.contents import folder_bytes, known_costs, network_systems
+from credibly.workflows.contents import folder_bytes, known_costs, network_systems, tuned_systems
 from credibly.workflows.evaluating import write_run_report
 from credibly.workflows.lengths import cut_notes, readers_of
 from credibly.workflows.recipes import make_recipe
+from credibly.workflows.zero_shot import ZERO_SHOT, starting_from_words, zero_shot_network
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,12 @@ class Work:
     recipe: Recipe
     splits: Splits
     stages: Stages
+
+    def scored(self) -> dict[str, Examples]:
+        """Return the splits on which networks are scored or calibrated, by name."""
+        return {
+            name: part for name, part in self.splits.named().items() if name not in ("train", "unlabelled")
+        }
 
     def note_cost(self, source: str, **figures: float) -> None:
         """Add figures to what a source is known to cost."""
@@ -131,7 +138,7 @@ def add_student(finished: Run, splits: Splits, run: Run, stages: Stages = silent
 
 def begin(run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool = False) -> Work:
     """Check that model and recipe fit, and write the resolved recipe: the first file of the run."""
-    _check_model(recipe)
+    _check_model(recipe, splits.train.class_names)
     splits = with_cut_notes(splits, recipe)
     return Work(run, _begin(run, recipe, splits, resume), splits, stages)
 
@@ -139,6 +146,7 @@ def begin(run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool
 def carry_out(work: Work) -> Run:
     """Do each step that is not done yet, and finish the run."""
     run, recipe = work.run, work.recipe
+    _zero_shot(work)
     _members(work)
     _networks(work)
     calibrators = {
@@ -184,14 +192,16 @@ def calibrators_of(run: Run, system: str) -> dict[str, Temperature]:
     }
 
 
-def _check_model(recipe: Recipe) -> None:
-    """Raise where the model cannot be had or has too few blocks, before anything is begun or replaced."""
+def _check_model(recipe: Recipe, class_names: Sequence[str]) -> None:
+    """Raise where the model cannot be had or does not fit, before anything is begun or replaced."""
     blocks, distil = count_blocks(recipe.backbone), recipe.distil
     if distil.enabled and distil.tune == "top_blocks" and distil.blocks > blocks:
         raise InputError(
             f"expected distil.blocks from 1 to {blocks}, the blocks of {recipe.backbone.name}, got "
             f"{distil.blocks}; tune fewer, or the whole with distil.tune: full"
         )
+    for group in starting_from_words(recipe):
+        label_words_head(group.backbone, class_names, group.settings.words)
 
 
 def _begin(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
@@ -234,6 +244,16 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude={"resolved": True, "backbone": {"precision"}})
 
 
+def _zero_shot(work: Work) -> None:
+    """Store what the members' label words answer before any training, where they start from such."""
+    groups, run = starting_from_words(work.recipe), work.run
+    if not groups or all(run.predictions_file(ZERO_SHOT, split).is_file() for split in work.scored()):
+        return
+    network = zero_shot_network(work.recipe, work.splits.train.class_names)
+    size = folder_bytes(Path(source_of(groups[0].backbone.name)))
+    _store_answers(work, ZERO_SHOT, network, training_seconds=0.0, bytes=size)
+
+
 def _members(work: Work) -> None:
     """Train the members where they are not there yet, and store their predictions on every split."""
     run, recipe, splits = work.run, work.recipe, work.splits.named()
@@ -257,7 +277,7 @@ def _members(work: Work) -> None:
         training_seconds=seconds + known_costs(run).get("members", {}).get("training_seconds", 0.0),
         shared_parameters=sum(members.shared_parameters for members in ensemble.members),
         member_parameters=float(np.mean([members.member_parameters for members in ensemble.members])),
-        shared_bytes=sum(folder_bytes(Path(model_source(name))) for name in backbones_of(recipe)),
+        shared_bytes=sum(folder_bytes(Path(source_of(name))) for name in backbones_of(recipe)),
         member_bytes=folder_bytes(run.members_folder) / recipe.members.count,
         rows_per_second=rate(lambda: ensemble.predict(some), len(some)),
     )
@@ -272,7 +292,7 @@ def _networks(work: Work) -> None:
     """Tune the student and its controls where they are not there yet, and store their predictions."""
     systems = [
         system
-        for system in network_systems(work.recipe)
+        for system in tuned_systems(work.recipe)
         if not (work.run.model_folder(system) / HISTORY).is_file()
     ]
     if not systems:
@@ -306,23 +326,22 @@ def _network(work: Work, system: str, transfer: TuningTexts) -> None:
         rows=np.arange(len(train)) if system == "direct" else None,
         monitor=Monitor(work.stages(f"tuning {system}"), checkpoints),
     )
-    seconds = time.perf_counter() - began
-    told = work.stages(f"predicting with {system}")
-    wanted = {name: part for name, part in work.splits.named().items() if name not in ("train", "unlabelled")}
-    for done, (split, examples) in enumerate(wanted.items(), start=1):
-        run.save_predictions(system, split, network.predict(examples, source=system))
-        told(done, len(wanted))
-    if work.splits.test is not None:
-        some = some_of(work.splits.test)
-        work.note_cost(
-            system,
-            training_seconds=seconds,
-            parameters=network.parameters,
-            rows_per_second=rate(lambda: network.predict(some), len(some)),
-        )
+    _store_answers(work, system, network, training_seconds=time.perf_counter() - began)
     folded = calibrators_of(run, system)["student+temperature"] if system == "student" else Temperature()
     network.save(run.model_folder(system), history, folded)
     checkpoints.remove()
+
+
+def _store_answers(work: Work, system: str, network: Network, **costs: float) -> None:
+    """Note what a network costs, and store what it predicts on every split that is scored, last."""
+    if work.splits.test is not None:
+        some = some_of(work.splits.test)
+        speed = rate(lambda: network.predict(some), len(some))
+        work.note_cost(system, parameters=network.parameters, rows_per_second=speed, **costs)
+    told, scored = work.stages(f"predicting with {system}"), work.scored()
+    for done, (split, examples) in enumerate(scored.items(), start=1):
+        work.run.save_predictions(system, split, network.predict(examples, source=system))
+        told(done, len(scored))
 
 
 def _loss(work: Work, system: str) -> Loss:

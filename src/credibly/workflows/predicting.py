@@ -24,8 +24,9 @@ from credibly.runs import Run
 from credibly.settings import DataSettings
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.systems import Answer, answers, source_of
-from credibly.workflows.contents import calibrators_in, class_names_of, network_systems
+from credibly.workflows.contents import calibrators_in, class_names_of, network_systems, tuned_systems
 from credibly.workflows.lengths import cut_sentence
+from credibly.workflows.zero_shot import ZERO_SHOT, zero_shot_network
 
 BATCH_ROWS = 2048
 Given = str | Mapping[str, object]
@@ -145,15 +146,12 @@ def load(path: str | Path, system: str | None = None) -> Predictor:
 
 def systems_of(run: Run) -> list[str]:
     """Return the systems of a run that can answer, the one to ship last."""
-    networks = [name for system in network_systems(run.recipe) for name in (system, f"{system}+temperature")]
-    return [
-        "majority_vote",
-        "mean_logits",
-        "mean_logits+temperature",
-        "ensemble",
-        "ensemble+temperature",
-        *networks,
-    ]
+    tuned = tuned_systems(run.recipe)
+    untrained = [name for name in network_systems(run.recipe) if name not in tuned]
+    bare = [*untrained, "majority_vote", "mean_logits", "ensemble", *tuned]
+    forms = [name for system in bare for name in (system, f"{system}+temperature")]
+    # A vote's shares are no probabilities that a temperature could mend.
+    return [name for name in forms if name != "majority_vote+temperature"]
 
 
 def open_source(run: Run, source: str) -> Network | Ensemble:
@@ -165,6 +163,8 @@ def open_source(run: Run, source: str) -> Network | Ensemble:
     settings = run.recipe.backbone
     if source == "members":
         return Ensemble.open(run, run.recipe, class_names_of(run))
+    if source == ZERO_SHOT:
+        return zero_shot_network(run.recipe, class_names_of(run))
     folder = run.model_folder(source)
     run.check(folder / "model.safetensors")
     student = source == "student"
