@@ -26,6 +26,7 @@ NAMES = (
     "top_blocks",
     "top_blocks_prediction",
     "lora_parameters",
+    "trainer",
 )
 
 
