@@ -18,6 +18,7 @@ from credibly.parted import check_cut, columns_of
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Limited = Literal["train", "validation", "calibration", "test", "unlabelled"]
 
 
 class Settings(BaseModel):
@@ -64,6 +65,12 @@ class DataSettings(Settings):
     validation_share: float = Field(0.0, ge=0, lt=1, description="cut from train where there is no file")
     calibration_share: Share = 0.15
     test_share: Share = 0.2
+    limit: dict[Limited, Count] = Field(
+        default_factory=dict, description="at most so many rows of a set, each class in its share"
+    )
+    class_limit: dict[Limited, Count] = Field(
+        default_factory=dict, description="at most so many rows of every class of a set"
+    )
 
     @field_validator("text", mode="before")
     @classmethod

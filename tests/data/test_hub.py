@@ -57,6 +57,15 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are(hub):
         list(read_rows("hub:owner/news@tests"))
 
 
+def test_joined_splits_come_one_after_the_other(hub, tmp_path):
+    assert read_examples("hub:owner/news@train+train", settings()).labels.tolist() == [0, 1, 1, 0] * 2
+    with pytest.raises(DataError, match=r"split 'tset' \(did you mean 'test'\?\)"):
+        list(read_rows("hub:owner/news@train+tset"))
+    for name in ("test", "train"):
+        parquet_file(tmp_path / f"{name}.parquet", [name])
+    assert [row.values["text"] for row in read_rows(f"{tmp_path}@train+test")] == ["train", "test"]
+
+
 @pytest.mark.parametrize("path", ["hub:", "hub:a b", "hub:a/b/c", "hub:a/b@", "hub:a/b:c:d"])
 def test_another_form_of_address_is_refused(path):
     with pytest.raises(DataError, match="OWNER/NAME"):

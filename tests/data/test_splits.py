@@ -9,7 +9,7 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from credibly.data import load_splits, split_examples, with_unlabelled
-from credibly.data.cutting import cut_by_group
+from credibly.data.cutting import cut_by_group, limited
 from credibly.data.text import text_key
 from credibly.errors import DataError
 from credibly.records import Examples
@@ -313,3 +313,42 @@ def test_a_cut_parts_no_group_and_loses_no_row(members, seed, test_share, calibr
         cut = {"train": examples}
     assert sorted(name for part in cut.values() for name in part.ids) == sorted(examples.ids)
     assert sum(len(set(part.groups)) for part in cut.values()) == len(set(examples.groups))
+
+
+def test_limits_keep_so_many_rows_of_a_set_and_say_so(tmp_path):
+    """By hand: of 585 and 65 rows 100 leave 90 and 10; of 180 and 20 at most 30 a class leave 30 and 20."""
+    labelled = [{"text": f"t {n}", "label": "rare" if n % 10 == 0 else "common"} for n in range(1000)]
+    file = jsonl(tmp_path, "a.jsonl", labelled)
+    limits = {"limit": {"train": 100, "calibration": 5000}, "class_limit": {"test": 30}}
+    splits = load_splits(DataSettings(train=file, **limits), seed=0)
+    counts = {name: np.bincount(part.labels).tolist() for name, part in splits.named().items()}
+    assert counts == {"train": [90, 10], "calibration": [135, 15], "test": [30, 20]}
+    assert splits.notes[1:] == (
+        "train: 100 of 650 rows are used, drawn with seed 0",
+        "test: 50 of 200 rows are used, drawn with seed 0",
+    )
+    whole = load_splits(DataSettings(train=file), seed=0)
+    assert texts_of(splits.train) < texts_of(whole.train)
+    turned = load_splits(DataSettings(train=jsonl(tmp_path, "b.jsonl", labelled[::-1]), **limits), seed=0)
+    assert texts_of(turned.train) == texts_of(splits.train)
+    other = load_splits(DataSettings(train=file, **limits), seed=1)
+    assert texts_of(other.train) != texts_of(splits.train)
+    members = error_of(members=11, train=file, limit={"train": 10})
+    assert "as many rows in train as there are members (11)" in members
+    assert "names unlabelled, which there is not" in error_of(train=file, limit={"unlabelled": 10})
+
+
+@given(
+    st.lists(st.integers(-1, 1), min_size=1, max_size=60), st.integers(1, 70), st.integers(1, 40),
+    st.integers(0, 3),
+)  # fmt: skip
+def test_limited_sets_keep_their_order_and_their_shares(labels, limit, class_limit, seed):
+    whole = given_examples([f"text {n}" for n in range(len(labels))], labels)
+    kept = limited(whole, limit, class_limit, seed)
+    most = np.minimum(np.bincount(whole.labels + 1), class_limit)
+    assert len(kept) == min(limit, most.sum())
+    rows = [whole.ids.index(name) for name in kept.ids]
+    assert rows == sorted(rows)
+    counts = np.bincount(kept.labels + 1, minlength=len(most))
+    assert (np.abs(counts - len(kept) * most / most.sum()) <= 2).all()
+    assert limited(whole, seed=seed).ids == whole.ids

@@ -1,4 +1,4 @@
-"""Splits cut from one file: by group or text, class by class, and the same for any order of the rows."""
+"""Splits cut from one file, and limited: class by class, and the same for any order of the rows."""
 
 from __future__ import annotations
 
@@ -70,3 +70,21 @@ def assigned(groups: Sequence[list[int]], shares: Mapping[str, float]) -> list[t
             room[name] -= len(group)
             chosen.append((name, group))
     return chosen
+
+
+def limited(
+    examples: Examples, limit: int | None = None, class_limit: int | None = None, seed: int = 0
+) -> Examples:
+    """Return no more than so many rows of every class, and of all of them, in the order they had.
+
+    Rows are drawn in the order of a seeded hash of their texts, so the order of the rows has no say. What
+    `limit` leaves has each class in its share, give or take a row.
+    """
+    order = sorted(range(len(examples)), key=lambda row: seeded_hash(seed, text_key(examples.texts[row])))
+    # How far along its class a row stands: the first of ten at a twentieth, as the fifth of a hundred.
+    places = np.full(len(examples), np.inf)
+    for label in np.unique(examples.labels):
+        own = [row for row in order if examples.labels[row] == label][:class_limit]
+        places[own] = (np.arange(len(own)) + 0.5) / len(own)
+    kept = sorted((row for row in order if places[row] < 1), key=places.__getitem__)
+    return examples.take(np.array(sorted(kept[:limit]), dtype=np.int64))

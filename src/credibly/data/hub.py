@@ -2,6 +2,8 @@
 
 hub:OWNER/NAME[:CONFIG][@SPLIT]     by `datasets`, without ever trusting remote code
 FOLDER[@SPLIT]                      a folder that `save_to_disk` wrote, or one of Parquet files
+
+SPLIT+SPLIT joins several, as `datasets` writes it.
 """
 
 from __future__ import annotations
@@ -122,15 +124,23 @@ def loaded(path: str) -> Any:
         raise DataError(f"{path}: the data set cannot be loaded ({type(error).__name__}: {error})") from None
     if not isinstance(whole, dict):
         return whole
-    return whole[chosen_split(list(whole), address.split, path)]
+    return datasets.concatenate_datasets(
+        [whole[name] for name in chosen_splits(list(whole), address.split, path)]
+    )
 
 
-def chosen_split(names: Sequence[str], wanted: str | None, path: str) -> str:
-    """Return the split asked for; else `train`, or the only one.
+def chosen_splits(names: Sequence[str], wanted: str | None, path: str) -> list[str]:
+    """Return the splits asked for, joined by "+"; else `train`, or the only one.
 
     Raises:
         DataError: there is no such split, or several and none was asked for.
     """
+    asked = [wanted] if wanted is None or wanted in names else wanted.split("+")
+    return [chosen_split(names, name, path) for name in asked]
+
+
+def chosen_split(names: Sequence[str], wanted: str | None, path: str) -> str:
+    """Return the split asked for; else `train`, or the only one."""
     if wanted is not None and wanted in names:
         return wanted
     if wanted is None and ("train" in names or len(names) == 1):
@@ -148,7 +158,8 @@ def parquet_folder_rows(address: Address) -> Iterator[Row]:
         by_split.setdefault(split_of(file), []).append(file)
     if not by_split:
         raise DataError(f"{folder}: expected a saved data set or Parquet files in this folder, got neither")
-    files = by_split[chosen_split(list(by_split), address.split, address.name)]
+    chosen = chosen_splits(list(by_split), address.split, address.name)
+    files = [file for name in chosen for file in by_split[name]]
     if len(places := {str(file.parent) for file in files}) > 1:
         raise DataError(
             f"{folder}: its Parquet files lie in several folders; give one: {listed(sorted(places))}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
-from credibly.data.cutting import cut_by_group
+from credibly.data.cutting import cut_by_group, limited
 from credibly.data.examples import read_examples
 from credibly.data.leaks import Parts, rows, without_leaks
 from credibly.data.reviews import REVIEWS, load_reviews
@@ -65,7 +66,7 @@ def load_splits(settings: DataSettings, seed: int = 0, members: int = 1) -> Spli
     check_shift_names(settings)
     notes: list[str] = []
     parts = reviews_parts(settings, seed) if settings.train == REVIEWS else file_parts(settings, seed, notes)
-    return checked_splits(settings, parts, members, notes)
+    return checked_splits(settings, parts, members, notes, seed)
 
 
 def split_examples(settings: DataSettings, whole: Examples, seed: int = 0, members: int = 1) -> Splits:
@@ -84,7 +85,7 @@ def split_examples(settings: DataSettings, whole: Examples, seed: int = 0, membe
     shares = {"calibration": settings.calibration_share, "validation": settings.validation_share}
     cut = cut_by_group(settings, whole, {name: share for name, share in shares.items() if share}, seed)
     parts = Parts(cut["train"], cut["calibration"], None, None, {}, cut.get("validation"))
-    return checked_splits(settings, parts, members, [])
+    return checked_splits(settings, parts, members, [], seed)
 
 
 def with_unlabelled(splits: Splits, texts: Sequence[str]) -> Splits:
@@ -102,11 +103,12 @@ def with_unlabelled(splits: Splits, texts: Sequence[str]) -> Splits:
     return replace(splits, unlabelled=clean.unlabelled, notes=told)
 
 
-def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: list[str]) -> Splits:
-    """Drop what leaks and check what is left; the notes so far come first."""
+def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: list[str], seed: int) -> Splits:
+    """Drop what leaks and what is beyond the limits, and check the rest; the notes so far come first."""
     clean, leak_notes = without_leaks(parts)
-    check_classes(settings, clean, members)
     notes.extend(leak_notes)
+    clean = limited_parts(settings, clean, seed, notes)
+    check_classes(settings, clean, members)
     notes.extend(unknown_notes(clean))
     notes.extend(group_notes(clean))
     return Splits(
@@ -118,6 +120,25 @@ def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: li
         tuple(notes),
         clean.validation,
     )
+
+
+def limited_parts(settings: DataSettings, parts: Parts, seed: int, notes: list[str]) -> Parts:
+    """Return the sets with no more rows than the settings allow, noting how many were left out.
+
+    Raises:
+        DataError: a limit is set for a set that there is not.
+    """
+    sets: dict[str, Any] = {}
+    for name in {**settings.limit, **settings.class_limit}:
+        whole = getattr(parts, name)
+        if whole is None:
+            raise DataError(f"data.limit or data.class_limit names {name}, which there is not; leave it out")
+        sets[name] = limited(whole, settings.limit.get(name), settings.class_limit.get(name), seed)
+        if len(sets[name]) < len(whole):
+            notes.append(
+                f"{name}: {len(sets[name]):,} of {rows(len(whole))} are used, drawn with seed {seed}"
+            )
+    return replace(parts, **sets)
 
 
 def check_shift_names(settings: DataSettings) -> None:
