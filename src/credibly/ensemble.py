@@ -15,7 +15,7 @@ from credibly.progress import Stages, silent
 from credibly.records import Examples, Predictions
 from credibly.runs import Run, replacing
 from credibly.settings import BackboneSettings, MixedSettings, Recipe
-from credibly.training import HISTORY, Checkpoints, History, Monitor
+from credibly.training import HISTORY, Checkpoints, History, Monitor, Trackers
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,9 @@ def train_members(
             material = source.prepare(data, group.backbone, group.settings, stages)
         for seeds in missing:
             checkpoints = Checkpoints(run.checkpoints_folder / f"members-{seeds[0]}")
-            monitor = Monitor(stages(_stage(group, seeds)), checkpoints)
-            members, histories = source.fit(material, group.settings, seeds, monitor)
+            with Trackers.of(run, recipe).told(_name(seeds), seeds) as log:
+                monitor = Monitor(stages(_stage(group, seeds)), checkpoints, log)
+                members, histories = source.fit(material, group.settings, seeds, monitor)
             failures |= _store(run, members, seeds, histories)
             checkpoints.remove()
     if failures:
@@ -196,3 +197,8 @@ def _stage(group: Group, seeds: Sequence[int]) -> str:
         return f"training {len(seeds)} {source}"
     which = f"member {seeds[0]}" if len(seeds) == 1 else f"members {seeds[0]} to {seeds[-1]}"
     return f"training {source}, {which}"
+
+
+def _name(seeds: Sequence[int]) -> str:
+    """Name a pass as trackers do."""
+    return f"member-{seeds[0]}" if len(seeds) == 1 else f"members-{seeds[0]}-{seeds[-1]}"

@@ -48,6 +48,7 @@ class Run:
         self.export_folder = self.path / "export"
         self.predictions_folder = self.path / "predictions"
         self.checkpoints_folder = self.path / "checkpoints"
+        self.logs_folder = self.path / "logs"
 
     def member_folder(self, seed: int) -> Path:
         """Return the folder of the member with this seed."""
@@ -222,6 +223,7 @@ class Run:
             self.export_folder,
             self.predictions_folder,
             self.checkpoints_folder,
+            self.logs_folder,
         ):
             # An error here must show: weights that stay behind would be taken for the new run's.
             if folder.exists():

@@ -324,6 +324,9 @@ class Recipe(Settings):
     ] = HeadsSettings()
     distil: DistilSettings = DistilSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
+        default_factory=list, description="told of every training while it goes on"
+    )
     seed: Annotated[int, Field(ge=0)] = 0
     resolved: ResolvedSettings | None = None
 

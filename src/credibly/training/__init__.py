@@ -6,6 +6,7 @@ from credibly.training.loop import LOGGED_STEPS, train
 from credibly.training.optimiser import gradient_norms, rate_factor
 from credibly.training.streams import from_batch, stream
 from credibly.training.task import UNWATCHED, HeldOut, Log, Monitor, Task
+from credibly.training.trackers import Trackers
 
 __all__ = [
     "HISTORY",
@@ -18,6 +19,7 @@ __all__ = [
     "Monitor",
     "StepRecord",
     "Task",
+    "Trackers",
     "from_batch",
     "gradient_norms",
     "rate_factor",

@@ -197,10 +197,7 @@ class _Loop(Generic[Batch]):
             )
             history.records.append(record)
             if self.monitor.log:
-                prefix = "" if self.task.members is None else f"{member}/"
-                self.monitor.log(
-                    {prefix + name: value for name, value in record.as_json().items()}, self.step
-                )
+                self.monitor.log(member, record)
 
     def _save(self) -> None:
         assert self.monitor.checkpoints

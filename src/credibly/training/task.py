@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from credibly.progress import Progress
 from credibly.training.checkpoint import Checkpoints
+from credibly.training.history import StepRecord
 
 Batch = TypeVar("Batch")
 
-Log = Callable[[Mapping[str, float], int], None]
-"""Called with figures by name, and the step; the names tell whose they are."""
+Log = Callable[[int, StepRecord], None]
+"""Called with a member's place among those trained together, and its newest record."""
 
 
 @dataclass(frozen=True)

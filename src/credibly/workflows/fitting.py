@@ -27,7 +27,7 @@ from credibly.progress import Stages, silent
 from credibly.records import Examples
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe, ResolvedSettings
-from credibly.training import HISTORY, Checkpoints, Monitor
+from credibly.training import HISTORY, Checkpoints, Monitor, Trackers
 from credibly.tuning import Loss, TuningTexts, target_loss
 from credibly.uncertainty.calibrate import Temperature, fit_offset
 from credibly.uncertainty.decompose import decompose
@@ -139,6 +139,7 @@ def add_student(finished: Run, splits: Splits, run: Run, stages: Stages = silent
 def begin(run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool = False) -> Work:
     """Check that model and recipe fit, and write the resolved recipe: the first file of the run."""
     _check_model(recipe, splits.train.class_names)
+    Trackers.of(run, recipe).check()
     splits = with_cut_notes(splits, recipe)
     return Work(run, _begin(run, recipe, splits, resume), splits, stages)
 
@@ -315,17 +316,18 @@ def _network(work: Work, system: str, transfer: TuningTexts) -> None:
     recipe, run, train = work.recipe, work.run, work.splits.train
     began = time.perf_counter()
     checkpoints = Checkpoints(run.checkpoints_folder / system)
-    network, history = tune_network(
-        transfer,
-        _loss(work, system),
-        recipe.backbone,
-        recipe.distil,
-        train.class_names,
-        seed=recipe.seed,
-        emits_dirichlet=system == "student",
-        rows=np.arange(len(train)) if system == "direct" else None,
-        monitor=Monitor(work.stages(f"tuning {system}"), checkpoints),
-    )
+    with Trackers.of(run, recipe).told(system) as log:
+        network, history = tune_network(
+            transfer,
+            _loss(work, system),
+            recipe.backbone,
+            recipe.distil,
+            train.class_names,
+            seed=recipe.seed,
+            emits_dirichlet=system == "student",
+            rows=np.arange(len(train)) if system == "direct" else None,
+            monitor=Monitor(work.stages(f"tuning {system}"), checkpoints, log),
+        )
     _store_answers(work, system, network, training_seconds=time.perf_counter() - began)
     folded = calibrators_of(run, system)["student+temperature"] if system == "student" else Temperature()
     network.save(run.model_folder(system), history, folded)
