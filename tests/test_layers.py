@@ -16,7 +16,7 @@ LAYERS = [
     {"errors", "parted", "records", "settings", "runs", "assets", "progress"},
     {"data", "runtime"},
     {"backbones", "encoding", "batching", "parallel", "training", "tuning"},
-    {"members", "ensemble"},
+    {"members", "passes", "ensemble"},
     {"uncertainty"},
     {"distil"},
     {"report", "export", "serve"},

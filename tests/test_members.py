@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import standins
-from credibly.ensemble import Ensemble, member_seeds, train_members, trained
+from credibly.ensemble import Ensemble, train_members
 from credibly.errors import CrediblyError, InputError, RecordError, RunFolderError
+from credibly.passes import member_seeds, missing_of
 from credibly.records import UNKNOWN, Examples
 from credibly.runs import Run
-from credibly.settings import parse_recipe
+from credibly.settings import ResolvedSettings, parse_recipe
 from credibly.training import HISTORY
 
 TUNING = {"epochs": 6, "batch_size": 16, "learning_rate": 2e-3}
@@ -80,9 +81,9 @@ def run_of(standin, tmp_path_factory):
         if key not in known:
             run = Run(tmp_path_factory.mktemp("members") / "run")
             run.begin(recipe)
-            assert not trained(run, recipe)
+            assert missing_of(run, recipe)
             train_members(run, recipe, examples)
-            assert trained(run, recipe)
+            assert not missing_of(run, recipe)
             known[key] = run
         return known[key]
 
@@ -304,6 +305,19 @@ def test_only_missing_members_are_trained_and_end_as_they_would_have(source, run
     np.testing.assert_array_equal(found.log_probs, expected.log_probs)
 
 
+def test_a_member_trained_again_is_what_its_new_rate_makes_of_it_alone(source, run_of, standin, tmp_path):
+    again, alone = Run(tmp_path / "again"), Run(tmp_path / "alone")
+    shutil.copytree(run_of(source).path, again.path)
+    shutil.rmtree(again.member_folder(1))
+    resolved = ResolvedSettings(precision="fp32", threads=1, device="cpu", learning_rates={1: 1e-4})
+    train_members(again, again.recipe.model_copy(update={"resolved": resolved}), made())
+    slow = {**source, "optimiser": {**source["optimiser"], "learning_rate": 1e-4}}
+    train_members(alone, recipe_of(slow, standin(), seed=1, count=1), made())
+    for file in alone.member_folder(1).glob("*.safetensors"):
+        assert (again.member_folder(1) / file.name).read_bytes() == file.read_bytes()
+    assert not missing_of(again, again.recipe)
+
+
 def test_every_member_has_a_folder_with_weights_and_history(source, run_of):
     run = run_of(source)
     assert sorted(folder.name for folder in run.members_folder.iterdir()) == ["0", "1", "2"]
@@ -323,7 +337,7 @@ def test_a_missing_or_damaged_member_is_told_by_file(source, run_of, tmp_path):
     shutil.rmtree(run.member_folder(1))
     with pytest.raises(RunFolderError, match=r"members/1 is missing"):
         Ensemble.open(run, run.recipe, CLASSES)
-    assert not trained(run, run.recipe)
+    assert missing_of(run, run.recipe)
 
 
 def test_what_members_share_and_own_adds_up(source, trained_on):

@@ -165,6 +165,16 @@ def test_dotted_keys_set_values_and_leave_the_others():
         with_values(values, {"seed.x": 1})
 
 
+def test_places_in_lists_are_keys_too():
+    values = {"parts": [{"count": 1}, {"count": 2}]}
+    assert with_values(values, {"parts.1.count": 5}) == {"parts": [{"count": 1}, {"count": 5}]}
+    assert with_values({"hidden": [8, 4]}, {"hidden.0": 16}) == {"hidden": [16, 4]}
+    assert values == {"parts": [{"count": 1}, {"count": 2}]}
+    for wrong in ("parts.2.count", "parts.x.count", "parts.-1"):
+        with pytest.raises(RecipeError, match=r"expected a number from 0 to 1, got '(2|x|-1)'"):
+            with_values(values, {wrong: 1})
+
+
 def test_settings_win_over_the_recipe_file(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("data: {train: a.csv, text: [review]}\nmembers: {count: 4}\nseed: 7\n", encoding="utf-8")

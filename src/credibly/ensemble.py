@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from credibly.backbones.reading import Reader
 from credibly.errors import InputError, TrainingError
 from credibly.members import SOURCES, Members, TrainingData
+from credibly.passes import Group, Pass, groups_of, passes_of
 from credibly.progress import Stages, silent
 from credibly.records import Examples, Predictions
 from credibly.runs import Run, replacing
-from credibly.settings import BackboneSettings, MixedSettings, Recipe
+from credibly.settings import Recipe
 from credibly.training import HISTORY, Checkpoints, History, Monitor, Trackers
-
-
-@dataclass(frozen=True)
-class Group:
-    """Members of one source on one backbone, as the recipe wants them.
-
-    Args:
-        backbone: the language model.
-        settings: of the source.
-        seeds: one a member.
-    """
-
-    backbone: BackboneSettings
-    settings: Any
-    seeds: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """Source and backbone, for messages."""
-        return f"{len(self.seeds)} {self.settings.source} on {self.backbone.name}"
 
 
 @dataclass(frozen=True)
@@ -93,19 +73,6 @@ class Ensemble:
         )
 
 
-def groups_of(recipe: Recipe) -> Iterator[Group]:
-    """Yield the recipe's groups; members are seeded by the recipe's seed and those that follow."""
-    parts = (
-        [(part.backbone or recipe.backbone, part.members) for part in recipe.members.parts]
-        if isinstance(recipe.members, MixedSettings)
-        else [(recipe.backbone, recipe.members)]
-    )
-    first = recipe.seed
-    for backbone, settings in parts:
-        yield Group(backbone, settings, tuple(range(first, first + settings.count)))
-        first += settings.count
-
-
 def train_members(
     run: Run,
     recipe: Recipe,
@@ -141,17 +108,15 @@ def train_members(
     failures: dict[int, str] = {}
     for group in groups_of(recipe):
         source = SOURCES[group.settings.source]
-        size = source.group_size(group.settings)
-        passes = [group.seeds[start : start + size] for start in range(0, len(group.seeds), size)]
-        missing = [seeds for seeds in passes if not _have(run, seeds)]
-        if missing:
+        passes = list(passes_of(run, recipe, group))
+        if passes:
             material = source.prepare(data, group.backbone, group.settings, stages)
-        for seeds in missing:
-            checkpoints = Checkpoints(run.checkpoints_folder / f"members-{seeds[0]}")
-            with Trackers.of(run, recipe).told(_name(seeds), seeds) as log:
-                monitor = Monitor(stages(_stage(group, seeds)), checkpoints, log)
-                members, histories = source.fit(material, group.settings, seeds, monitor)
-            failures |= _store(run, members, seeds, histories)
+        for each in passes:
+            checkpoints = Checkpoints(run.checkpoints_folder / each.name)
+            with Trackers.of(run, recipe).told(each.name, each.seeds) as log:
+                monitor = Monitor(stages(each.stage), checkpoints, log)
+                members, histories = source.fit(material, each.settings, each.seeds, monitor)
+            failures |= _store(run, members, each, histories)
             checkpoints.remove()
     if failures:
         raise TrainingError(
@@ -164,41 +129,17 @@ def _training_data(examples: Examples) -> TrainingData:
     return TrainingData(examples.texts, examples.targets(), examples.class_names)
 
 
-def _store(run: Run, members: Members, seeds: Sequence[int], histories: Sequence[History]) -> dict[int, str]:
-    """Write every member whose training did not fail, and return the failures by seed."""
-    for member, (seed, history) in enumerate(zip(seeds, histories, strict=True)):
-        if history.failure is None and not run.member_folder(seed).is_dir():
-            with replacing(run.member_folder(seed)) as folder:
-                folder.mkdir()
-                members.save(member, folder)
-                (folder / HISTORY).write_text(history.as_lines(), encoding="utf-8")
-    return {seed: history.failure for seed, history in zip(seeds, histories, strict=True) if history.failure}
-
-
-def member_seeds(recipe: Recipe) -> list[int]:
-    """Return each member's seed: the recipe's and those that follow."""
-    return [seed for group in groups_of(recipe) for seed in group.seeds]
-
-
-def trained(run: Run, recipe: Recipe) -> bool:
-    """Whether all of a run's members are there."""
-    return _have(run, member_seeds(recipe))
-
-
-def _have(run: Run, seeds: Sequence[int]) -> bool:
-    # A member's folder is moved into place whole, so one that is there is complete.
-    return all(run.member_folder(seed).is_dir() for seed in seeds)
-
-
-def _stage(group: Group, seeds: Sequence[int]) -> str:
-    """Name a pass: all members of the group at once, or one or some by their seeds."""
-    source = group.settings.source
-    if len(seeds) == len(group.seeds):
-        return f"training {len(seeds)} {source}"
-    which = f"member {seeds[0]}" if len(seeds) == 1 else f"members {seeds[0]} to {seeds[-1]}"
-    return f"training {source}, {which}"
-
-
-def _name(seeds: Sequence[int]) -> str:
-    """Name a pass as trackers do."""
-    return f"member-{seeds[0]}" if len(seeds) == 1 else f"members-{seeds[0]}-{seeds[-1]}"
+def _store(run: Run, members: Members, trained: Pass, histories: Sequence[History]) -> dict[int, str]:
+    """Write every missing member whose training did not fail, and return the failures by seed."""
+    failures = {}
+    for member, (seed, history) in enumerate(zip(trained.seeds, histories, strict=True)):
+        if seed not in trained.missing:
+            continue
+        if history.failure is not None:
+            failures[seed] = history.failure
+            continue
+        with replacing(run.member_folder(seed)) as folder:
+            folder.mkdir()
+            members.save(member, folder)
+            (folder / HISTORY).write_text(history.as_lines(), encoding="utf-8")
+    return failures

@@ -96,6 +96,10 @@ class Run:
     def begin(self, recipe: Recipe) -> None:
         """Remove what an earlier run wrote here, and write the resolved recipe: the first file of a run."""
         self._remove()
+        self.save_recipe(recipe)
+
+    def save_recipe(self, recipe: Recipe) -> None:
+        """Write the resolved recipe."""
         write_text(self.recipe_file, recipe_text(recipe))
 
     @classmethod

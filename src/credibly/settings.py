@@ -311,6 +311,9 @@ class ResolvedSettings(Settings):
     threads: Count
     device: str
     fingerprints: dict[str, str] = Field(default_factory=dict, description="sha256 of each split's rows")
+    learning_rates: dict[int, Positive] = Field(
+        default_factory=dict, description="of members, by seed, that were trained again with another rate"
+    )
 
 
 class Recipe(Settings):
@@ -329,6 +332,11 @@ class Recipe(Settings):
     )
     seed: Annotated[int, Field(ge=0)] = 0
     resolved: ResolvedSettings | None = None
+
+    @property
+    def other_rates(self) -> dict[int, float]:
+        """Learning rates, by seed, of members that are trained again with another than the recipe's."""
+        return self.resolved.learning_rates if self.resolved else {}
 
     @field_validator("members", mode="before")
     @classmethod
@@ -382,26 +390,36 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def with_values(values: dict[str, Any], assignments: dict[str, object]) -> dict[str, Any]:
-    """Return nested values with dotted keys set, for example ``{"members.count": 5}``.
+    """Return nested values with dotted keys set, such as ``{"members.count": 5}``; lists count from 0.
 
     >>> with_values({"members": {"count": 10}}, {"members.count": 5, "seed": 1})
     {'members': {'count': 5}, 'seed': 1}
 
     Raises:
-        RecipeError: a dotted key goes through something that holds no keys.
+        RecipeError: a dotted key goes through something that holds no such key.
     """
     result: dict[str, Any] = dict(values)
     for key, value in assignments.items():
         *parents, last = key.split(".")
-        block = result
+        block: Any = result
         for parent in parents:
-            inner = block.get(parent) or {}
-            if not isinstance(inner, dict):
+            place: Any = _place_in(block, parent, key)
+            inner = (block[place] if isinstance(block, list) else block.get(place)) or {}
+            if not isinstance(inner, dict | list):
                 raise RecipeError(f"{key}: {parent} is a value and holds no keys")
-            block[parent] = dict(inner)
-            block = block[parent]
-        block[last] = value
+            block[place] = inner.copy()
+            block = block[place]
+        block[_place_in(block, last, key)] = value
     return result
+
+
+def _place_in(block: dict[str, Any] | list[Any], name: str, key: str) -> str | int:
+    """Return what a part of a dotted key means in a block: a key of a dictionary, or a place in a list."""
+    if isinstance(block, dict):
+        return name
+    if name.isdecimal() and int(name) < len(block):
+        return int(name)
+    raise RecipeError(f"{key}: expected a number from 0 to {len(block) - 1}, got '{name}'")
 
 
 def with_columns(data: DataSettings, changed: Mapping[str, object]) -> DataSettings:

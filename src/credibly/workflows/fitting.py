@@ -21,12 +21,13 @@ from credibly.backbones.sources import source_of
 from credibly.data import Splits, load_splits
 from credibly.distil import DirichletTargets, Network, dirichlet_targets, transfer_texts, tune_network
 from credibly.distil.tuning import student_loss
-from credibly.ensemble import Ensemble, groups_of, member_seeds, train_members, trained
-from credibly.errors import InputError, RunFolderError
+from credibly.ensemble import Ensemble, train_members
+from credibly.errors import InputError, RunFolderError, TrainingError
+from credibly.passes import changed_rates, groups_of, member_seeds, missing_of
 from credibly.progress import Stages, silent
 from credibly.records import Examples
 from credibly.runs import Run, write_json
-from credibly.settings import Recipe, ResolvedSettings
+from credibly.settings import Recipe, ResolvedSettings, with_values
 from credibly.training import HISTORY, Checkpoints, Monitor, Trackers
 from credibly.tuning import Loss, TuningTexts, target_loss
 from credibly.uncertainty.calibrate import Temperature, fit_offset
@@ -79,7 +80,8 @@ def fit(
         source: a recipe, the path of one, or a data file.
         output: the run folder.
         settings: recipe values by dotted key, such as ``{"members.count": 5}``.
-        resume: go on with an unfinished run; the recipe must be the one it began with.
+        resume: go on with an unfinished run; the recipe must be the one it began with, but for the learning
+            rate of members that are missing: those are then trained with the new one.
         overwrite: replace an existing run.
         stages: told of progress.
 
@@ -94,7 +96,13 @@ def fit(
         _check_same_recipe(run, recipe)
         return run
     splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
-    return carry_out(begin(run, recipe, splits, stages, resume))
+    work = begin(run, recipe, splits, stages, resume)
+    try:
+        return carry_out(work)
+    except TrainingError as error:
+        if advice := _lower_rates(work):
+            raise TrainingError(f"{error}; {advice}") from None
+        raise
 
 
 def fit_splits(recipe: Recipe, splits: Splits, run: Run, stages: Stages = silent) -> Run:
@@ -209,13 +217,17 @@ def _begin(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
     """Write the resolved recipe, or return the one that an unfinished run began with."""
     fingerprints = {name: examples.fingerprint() for name, examples in splits.named().items()}
     if resume and run.recipe_file.is_file():
-        _check_same_recipe(run, recipe)
+        rates = changed_rates(run, recipe)
+        _check_same_recipe(run, recipe, rates)
         resolved = run.recipe.resolved
         if resolved is None or resolved.fingerprints != fingerprints:
             raise RunFolderError(
                 f"{run.path} began with other data than the files hold now; give --overwrite"
             )
         torch.set_num_threads(resolved.threads)
+        if rates:
+            resolved = resolved.model_copy(update={"learning_rates": {**resolved.learning_rates, **rates}})
+            run.save_recipe(run.recipe.model_copy(update={"resolved": resolved}))
         return run.recipe
     device = best_device()
     resolved = ResolvedSettings(
@@ -230,8 +242,11 @@ def _begin(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
     return recipe
 
 
-def _check_same_recipe(run: Run, recipe: Recipe) -> None:
-    began, now = (_comparable(one) for one in (run.recipe, recipe))
+def _check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | None = None) -> None:
+    """Raise RunFolderError where a recipe is another than a run began with, but for these members' rates."""
+    seeds = set(rates or ())
+    allowed = {group.rate_key: group.learning_rate for group in groups_of(recipe) if seeds & {*group.seeds}}
+    began, now = with_values(_comparable(run.recipe), dict(allowed)), _comparable(recipe)
     different = sorted(key for key in began if began[key] != now[key])
     if different:
         raise RunFolderError(
@@ -255,12 +270,27 @@ def _zero_shot(work: Work) -> None:
     _store_answers(work, ZERO_SHOT, network, training_seconds=0.0, bytes=size)
 
 
+def _lower_rates(work: Work) -> str:
+    """Return the command that trains missing members again with a tenth of their rate; empty if none is."""
+    run, recipe = work.run, work.recipe
+    absent = set(missing_of(run, recipe))
+    rates = {
+        group.rate_key: recipe.other_rates.get(seed, group.learning_rate) / 10
+        for group in groups_of(recipe)
+        for seed in group.seeds
+        if seed in absent
+    }
+    changed = "".join(f" --set {key}={rate:g}" for key, rate in rates.items())
+    command = f"credibly fit {run.recipe_file} --output {run.path} --resume{changed}"
+    return f"train what is missing again with: {command}" if rates else ""
+
+
 def _members(work: Work) -> None:
     """Train the members where they are not there yet, and store their predictions on every split."""
     run, recipe, splits = work.run, work.recipe, work.splits.named()
     missing = [split for split in splits if not run.predictions_file("members", split).is_file()]
     measured = work.splits.test is None or "rows_per_second" in known_costs(run).get("members", {})
-    if trained(run, recipe) and not missing and measured:
+    if not missing_of(run, recipe) and not missing and measured:
         return
     began = time.perf_counter()
     train_members(run, recipe, work.splits.train, work.stages, work.splits.validation)

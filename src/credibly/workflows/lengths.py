@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from credibly.backbones.reading import Reader, count_cut, load_reader
-from credibly.ensemble import groups_of
 from credibly.errors import listed
+from credibly.passes import groups_of
 from credibly.records import Examples
 from credibly.settings import DataSettings, Recipe
 

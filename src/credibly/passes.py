@@ -1,0 +1,140 @@
+"""Which members a recipe asks for, which of them are trained together, and at which rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from credibly.members import SOURCES
+from credibly.runs import Run
+from credibly.settings import BackboneSettings, MixedSettings, Recipe
+
+
+@dataclass(frozen=True)
+class Group:
+    """Members of one source on one backbone, as the recipe wants them.
+
+    Args:
+        backbone: the language model.
+        settings: of the source.
+        seeds: one a member.
+        key: where the settings stand in the recipe.
+    """
+
+    backbone: BackboneSettings
+    settings: Any
+    seeds: tuple[int, ...]
+    key: str = "members"
+
+    @property
+    def name(self) -> str:
+        """Source and backbone, for messages."""
+        return f"{len(self.seeds)} {self.settings.source} on {self.backbone.name}"
+
+    @property
+    def learning_rate(self) -> float:
+        """The recipe's learning rate for them."""
+        return float(self.settings.optimiser.learning_rate)
+
+    @property
+    def rate_key(self) -> str:
+        """The recipe's key of their learning rate."""
+        return f"{self.key}.optimiser.learning_rate"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Members that are trained together.
+
+    Args:
+        group: whose members they are.
+        seeds: one a member. Some may be there already: they take part, since the others could depend on them.
+        missing: the seeds of those that the run does not hold yet.
+        rate: their learning rate, where it is not the recipe's.
+    """
+
+    group: Group
+    seeds: tuple[int, ...]
+    missing: tuple[int, ...]
+    rate: float | None = None
+
+    @property
+    def settings(self) -> Any:
+        """The source's settings, with the rate of this pass."""
+        settings = self.group.settings
+        if self.rate is None:
+            return settings
+        optimiser = settings.optimiser.model_copy(update={"learning_rate": self.rate})
+        return settings.model_copy(update={"optimiser": optimiser})
+
+    @property
+    def name(self) -> str:
+        """Its name for checkpoints and trackers."""
+        first, last = self.seeds[0], self.seeds[-1]
+        which = f"member-{first}" if first == last else f"members-{first}-{last}"
+        return which if self.rate is None else f"{which}-rate-{self.rate:g}"
+
+    @property
+    def stage(self) -> str:
+        """Its name for progress: all members of the group at once, or one or some by their seeds."""
+        source, seeds = self.group.settings.source, self.seeds
+        if len(seeds) == len(self.group.seeds):
+            return f"training {len(seeds)} {source}"
+        which = f"member {seeds[0]}" if len(seeds) == 1 else f"members {seeds[0]} to {seeds[-1]}"
+        return f"training {source}, {which}"
+
+
+def groups_of(recipe: Recipe) -> Iterator[Group]:
+    """Yield the recipe's groups; members are seeded by the recipe's seed and those that follow."""
+    parts = (
+        [
+            (part.backbone or recipe.backbone, part.members, f"members.parts.{place}.members")
+            for place, part in enumerate(recipe.members.parts)
+        ]
+        if isinstance(recipe.members, MixedSettings)
+        else [(recipe.backbone, recipe.members, "members")]
+    )
+    first = recipe.seed
+    for backbone, settings, key in parts:
+        yield Group(backbone, settings, tuple(range(first, first + settings.count)), key)
+        first += settings.count
+
+
+def member_seeds(recipe: Recipe) -> list[int]:
+    """Return each member's seed: the recipe's and those that follow."""
+    return [seed for group in groups_of(recipe) for seed in group.seeds]
+
+
+def missing_of(run: Run, recipe: Recipe) -> list[int]:
+    """Return the seeds of the members that a run does not hold yet."""
+    # A member's folder is moved into place whole, so one that is there is complete.
+    return [seed for seed in member_seeds(recipe) if not run.member_folder(seed).is_dir()]
+
+
+def passes_of(run: Run, recipe: Recipe, group: Group) -> Iterator[Pass]:
+    """Yield the passes of a group in which a member is missing: at the recipe's rate, then at others."""
+    again = recipe.other_rates
+    absent = set(missing_of(run, recipe))
+    size = SOURCES[group.settings.source].group_size(group.settings)
+    for rate in dict.fromkeys([None, *(again[seed] for seed in group.seeds if seed in again)]):
+        own = tuple(seed for seed in group.seeds if again.get(seed) == rate)
+        together = group.seeds if rate is None else own
+        for start in range(0, len(together), size):
+            seeds = together[start : start + size]
+            if missing := tuple(seed for seed in seeds if seed in own and seed in absent):
+                yield Pass(group, seeds, missing, rate)
+
+
+def changed_rates(run: Run, recipe: Recipe) -> dict[int, float]:
+    """Return the rates, by seed, that a recipe gives a run's missing members and the run's own does not."""
+    absent = missing_of(run, run.recipe)
+    # Where the groups differ in more than their rates, the recipe is refused anyway.
+    pairs = zip(groups_of(run.recipe), groups_of(recipe), strict=False)
+    return {
+        seed: now.learning_rate
+        for began, now in pairs
+        if now.learning_rate != began.learning_rate
+        for seed in now.seeds
+        if seed in absent
+    }
