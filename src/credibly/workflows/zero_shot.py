@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from credibly.backbones import load_classifier
 from credibly.distil import Network
-from credibly.ensemble import Group, groups_of
+from credibly.passes import Group, groups_of
 from credibly.settings import Recipe, TunedSettings
 
 ZERO_SHOT = "zero_shot"
