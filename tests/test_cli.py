@@ -224,6 +224,7 @@ def asked(rows):
     ]
 
 
+@pytest.mark.slow
 def test_a_template_is_fitted_and_predicted_and_cut_texts_are_counted(
     command, fit_options, tmp_path, no_plots, monkeypatch
 ):
@@ -293,6 +294,7 @@ def test_inputs_that_do_not_go_together_are_told(command, tmp_path, options, tol
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_columns_of_probabilities_need_no_label(command, fit_options, tmp_path, no_plots):
     rows = [
         # A column that happens to be called label, and says the opposite, was not asked for.
@@ -348,6 +350,7 @@ def test_the_files_of_a_fit_are_those_of_its_manifest(command, fitted):
     assert changed == []
 
 
+@pytest.mark.slow
 def test_verbose_logs_the_stages_and_nothing_else_does(command, fit_options, tmp_path, no_plots):
     data = jsonl(tmp_path / "a.jsonl", made_rows(60))
     small = ("--set", "distil.enabled=false", *fit_options)

@@ -28,6 +28,8 @@ from credibly.uncertainty.combine import combine
 from credibly.uncertainty.decompose import decompose
 from workshop import CLASSES, jsonl, made_rows
 
+pytestmark = pytest.mark.slow
+
 N = 60
 LABELS = np.arange(N) % 3
 TEXTS = standins.made_texts(LABELS, words=3, noise=0.1)
@@ -486,7 +488,6 @@ def test_a_grid_search_finds_the_rate_that_learns(ensemble):
     assert search.predict_proba(NEW).shape == (12, 3)
 
 
-@pytest.mark.slow
 def test_a_grid_search_over_sources_runs_in_several_processes(ensemble):
     grid = {"source": ["heads", "lora"], "members": [1, 2]}
     settings = {"backbone.precision": "fp32"}
@@ -495,7 +496,7 @@ def test_a_grid_search_over_sources_runs_in_several_processes(ensemble):
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
-@pytest.mark.parametrize("jobs", [None, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jobs", [None, 2])
 def test_cross_validation_gives_estimators_that_answer(ensemble, jobs):
     texts = np.array(TEXTS, dtype=object)
     found = cross_validate(

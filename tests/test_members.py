@@ -173,6 +173,7 @@ def test_soft_targets_are_learned_and_hard_labels_beside_them_are_not(source, tr
     assert found[:, :, 0].std() < 0.1
 
 
+@pytest.mark.slow
 def test_balanced_class_weights_raise_the_recall_of_a_rare_class(source, trained_on):
     """One row in fifteen is of the rare class, and its words are wrong more often than right."""
     generator = np.random.default_rng(0)
@@ -212,6 +213,7 @@ def test_training_leaves_the_random_state_of_others_alone(source, trained_on):
     assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [{}, {"bootstrap": True}, {"class_weights": "balanced"}])
 def test_what_a_member_becomes_does_not_depend_on_those_beside_it(source, trained_on, changed):
     examples = made(40, seed=9)

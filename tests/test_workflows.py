@@ -319,6 +319,7 @@ def test_text_columns_are_kept_on_request(fitted):
     assert "text" not in next(predict_file(load(fitted.run), fitted.test))
 
 
+@pytest.mark.slow
 def test_pairs_make_a_run_that_answers_on_rows(tmp_path, standin, no_plots):
     def rows(count, seed=0):
         return [
@@ -441,6 +442,7 @@ def test_other_columns_can_be_named_at_evaluation(fitted, tmp_path, no_plots):
     assert found["systems"]["student"]["nll"]["value"] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_report_is_given_and_its_page_rendered_anew(fitted):
     page = fitted.run / "report.html"
     content = page.read_text(encoding="utf-8")
@@ -486,6 +488,7 @@ def table(folder):
     return folder / "a.tsv", settings, ("bad", "even", "good")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [binary, rated, table])
 def test_all_kinds_of_labels_make_a_run(tmp_path, standin, no_plots, data):
     file, settings, names = data(tmp_path)
@@ -501,6 +504,7 @@ def test_all_kinds_of_labels_make_a_run(tmp_path, standin, no_plots, data):
     assert any("cut by" in note for note in content["notes"])
 
 
+@pytest.mark.slow
 def test_label_probabilities_teach_members_and_networks(tmp_path, standin, no_plots):
     file, settings, _ = rated(tmp_path)
     run = fit(file, tmp_path / "run", {**quick(standin(), **{"distil.label_share": 0.5}), **settings})
@@ -512,22 +516,14 @@ def test_label_probabilities_teach_members_and_networks(tmp_path, standin, no_pl
         assert good[stored.labels == 0].mean() == pytest.approx(0.25, abs=0.12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
         {"members__bootstrap": True, "members__class_weights": "balanced", "members__count": 1},
         {"backbone__precision": "bf16", "backbone__max_tokens": 8, "members__hidden": []},
-        *(
-            pytest.param(changed, marks=pytest.mark.slow)
-            for changed in (
-                {"distil__tune": "full", "distil__controls": []},
-                {
-                    "distil__label_share": 1.0,
-                    "distil__controls": ["soft_labels"],
-                    "backbone__pooling": "cls",
-                },
-            )
-        ),
+        {"distil__tune": "full", "distil__controls": []},
+        {"distil__label_share": 1.0, "distil__controls": ["soft_labels"], "backbone__pooling": "cls"},
     ],
 )
 def test_every_setting_of_a_recipe_makes_a_run(tmp_path, standin, no_plots, changed):
@@ -569,6 +565,7 @@ def test_each_network_minimises_its_own_loss_on_train_and_unlabelled_texts(fitte
     assert best < min(student(wrong + shift, rows).item() for shift in precisions)
 
 
+@pytest.mark.slow
 def test_a_student_of_labels_alone_is_the_direct_network(tmp_path, standin, no_plots):
     """Same start, texts, order and steps: with all weight on the labels nothing is left to differ."""
     data = jsonl(tmp_path / "a.jsonl", made_rows(90))
@@ -582,6 +579,7 @@ def test_a_student_of_labels_alone_is_the_direct_network(tmp_path, standin, no_p
     assert np.abs(soft - runs[0].load_predictions("direct", "test").log_probs).max() > 0.01
 
 
+@pytest.mark.slow
 def test_class_weights_and_bootstrap_change_the_members(tmp_path, standin, no_plots):
     data = jsonl(tmp_path / "a.jsonl", made_rows(90)[:75])
     changes = ({}, {"members__bootstrap": True}, {"seed": 5}, {"members__dropout": 0.5})
@@ -592,6 +590,7 @@ def test_class_weights_and_bootstrap_change_the_members(tmp_path, standin, no_pl
     assert len(found) == 4
 
 
+@pytest.mark.slow
 def test_a_run_from_a_recipe_file_is_the_run_from_settings(tmp_path, standin, no_plots, fitted):
     data = jsonl(tmp_path / "a.jsonl", made_rows(60))
     first = fit(data, tmp_path / "first", quick(standin(), distil__enabled=False))
@@ -600,6 +599,7 @@ def test_a_run_from_a_recipe_file_is_the_run_from_settings(tmp_path, standin, no
     assert predictions_in(first.path) == predictions_in(second.path) == predictions_in(third.path)
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_bytes(fitted, tmp_path, no_plots):
     again = fit(fitted.run / "recipe.yaml", tmp_path / "run")
     assert predictions_in(again.path) == predictions_in(fitted.run)
@@ -686,6 +686,7 @@ def test_a_run_stopped_at_any_stage_goes_on_to_the_same_end(uninterrupted, tmp_p
     same_run(run.path, whole)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_at_every_file_in_turn_goes_on_to_the_same_end(
     uninterrupted, tmp_path, no_plots, monkeypatch
 ):
@@ -858,6 +859,7 @@ def test_a_folder_that_is_no_run_is_left_alone(uninterrupted, tmp_path, broken):
     assert content_of(folder) == {folder / "thesis.txt": b"years"}
 
 
+@pytest.mark.slow
 def test_the_python_interface_in_five_lines(tmp_path, standin, no_plots):
     data = jsonl(tmp_path / "reviews.jsonl", made_rows(90))
     run = credibly.fit(data, tmp_path / "run", quick(standin(), distil__optimiser__epochs=12))

@@ -96,6 +96,7 @@ def test_evaluating_the_test_rows_gives_the_runs_own_zero_shot_figures(begun, no
             assert again[system][metric]["value"] == pytest.approx(own[system][metric]["value"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_after_zero_shot_goes_on_without_asking_again(begun, tmp_path, no_plots, monkeypatch):
     train, settings, run, _ = begun
     with monkeypatch.context() as patch:
