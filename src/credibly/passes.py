@@ -8,7 +8,7 @@ from typing import Any
 
 from credibly.members import SOURCES
 from credibly.runs import Run
-from credibly.settings import BackboneSettings, MixedSettings, Recipe
+from credibly.settings import AdaptersSettings, BackboneSettings, MixedSettings, Recipe
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,10 @@ class Group:
         return f"{len(self.seeds)} {self.settings.source} on {self.backbone.name}"
 
     @property
-    def learning_rate(self) -> float:
-        """The recipe's learning rate for them."""
+    def learning_rate(self) -> float | None:
+        """The recipe's learning rate for them; None where they come trained."""
+        if isinstance(self.settings, AdaptersSettings):
+            return None
         return float(self.settings.optimiser.learning_rate)
 
     @property
@@ -79,10 +81,11 @@ class Pass:
     def stage(self) -> str:
         """Its name for progress: all members of the group at once, or one or some by their seeds."""
         source, seeds = self.group.settings.source, self.seeds
+        doing = "taking in" if self.group.learning_rate is None else "training"
         if len(seeds) == len(self.group.seeds):
-            return f"training {len(seeds)} {source}"
+            return f"{doing} {len(seeds)} {source}"
         which = f"member {seeds[0]}" if len(seeds) == 1 else f"members {seeds[0]} to {seeds[-1]}"
-        return f"training {source}, {which}"
+        return f"{doing} {source}, {which}"
 
 
 def groups_of(recipe: Recipe) -> Iterator[Group]:
@@ -132,9 +135,9 @@ def changed_rates(run: Run, recipe: Recipe) -> dict[int, float]:
     # Where the groups differ in more than their rates, the recipe is refused anyway.
     pairs = zip(groups_of(run.recipe), groups_of(recipe), strict=False)
     return {
-        seed: now.learning_rate
+        seed: rate
         for began, now in pairs
-        if now.learning_rate != began.learning_rate
+        if (rate := now.learning_rate) is not None and rate != began.learning_rate
         for seed in now.seeds
         if seed in absent
     }

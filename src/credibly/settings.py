@@ -254,8 +254,25 @@ class LoraSettings(TunedSettings):
     )
 
 
+class AdaptersSettings(Settings):
+    """LoRA adapters trained elsewhere, with their heads, as PEFT saves them; nothing of them is trained."""
+
+    source: Literal["adapters"] = "adapters"
+    adapters: list[str] = Field(min_length=1, description="folders or hub ids, one a member")
+    base: str | None = Field(None, description="the backbone's name in the adapters' configs, if another")
+    classes: list[str] | None = Field(
+        None, description="classes in the order of the adapters' logits; the run's order if left out"
+    )
+
+    @property
+    def count(self) -> int:
+        """Number of members, M."""
+        return len(self.adapters)
+
+
 OneSource = Annotated[
-    HeadsSettings | TopBlocksSettings | FullSettings | LoraSettings, Field(discriminator="source")
+    HeadsSettings | TopBlocksSettings | FullSettings | LoraSettings | AdaptersSettings,
+    Field(discriminator="source"),
 ]
 
 
@@ -322,7 +339,7 @@ class Recipe(Settings):
     data: DataSettings
     backbone: BackboneSettings = BackboneSettings()
     members: Annotated[
-        HeadsSettings | TopBlocksSettings | FullSettings | LoraSettings | MixedSettings,
+        HeadsSettings | TopBlocksSettings | FullSettings | LoraSettings | AdaptersSettings | MixedSettings,
         Field(discriminator="source"),
     ] = HeadsSettings()
     distil: DistilSettings = DistilSettings()

@@ -1,9 +1,15 @@
 """Member sources: one file each, with the same names in the same order."""
 
-from credibly.members import full, heads, lora, top_blocks
+from credibly.members import adapters, full, heads, lora, top_blocks
 from credibly.members.common import Members, Source, TrainingData
 
-SOURCES: dict[str, Source] = {"heads": heads, "top_blocks": top_blocks, "full": full, "lora": lora}
+SOURCES: dict[str, Source] = {
+    "heads": heads,
+    "top_blocks": top_blocks,
+    "full": full,
+    "lora": lora,
+    "adapters": adapters,
+}
 """A new source is a file and a row here."""
 
 __all__ = ["SOURCES", "Members", "Source", "TrainingData"]

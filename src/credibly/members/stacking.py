@@ -79,11 +79,16 @@ class StackedModule(nn.Module):
         state = dict(zip(self.names, self.stacked, strict=True))
 
         def one(weights: dict[str, Tensor], rows: Tensor) -> Tensor:
-            output: Tensor = torch.func.functional_call(self._pattern[0], weights, (rows,))
+            output: Tensor = torch.func.functional_call(self.pattern, weights, (rows,))
             return output
 
         with torch.autocast(inputs.device.type, enabled=False):
             return torch.vmap(one)(state, own).flatten(0, 1)
+
+    @property
+    def pattern(self) -> nn.Module:
+        """A module of this kind, without weights."""
+        return self._pattern[0]
 
     def of(self, member: int) -> dict[str, Tensor]:
         """Return one member's weights by name."""
@@ -117,7 +122,7 @@ def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_bloc
     Args:
         model: a sequence-classification model.
         targets: names that a layer's own name ends with, as PEFT takes them, or "all-linear": every
-            linear layer of the blocks.
+            linear layer of the blocks. Outside the blocks only a full name counts.
         last_blocks: adapt only so many blocks from the top; all where None.
 
     Raises:
@@ -126,13 +131,13 @@ def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_bloc
     blocks = blocks_of(model)
     chosen = blocks[-last_blocks:] if last_blocks else blocks
     inside = {id(module) for block in chosen for module in block.modules()}
-    linear = {
-        name: module
+    linear = [
+        name
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and id(module) in inside
-    }
+        if isinstance(module, (nn.Linear, Conv1D)) and (id(module) in inside or name in targets)
+    ]
     if targets == "all-linear":
-        return list(linear)
+        return linear
     wanted = [targets] if isinstance(targets, str) else list(targets)
     unmatched = [target for target in wanted if not any(_matches(name, target) for name in linear)]
     if unmatched:

@@ -275,8 +275,9 @@ def _lower_rates(work: Work) -> str:
     run, recipe = work.run, work.recipe
     absent = set(missing_of(run, recipe))
     rates = {
-        group.rate_key: recipe.other_rates.get(seed, group.learning_rate) / 10
+        group.rate_key: recipe.other_rates.get(seed, began) / 10
         for group in groups_of(recipe)
+        if (began := group.learning_rate) is not None
         for seed in group.seeds
         if seed in absent
     }
