@@ -143,7 +143,7 @@ def one_pass(data: Texts) -> dict[str, Any]:
         "seconds_a_step": float(np.mean(np.diff(times[-(STEPS - WARM) - 1 :]))),
         "nll": [-float(own[np.arange(len(data.labels)), list(data.labels)].mean()) for own in log_probs],
         "peak_bytes": peak_bytes,
-        "tokens_mean": float(material.tokens.lengths.mean()),
+        "tokens_mean": float(material.texts.tokens.lengths.mean()),
     }
 
 

@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
 import standins
+from credibly.backbones import BlockCut
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import InputError, RunFolderError
 from credibly.members import lora
@@ -72,6 +73,36 @@ def test_the_config_of_a_member_names_rank_layers_and_base(standin, tmp_path):
     layers = {re.search(r"layer\.(\d)", name)[1] for name in config["target_modules"]}
     assert layers == {"1", "2"}
     assert {name.rsplit(".", 1)[-1] for name in config["target_modules"]} == {"query", "value"}
+
+
+@pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2"])
+def test_over_a_trunk_that_runs_once_members_become_the_same(standin, architecture):
+    """The last two blocks, found by the cut or by their names."""
+    by_name = fitted(standin(architecture), target_modules=["*.1.*", "*.2.*"], lora_dropout=0.2)
+    by_cut = fitted(standin(architecture), blocks=2, lora_dropout=0.2)
+    assert set(by_cut.updates) == set(by_name.updates)
+    assert by_name.cut is None
+    np.testing.assert_allclose(by_cut.log_probs(TEXTS), by_name.log_probs(TEXTS), atol=2e-5)
+
+
+def test_the_trunk_runs_once_a_text_for_all_members_and_epochs(standin, monkeypatch):
+    seen = []
+    whole = BlockCut.trunk
+
+    def counted(cut, batch):
+        seen.extend(batch.indices.tolist())
+        return whole(cut, batch)
+
+    monkeypatch.setattr(BlockCut, "trunk", counted)
+    adapters = fitted(standin(), blocks=1)
+    assert sorted(seen) == list(range(len(TEXTS)))
+    adapters.log_probs(TEXTS)
+    assert sorted(seen) == sorted([*range(len(TEXTS))] * 2)
+
+
+def test_more_blocks_than_there_are_is_told(standin):
+    with pytest.raises(InputError, match="expected 1 to 3 blocks to tune, got 9"):
+        fitted(standin(), blocks=9)
 
 
 def test_fresh_adapters_change_nothing_but_the_head(standin):

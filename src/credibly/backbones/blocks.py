@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -52,6 +51,7 @@ class BlockCut:
         self.first = len(self.blocks) - top
         self._hidden: Tensor | None = None
         self._freeze_below()
+        self._tuple_length = self._count_outputs()
 
     def trunk(self, batch: TokenBatch) -> Tensor:
         """Return the hidden states that enter the first upper block, (B, L, H), without gradient."""
@@ -129,14 +129,16 @@ class BlockCut:
         ids = torch.zeros((1, 2), dtype=torch.long, device=self.model.device)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
-    @cached_property
-    def _tuple_length(self) -> int | None:
+    def _count_outputs(self) -> int | None:
         """Return how many values a block returns as a tuple; None where it returns the states alone."""
         forms: list[int | None] = []
-        handle = self.blocks[0].register_forward_hook(
-            lambda module, arguments, output: forms.append(len(output) if isinstance(output, tuple) else None)
-        )
-        with torch.inference_mode():
+
+        def note(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+            forms.append(len(output) if isinstance(output, tuple) else None)
+            raise _Captured
+
+        handle = self.blocks[0].register_forward_hook(note)
+        with torch.no_grad(), suppress(_Captured):
             self.model(**self._probe())
         handle.remove()
         return forms[0]

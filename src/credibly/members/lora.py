@@ -3,27 +3,28 @@
 Every member's rows stand in the same batch, member after member. A frozen layer multiplies all of them
 by its one weight; beside it one batched product adds each member's own low-rank update (Hu et al. 2021,
 https://arxiv.org/abs/2106.09685). So a step costs little more than one member's step on a batch M times
-as large, and the base is held once. Members are saved as PEFT saves an adapter.
+as large, and the base is held once. Where only the last blocks are adapted, the trunk below them runs once
+a text for all members and all epochs. Members are saved as PEFT saves an adapter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from credibly.backbones.blocks import BlockCut
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.batching import (
     TokenBatch,
-    Tokens,
     aligned_batches,
     length_batches,
     pad,
@@ -38,7 +39,6 @@ from credibly.members.common import (
     TrainingData,
     count_weights,
     training_rows,
-    weighted_targets,
 )  # fmt: skip
 from credibly.members.stacking import (
     StackedLora,
@@ -49,10 +49,12 @@ from credibly.members.stacking import (
     replace_module,
     target_names,
 )  # fmt: skip
+from credibly.members.tuned import TuningMaterial, material_of
 from credibly.progress import Stages
 from credibly.records import normalised_log_probs
 from credibly.settings import BackboneSettings, LoraSettings
 from credibly.training import UNWATCHED, HeldOut, Monitor, Task, from_batch, stream, train
+from credibly.tuning import HeldOutTexts
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -67,6 +69,7 @@ class Adapters:
         classifier: the base with stacked updates and heads in the places of its layers.
         settings: of the adapters.
         base_name: where the base came from, as PEFT's config names it.
+        cut: where the blocks that are adapted begin; None where any may be.
         updates: adapted layers by name.
         heads: stacked heads by name.
         streams: the members' random streams, for dropout.
@@ -75,6 +78,7 @@ class Adapters:
     classifier: Classifier
     settings: LoraSettings
     base_name: str
+    cut: BlockCut | None
     updates: dict[str, StackedLora]
     heads: dict[str, StackedModule]
     streams: list[np.random.Generator]
@@ -100,11 +104,20 @@ class Adapters:
         """Padded tokens in a batch of prediction, of which every member reads all."""
         return max(1, self.classifier.token_budget // self.count)
 
-    def logits(self, batch: TokenBatch) -> Tensor:
-        """Return logits, float32, (M, B, C), of a batch that holds the members' rows one after the other."""
-        output = self.classifier.model(**batch.inputs())
-        logits: Tensor = output.logits.float()
-        return logits.view(self.count, -1, logits.shape[-1])
+    def logits(self, batch: TokenBatch, hidden: Tensor | None = None) -> Tensor:
+        """Return logits, float32, (M, B, C), of a batch that holds the members' rows one after the other.
+
+        With a cut only within `resumed`, and on its rows' states there, (M x B, L, H).
+        """
+        if self.cut is None or hidden is None:
+            logits: Tensor = self.classifier.model(**batch.inputs()).logits
+        else:
+            logits = self.cut.logits(batch, hidden)
+        return logits.float().view(self.count, -1, logits.shape[-1])
+
+    def resumed(self) -> AbstractContextManager[None]:
+        """Within this context `logits` runs only what lies above the cut, where there is one."""
+        return nullcontext() if self.cut is None else self.cut.resumed()
 
     @property
     def reader(self) -> Classifier:
@@ -118,7 +131,10 @@ class Adapters:
         logits = np.empty((self.count, len(texts), len(classifier.class_names)), dtype=np.float32)
         with torch.inference_mode():
             for batch in padded_batches(tokens, self.tokens_a_member):
-                rows = self.logits(for_all_members(batch, self.count).to(classifier.device))
+                there = batch.to(classifier.device)
+                hidden = self.cut.trunk(there).repeat(self.count, 1, 1) if self.cut else None
+                with self.resumed():
+                    rows = self.logits(for_all_members(there, self.count), hidden)
                 logits[:, batch.indices] = rows.cpu().numpy()
         return normalised_log_probs(logits)
 
@@ -153,17 +169,6 @@ class Adapters:
         save_file(self.state(member), folder / WEIGHTS, {"format": "pt"})
 
 
-@dataclass(frozen=True)
-class Tokenised:
-    """The training texts as tokens, and targets, float32, (N, C); held-out ones beside them."""
-
-    backbone: BackboneSettings
-    tokens: Tokens
-    targets: NDArray[np.float32]
-    class_names: tuple[str, ...]
-    held_out: tuple[Tokens, NDArray[np.float32]] | None = None
-
-
 def group_size(settings: LoraSettings) -> int:
     """Return how many members are trained in one pass."""
     return min(settings.group, settings.count)
@@ -171,20 +176,19 @@ def group_size(settings: LoraSettings) -> int:
 
 def prepare(
     data: TrainingData, backbone: BackboneSettings, settings: LoraSettings, stages: Stages
-) -> Tokenised:
-    """Tokenise the texts once."""
-    classifier = load_classifier(backbone, data.class_names, dropout=0.0, seed=0)
-    tokens = tokenise(classifier.tokenizer, data.texts, classifier.max_tokens)
-    held_out = None
-    if data.validation:
-        held_out_tokens = tokenise(classifier.tokenizer, data.validation.texts, classifier.max_tokens)
-        held_out = (held_out_tokens, data.validation.targets)
-    targets = weighted_targets(data.targets, settings.class_weights)
-    return Tokenised(backbone, tokens, targets, data.class_names, held_out)
+) -> TuningMaterial:
+    """Tokenise the texts once and, where only the last blocks are adapted, run the trunk below them once.
+
+    Raises:
+        InputError: the model has not so many blocks.
+    """
+    classifier, _ = _base(backbone, data.class_names, settings)
+    progress = stages("running the frozen trunk") if settings.blocks else None
+    return material_of(classifier, backbone, data, settings, settings.blocks, progress)
 
 
 def fit(
-    material: Tokenised, settings: LoraSettings, seeds: Sequence[int], monitor: Monitor = UNWATCHED
+    material: TuningMaterial, settings: LoraSettings, seeds: Sequence[int], monitor: Monitor = UNWATCHED
 ) -> tuple[Adapters, Histories]:
     """Train one adapter a seed, all in one pass.
 
@@ -195,23 +199,25 @@ def fit(
     device, N = adapters.classifier.device, len(material.targets)
     wanted = torch.from_numpy(material.targets)
     rows = np.stack([training_rows(N, seed, settings.bootstrap) for seed in seeds])
-    lengths = material.tokens.lengths
+    texts = material.texts
+    lengths = texts.tokens.lengths
     size = min(settings.optimiser.batch_size, N)
 
     def dealt(epoch: int) -> Iterator[TokenBatch]:
         orders = [stream(seed, f"order {epoch}") for seed in seeds]
         for indices in aligned_batches(lengths[rows], size, orders):
             own = np.take_along_axis(rows, indices, axis=1)
-            yield pad(material.tokens, own.reshape(-1)).to(device)
+            yield pad(texts.tokens, own.reshape(-1)).to(device)
 
     def losses(batch: TokenBatch) -> Tensor:
-        log_probs = torch.log_softmax(adapters.logits(batch), dim=-1)
+        hidden = texts.states.of(batch) if texts.states else None
+        log_probs = torch.log_softmax(adapters.logits(batch, hidden), dim=-1)
         targets = wanted[torch.from_numpy(batch.indices)].to(device).view_as(log_probs)
         return -(targets * log_probs).sum(dim=-1).mean(dim=1)
 
     def validate(limit: int | None) -> HeldOut:
         assert material.held_out
-        return _measured(adapters, *material.held_out, limit)
+        return _measured(adapters, material.held_out, limit)
 
     steps = -(-N // size)
     task = Task(
@@ -224,18 +230,21 @@ def fit(
         validate=validate if material.held_out else None,
         tokens=lambda batch: int(lengths[batch.indices].sum()),
     )
-    return adapters, train(task, settings.optimiser, monitor)
+    with adapters.resumed():
+        return adapters, train(task, settings.optimiser, monitor)
 
 
-def _measured(adapters: Adapters, tokens: Tokens, targets: NDArray[np.float32], limit: int | None) -> HeldOut:
+def _measured(adapters: Adapters, held_out: HeldOutTexts, limit: int | None) -> HeldOut:
     """Return loss and accuracy on held-out texts, or on so many batches of them."""
-    wanted, device = torch.from_numpy(targets), adapters.classifier.device
+    wanted, device = torch.from_numpy(held_out.targets), adapters.classifier.device
+    tokens, states = held_out.texts.tokens, held_out.texts.states
 
     def parts() -> Iterator[tuple[Tensor, Tensor]]:
         for some in some_of(length_batches(tokens.lengths, adapters.tokens_a_member), limit):
             batch = for_all_members(pad(tokens, some), adapters.count).to(device)
+            hidden = states.of(batch) if states else None
             yield (
-                torch.log_softmax(adapters.logits(batch), dim=-1),
+                torch.log_softmax(adapters.logits(batch, hidden), dim=-1),
                 wanted[torch.from_numpy(some)].to(device),
             )
 
@@ -277,13 +286,10 @@ def build(
     Raises:
         InputError: no layer is called as `target_modules` says, or as `label_words_head`.
     """
-    classifier = load_classifier(backbone, class_names, dropout=0.0, seed=0, words=words)
-    model = classifier.model.requires_grad_(False)
-    base_name = str(model.config._name_or_path)
+    classifier, cut = _base(backbone, class_names, settings, words)
+    model = classifier.model
     copies = fresh_copies if words is None else equal_copies
     heads = {name: StackedModule(copies(model, name, seeds)) for name in head_names(model)}
-    if classifier.precision == "bf16":
-        model.to(torch.bfloat16)
     streams = [stream(seed, "adapter") for seed in seeds]
     updates = {
         name: StackedLora(
@@ -297,7 +303,23 @@ def build(
     }
     for name, module in [*heads.items(), *updates.items()]:
         replace_module(model, name, module.to(classifier.device).eval())
-    return Adapters(classifier, settings, base_name, updates, heads, streams)
+    base_name = str(model.config._name_or_path)
+    return Adapters(classifier, settings, base_name, cut, updates, heads, streams)
+
+
+def _base(
+    backbone: BackboneSettings,
+    class_names: Sequence[str],
+    settings: LoraSettings,
+    words: Mapping[str, str] | None = None,
+) -> tuple[Classifier, BlockCut | None]:
+    """Return the frozen base, with its head in float32, and where it is cut."""
+    classifier = load_classifier(backbone, class_names, dropout=0.0, seed=0, words=words)
+    cut = BlockCut(classifier.model, settings.blocks) if settings.blocks else None
+    classifier.model.requires_grad_(False)
+    if classifier.precision == "bf16":
+        classifier.model.base_model.to(torch.bfloat16)
+    return classifier, cut
 
 
 def for_all_members(batch: TokenBatch, members: int) -> TokenBatch:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.members.common import TrainingData, training_rows, weighted_targets
 from credibly.progress import Progress
-from credibly.settings import BackboneSettings, FullSettings, TopBlocksSettings
+from credibly.settings import BackboneSettings, FullSettings, TopBlocksSettings, TunedSettings
 from credibly.training import UNWATCHED, History, Monitor
 from credibly.tuning import HeldOutTexts, TuningTexts, target_loss, tune
 
-TunedSettings = FullSettings | TopBlocksSettings
+WithDropout = FullSettings | TopBlocksSettings
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TuningMaterial:
 def prepare_texts(
     data: TrainingData,
     backbone: BackboneSettings,
-    settings: TunedSettings,
+    settings: WithDropout,
     blocks: int | None,
     progress: Progress | None = None,
 ) -> TuningMaterial:
@@ -42,6 +42,18 @@ def prepare_texts(
         InputError: the model has not so many blocks.
     """
     classifier = load_classifier(backbone, data.class_names, settings.dropout, seed=0)
+    return material_of(classifier, backbone, data, settings, blocks, progress)
+
+
+def material_of(
+    classifier: Classifier,
+    backbone: BackboneSettings,
+    data: TrainingData,
+    settings: TunedSettings,
+    blocks: int | None,
+    progress: Progress | None = None,
+) -> TuningMaterial:
+    """Do what `prepare_texts` does, by a network that is loaded already."""
     texts = TuningTexts.prepare(classifier, data.texts, blocks, progress)
     held_out = None
     if data.validation:
@@ -52,7 +64,7 @@ def prepare_texts(
 
 
 def tune_each(
-    material: TuningMaterial, settings: TunedSettings, seeds: Sequence[int], monitor: Monitor = UNWATCHED
+    material: TuningMaterial, settings: WithDropout, seeds: Sequence[int], monitor: Monitor = UNWATCHED
 ) -> Iterator[tuple[Classifier, History]]:
     """Yield one tuned network a seed, with its history."""
     loss = target_loss(material.targets)
