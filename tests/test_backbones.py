@@ -4,6 +4,8 @@ import errno
 import json
 import logging
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
@@ -322,6 +324,27 @@ def test_the_upper_blocks_on_trunk_states_give_the_whole_models_logits(standin, 
     torch.testing.assert_close(full_logits(classifier, batch), expected, atol=0, rtol=0)
 
 
+def test_threads_run_below_and_above_the_cut_side_by_side(standin):
+    classifier = classifier_of(standin())
+    cut = BlockCut(classifier.model, 2)
+    batches = [batch_of(classifier, [text] * 3) for text in TEXTS[:12]] * 5
+    alone = [full_logits(classifier, batch).detach() for batch in batches]
+    meeting = threading.Barrier(4, timeout=30)
+
+    def met(work, *arguments):
+        meeting.wait()
+        with torch.inference_mode():
+            return work(*arguments)
+
+    with ThreadPoolExecutor(4) as pool:
+        with cut.stopped():
+            hidden = list(pool.map(lambda batch: met(cut.trunk, batch), batches))
+        with cut.resumed():
+            found = list(pool.map(lambda pair: met(cut.logits, *pair), zip(batches, hidden, strict=True)))
+    for own, expected in zip(found, alone, strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-5, rtol=0)
+
+
 @all_architectures
 @pytest.mark.parametrize("top", [1, 2])
 def test_gradients_above_the_cut_are_those_of_the_whole_model(standin, architecture, top):
@@ -381,11 +404,13 @@ def test_afterwards_the_model_is_as_it_was(standin, architecture):
     model, batch = classifier.model, batch_of(classifier)
     blocks, kept = list(blocks_of(model)), state_of(model)
     cut = BlockCut(model, 1)
+    own = {name: tensor.detach().clone() for name, tensor in model.named_parameters() if tensor.requires_grad}
     hidden = cut.trunk(batch)
 
     def interrupted():
-        with cut.resumed():
+        with cut.resumed(), cut.holding({name: tensor + 1 for name, tensor in own.items()}):
             assert list(blocks_of(model))[:-1] != blocks[:-1]
+            assert all(torch.equal(model.get_parameter(name), own[name] + 1) for name in own)
             cut.logits(batch, hidden)
             raise KeyboardInterrupt
 

@@ -12,15 +12,14 @@ from typing import TypeVar
 
 import torch
 
-from credibly.batching import TokenBatch
-
 MOST_WORKERS = 8
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def each_batch(
-    work: Callable[[TokenBatch], Result], batches: Iterable[TokenBatch], device: torch.device
-) -> Iterator[tuple[TokenBatch, Result]]:
+    work: Callable[[Item], Result], batches: Iterable[Item], device: torch.device
+) -> Iterator[tuple[Item, Result]]:
     """Yield each batch and what `work` makes of it, in the order of the batches.
 
     On a processor up to eight batches run at a time, each on its share of the cores: many of a model's
@@ -29,7 +28,7 @@ def each_batch(
 
     Args:
         work: called with a batch, in a thread of its own; it changes nothing that others read.
-        batches: read only as far ahead as there are threads.
+        batches: of tokens, with whatever belongs to them; read only as far ahead as there are threads.
         device: where `work` computes.
     """
     remaining = iter(batches)
@@ -41,7 +40,7 @@ def each_batch(
             yield batch, work(batch)
         _give_back()
         return
-    pending: deque[tuple[TokenBatch, Future[Result]]] = deque()
+    pending: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(workers, "batch", torch.set_num_threads, (threads // workers,)) as pool:
         try:
             for batch in chain(first, remaining):
@@ -57,7 +56,7 @@ def each_batch(
             _give_back()
 
 
-def _finished(pending: deque[tuple[TokenBatch, Future[Result]]]) -> tuple[TokenBatch, Result]:
+def _finished(pending: deque[tuple[Item, Future[Result]]]) -> tuple[Item, Result]:
     batch, future = pending.popleft()
     return batch, future.result()
 

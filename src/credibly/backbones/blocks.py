@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -49,7 +50,8 @@ class BlockCut:
         if not 1 <= top <= len(self.blocks):
             raise InputError(f"expected 1 to {len(self.blocks)} blocks to tune, got {top}")
         self.first = len(self.blocks) - top
-        self._hidden: Tensor | None = None
+        self._given = threading.local()
+        self._lock, self._stops = threading.Lock(), 0
         self._freeze_below()
         self._tuple_length = self._count_outputs()
 
@@ -57,28 +59,35 @@ class BlockCut:
         """Return the hidden states that enter the first upper block, (B, L, H), without gradient."""
         # Not inference mode: its tensors could not enter a computation that is differentiated.
         with torch.no_grad():
-            return self._capture(batch.inputs())
+            return self._states(batch.inputs())
 
-    def _capture(self, inputs: dict[str, Tensor]) -> Tensor:
+    def _states(self, inputs: dict[str, Tensor]) -> Tensor:
         """Run the model up to the cut and return the hidden states there, (B, L, H)."""
-        captured: list[Tensor] = []
+        with self.stopped():
+            try:
+                self.model(**inputs)
+            except _Reached as reached:
+                return reached.hidden
+        raise AssertionError("the model's forward goes round its own blocks")
 
-        def capture(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            captured.append(arguments[0] if arguments else named["hidden_states"])
-            raise _Captured
-
-        handle = self.blocks[self.first].register_forward_pre_hook(capture, with_kwargs=True)
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Within this context the model ends at the cut, and threads may call `trunk` side by side."""
+        with self._lock:
+            self._stops += 1
+            if self._stops == 1:
+                self._stop = self.blocks[self.first].register_forward_pre_hook(_reach, with_kwargs=True)
         try:
-            self.model(**inputs)
-        except _Captured:
-            pass
+            yield
         finally:
-            handle.remove()
-        return captured[0]
+            with self._lock:
+                self._stops -= 1
+                if self._stops == 0:
+                    self._stop.remove()
 
     @contextmanager
     def resumed(self) -> Iterator[None]:
-        """Within this context `logits` runs only the upper blocks and the head."""
+        """Within this context `logits` runs only the upper blocks and the head; threads may call it."""
         lower = list(self.blocks[: self.first])
         tuple_length = self._tuple_length
         handle = self.blocks[self.first].register_forward_pre_hook(self._give_hidden, with_kwargs=True)
@@ -91,26 +100,34 @@ class BlockCut:
             for index, block in enumerate(lower):
                 self.blocks[index] = block
 
-    def logits(self, batch: TokenBatch, hidden: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
-        """Return logits, (B, C), from the hidden states at the cut; only within `resumed`.
-
-        Args:
-            batch: padded tokens.
-            hidden: the states at the cut, (B, L, H).
-            weights: used in the place of the model's own above the cut, by name.
-        """
-        self._hidden = hidden
-        output = torch.func.functional_call(self.model, weights or {}, (), batch.inputs())
-        self._hidden = None
+    def logits(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
+        """Return logits, (B, C), from the hidden states at the cut, (B, L, H); only within `resumed`."""
+        self._given.hidden = hidden
+        output = self.model(**batch.inputs())
+        self._given.hidden = None
         logits: Tensor = output.logits
         return logits
+
+    @contextmanager
+    def holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within this context the model has these weights, by name, in the place of its own."""
+        own = {name: self.model.get_parameter(name).data for name in weights}
+        self._put(weights)
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    def _put(self, weights: Mapping[str, Tensor]) -> None:
+        for name, tensor in weights.items():
+            self.model.get_parameter(name).data = tensor
 
     def _give_hidden(
         self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if arguments:
-            return (self._hidden, *arguments[1:]), named
-        return arguments, {**named, "hidden_states": self._hidden}
+            return (self._given.hidden, *arguments[1:]), named
+        return arguments, {**named, "hidden_states": self._given.hidden}
 
     def _freeze_below(self) -> None:
         """Freeze whatever the hidden states at the cut depend on, and nothing else.
@@ -119,7 +136,7 @@ class BlockCut:
         (relative positions) beside the list of blocks, and tuning those would change the trunk.
         """
         self.model.requires_grad_(True)
-        self._capture(self._probe()).sum().backward()  # type: ignore[no-untyped-call]
+        self._states(self._probe()).sum().backward()  # type: ignore[no-untyped-call]
         for parameter in self.model.parameters():
             parameter.requires_grad_(parameter.grad is None)
             parameter.grad = None
@@ -135,17 +152,25 @@ class BlockCut:
 
         def note(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
             forms.append(len(output) if isinstance(output, tuple) else None)
-            raise _Captured
+            raise _Reached(arguments[0] if arguments else output)
 
         handle = self.blocks[0].register_forward_hook(note)
-        with torch.no_grad(), suppress(_Captured):
+        with torch.no_grad(), suppress(_Reached):
             self.model(**self._probe())
         handle.remove()
         return forms[0]
 
 
-class _Captured(Exception):
-    """Ends a forward pass once the hidden states are in hand."""
+class _Reached(Exception):
+    """Ends a forward pass at the cut, with the hidden states there."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
+def _reach(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    raise _Reached(arguments[0] if arguments else named["hidden_states"])
 
 
 class _PassThrough(nn.Module):

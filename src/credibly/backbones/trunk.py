@@ -13,6 +13,7 @@ from credibly.assets import cache_folder
 from credibly.backbones.blocks import BlockCut
 from credibly.backbones.loading import Classifier
 from credibly.batching import TokenBatch, Tokens, padded_batches
+from credibly.parallel import each_batch
 from credibly.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,15 @@ def trunk_states(
     dtype = torch.bfloat16 if classifier.precision == "bf16" else torch.float32
     states = _room(len(tokens.flat), int(classifier.model.config.hidden_size), dtype)
     done = 0
-    with classifier.autocast():
-        for batch in padded_batches(tokens, classifier.token_budget):
-            on_device = batch.to(classifier.device)
+
+    def below(batch: TokenBatch) -> Tensor:
+        with classifier.autocast():
+            return cut.trunk(batch.to(classifier.device)).to(dtype).cpu()
+
+    batches = padded_batches(tokens, classifier.token_budget)
+    with cut.stopped():
+        for batch, hidden in each_batch(below, batches, classifier.device):
             real = batch.attention_mask.bool()
-            hidden = cut.trunk(on_device).to(dtype).cpu()
             states[batch.positions[real]] = hidden[real]
             done += len(batch.indices)
             if progress:

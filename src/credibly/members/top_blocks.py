@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,19 @@ from credibly.backbones.blocks import BlockCut
 from credibly.backbones.last_layer import exact_logits
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.backbones.probing import last_layer
-from credibly.batching import padded_batches, tokenise
+from credibly.batching import TokenBatch, padded_batches, tokenise
 from credibly.errors import RunFolderError
 from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
 from credibly.members.tuned import TuningMaterial, prepare_texts, tune_each
+from credibly.parallel import each_batch
 from credibly.progress import Stages
 from credibly.records import normalised_log_probs
 from credibly.settings import BackboneSettings, TopBlocksSettings
 from credibly.training import UNWATCHED, Monitor
 
 WEIGHTS = "model.safetensors"
+BATCHES = 16
+"""Batches whose trunk states are held at a time, for all members to run on."""
 Weights = dict[str, Tensor]
 
 
@@ -65,18 +69,29 @@ class TopBlockMembers:
 
     def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
         """Return log-probabilities, float32, (M, N, C), normalised: the trunk runs once a text."""
-        classifier = self.classifier
+        classifier, cut = self.classifier, self.cut
         tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
         logits = np.empty((self.count, len(texts), len(classifier.class_names)), dtype=np.float32)
         weights = [ready(classifier, member) for member in self.weights]
-        with torch.inference_mode(), classifier.autocast(), exact_logits(classifier):
-            for batch in padded_batches(tokens, classifier.token_budget):
-                there = batch.to(classifier.device)
-                hidden = self.cut.trunk(there)
-                with self.cut.resumed():
-                    for member, own in enumerate(weights):
-                        rows = self.cut.logits(there, hidden, own)
-                        logits[member, batch.indices] = rows.float().cpu().numpy()
+
+        def below(batch: TokenBatch) -> Tensor:
+            with torch.inference_mode(), classifier.autocast():
+                return cut.trunk(batch)
+
+        def above(batch_and_hidden: tuple[TokenBatch, Tensor]) -> LogProbs:
+            with torch.inference_mode(), classifier.autocast():
+                rows: LogProbs = cut.logits(*batch_and_hidden).float().cpu().numpy()
+            return rows
+
+        batches = (batch.to(classifier.device) for batch in padded_batches(tokens, classifier.token_budget))
+        with exact_logits(classifier):
+            while some := list(islice(batches, BATCHES)):
+                with cut.stopped():
+                    passed = list(each_batch(below, some, classifier.device))
+                for member, own in enumerate(weights):
+                    with cut.resumed(), cut.holding(own):
+                        for (batch, _), rows in each_batch(above, passed, classifier.device):
+                            logits[member, batch.indices] = rows
         return normalised_log_probs(logits)
 
     def save(self, member: int, folder: Path) -> None:
