@@ -17,7 +17,8 @@ from credibly.members import adapters
 from credibly.members.common import TrainingData
 from credibly.progress import silent
 from credibly.settings import AdaptersSettings, BackboneSettings
-from credibly.workflows import fit
+from credibly.workflows import fit, plan
+from credibly.workflows.planning import machine
 from test_lora import CLASSES, DATA, TEXTS
 from workshop import jsonl, made_rows
 
@@ -197,3 +198,21 @@ def test_data_is_not_trained_on(standin, several):
         joined(standin(), [several["plain"]], other).log_probs(TEXTS),
         joined(standin(), [several["plain"]]).log_probs(TEXTS),
     )
+
+
+def test_what_they_need_is_told_beforehand_and_no_training_is_in_it(standin, several, tmp_path, monkeypatch):
+    members = joined(standin(), several.values())
+    settings = {
+        "backbone.name": str(standin()), "backbone.precision": "fp32", "distil.enabled": False,
+        "members": {"source": "adapters", "adapters": [str(folder) for folder in several.values()]},
+    }  # fmt: skip
+    monkeypatch.setattr(machine, "MEASURED_SECONDS", 0.01)
+    file = jsonl(tmp_path / "a.jsonl", made_rows(60))
+    (said,) = plan(file, tmp_path / "run", settings)["groups"]
+    assert said["trainable_parameters"] == members.member_parameters
+    assert said["parameters"] == members.shared_parameters + members.member_parameters
+    assert (said["steps"], said["passes"], said["seconds"]["training"]) == (0, 1, 0)
+    memory = said["memory_bytes"]
+    assert (memory["trainable"], memory["gradients"]) == (4 * 4 * members.member_parameters, 0)
+    monkeypatch.setattr(machine.Room, "here", lambda output, device: machine.Room(1, 1, 1, 1))
+    assert plan(file, tmp_path / "run", settings)["change"] is None

@@ -837,3 +837,16 @@ def test_a_wrong_recipe_is_told_by_file_and_key(command, tmp_path, content):
 def test_messages_are_not_read_as_markup(command, tmp_path):
     printed = command("fit", tmp_path / "[bold]a[/bold].csv")
     assert "[bold]a[/bold].csv" in printed.err
+
+
+def test_a_plan_is_printed_and_nothing_is_written(command, standin, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = jsonl(tmp_path / "rows.jsonl", made_rows(60))
+    arguments = ("fit", file, "--plan", "--backbone", standin(), "--source", "lora", "--members", 3)
+    printed = command(*arguments)
+    assert printed.code == 0
+    assert re.search(r"trainable of one +│ +\d", printed.out)
+    assert re.search(r"\nMemory: .* at the peak; .* free\nDisk: .*\nTime: about .*\nIt fits\.\n", printed.out)
+    content = json.loads(command(*arguments, "--json").out)
+    assert (content["fits"], content["change"], content["groups"][0]["networks"]) == (True, None, 3)
+    assert list(tmp_path.iterdir()) == [file]

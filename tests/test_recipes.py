@@ -13,7 +13,9 @@ from credibly.cli import main
 from credibly.data.hub import hub_address
 from credibly.runs import Run
 from credibly.settings import Recipe, load_recipe
+from credibly.workflows import plan
 from standins import made_texts
+from workshop import jsonl
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -129,3 +131,18 @@ def test_every_recipe_runs_to_its_end(path, standin, no_plots, tmp_path, monkeyp
     assert run.finished
     assert len(list(run.members_folder.iterdir())) == recipe.members.count
     assert run.student_folder.is_dir() == recipe.distil.enabled
+
+
+@pytest.mark.assets
+@each(OFFLINE)
+def test_every_offline_recipe_is_planned_on_its_own_models(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(path)
+    for file in files_of(recipe):
+        jsonl(tmp_path / file, made_rows(recipe, file))
+    said = plan(path, tmp_path / "run")
+    parts = said["groups"] + ([said["student"]] if said["student"] else [])
+    assert sum(part["networks"] for part in said["groups"]) == recipe.members.count
+    assert {part["backbone"] for part in parts} == models_of(recipe)
+    assert all(part["parameters"] > 20_000_000 for part in parts)
+    assert not (tmp_path / "run").exists()

@@ -118,6 +118,7 @@ def train_members(
                 members, histories = source.fit(material, each.settings, each.seeds, monitor)
             failures |= _store(run, members, each, histories)
             checkpoints.remove()
+            del members  # or two of them lie in memory while the next is trained
     if failures:
         raise TrainingError(
             "; ".join(f"member {seed}: {failure}" for seed, failure in failures.items())

@@ -33,9 +33,8 @@ def each_batch(
     """
     remaining = iter(batches)
     first = list(islice(remaining, 2))
-    threads = torch.get_num_threads()
-    workers = min(threads, MOST_WORKERS)
-    if device.type != "cpu" or workers == 1 or len(first) < 2:
+    threads, workers = torch.get_num_threads(), batches_at_once(device)
+    if workers == 1 or len(first) < 2:
         for batch in chain(first, remaining):
             yield batch, work(batch)
         _give_back()
@@ -54,6 +53,11 @@ def each_batch(
             # What a worker sets, threads that start later take over.
             torch.set_num_threads(threads)
             _give_back()
+
+
+def batches_at_once(device: torch.device) -> int:
+    """Return how many batches `each_batch` runs at a time on a device."""
+    return min(torch.get_num_threads(), MOST_WORKERS) if device.type == "cpu" else 1
 
 
 def _finished(pending: deque[tuple[Item, Future[Result]]]) -> tuple[Item, Result]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from credibly.batching import TokenBatch
 from credibly.errors import InputError
@@ -26,6 +27,15 @@ def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     raise InputError(f"{type(model).__name__} keeps no list of {count} blocks; tune the whole of it instead")
+
+
+def features(layer: nn.Module) -> tuple[int, int]:
+    """Return the widths in and out of a linear layer, also GPT-2's transposed one."""
+    if isinstance(layer, Conv1D):
+        return int(layer.weight.shape[0]), int(layer.weight.shape[1])
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    raise InputError(f"expected a linear layer to adapt, got {type(layer).__name__}")
 
 
 class BlockCut:

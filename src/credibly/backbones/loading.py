@@ -201,20 +201,15 @@ def load_classifier(
     device = device or best_device()
     rows = None if words is None else label_words_head(settings, class_names, words)
     source = source_of(settings.name)
-    names = dict(enumerate(class_names))
     with clear_failures(settings.name), quietly(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        config.id2label, config.label2id = names, {name: index for index, name in names.items()}
-        config.problem_type = "single_label_classification"
-        for field in dropout_fields(config):
-            setattr(config, field, dropout)
+        config = classifier_config(source, class_names, dropout)
         model = AutoModelForSequenceClassification.from_pretrained(
             source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
         tokenizer = load_tokenizer(source)
     if rows is not None:
-        model.get_submodule(last_layer(model, len(names))).weight.data.copy_(rows)
+        model.get_submodule(last_layer(model, len(class_names))).weight.data.copy_(rows)
     # By this id the architectures with a causal head find the last token of a padded text.
     model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
     return _classifier(model, tokenizer, settings, device)
@@ -238,6 +233,17 @@ def label_words_head(
     source = source_of(settings.name)
     with clear_failures(settings.name), quietly():
         return output_rows(source, label_tokens(load_tokenizer(source), class_names, words))
+
+
+def classifier_config(source: str, class_names: Sequence[str], dropout: float) -> PreTrainedConfig:
+    """Return a model's config for classification, with this share of dropout everywhere."""
+    names = dict(enumerate(class_names))
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    config.id2label, config.label2id = names, {name: index for index, name in names.items()}
+    config.problem_type = "single_label_classification"
+    for field in dropout_fields(config):
+        setattr(config, field, dropout)
+    return config
 
 
 def open_classifier(

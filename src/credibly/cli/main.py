@@ -136,6 +136,9 @@ def fit(
         list[str] | None, typer.Option("--set", help="Any recipe key, as KEY=VALUE; may be given again.")
     ] = None,
     output_folder: Annotated[Path | None, typer.Option("--output", help="The run folder.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what it needs: weights, memory, disk, steps, time.")
+    ] = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -159,6 +162,9 @@ def fit(
         key: _value(key, value) for key, value in _pairs(assignments or [], "--set KEY=VALUE").items()
     }
     folder = output_folder or Path("runs") / Path(source.removeprefix("hub:")).stem
+    if plan:
+        _show_plan(workflows.plan(source, folder, settings), as_json)
+        return
     with shown_progress(quiet) as stages:
         run = workflows.fit(source, folder, settings, resume, overwrite, stages)
     _show(workflows.report(run.path), run.report_html, as_json)
@@ -258,6 +264,13 @@ def doctor(as_json: Json = False) -> None:
             "" if index else "assets", asset["name"], f"{asset['kind']}, {asset['licence']}, {state}"
         )
     output().print(table)
+
+
+def _show_plan(content: dict[str, Any], as_json: bool) -> None:
+    """Print a plan as a table, or as JSON."""
+    from credibly.cli.plan_table import print_plan
+
+    print_json(content) if as_json else print_plan(content, output())
 
 
 def _show(content: dict[str, Any], page: Path | None, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from credibly.backbones.footprint import Needs, Work
+from credibly.backbones.outline import Outline, Texts
 from credibly.backbones.probing import last_layer
 from credibly.backbones.sources import only_pickled, source_of
 from credibly.errors import CrediblyError, InputError, RunFolderError, listed
@@ -131,12 +133,7 @@ def joined(
         InputError: an adapter changes layers that the base does not have, or its head is missing or has
             other classes.
     """
-    rank = max(adapter.rank for adapter in adapters)
-    layers = sorted({layer for adapter in adapters for layer in adapter.down})
-    settings = LoraSettings(
-        count=len(adapters), r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=layers
-    )
-    members = lora.build(backbone, settings, class_names, range(len(adapters)))
+    members = lora.build(backbone, _together(adapters), class_names, range(len(adapters)))
     with torch.no_grad():
         for place, adapter in enumerate(adapters):
             try:
@@ -147,6 +144,19 @@ def joined(
                     f"({listed(class_names)}): {_reason(error)}"
                 ) from None
     return members
+
+
+def _together(adapters: Sequence[Adapter]) -> LoraSettings:
+    """Return settings of which all adapters are a special case."""
+    rank = max(adapter.rank for adapter in adapters)
+    return LoraSettings(
+        count=len(adapters),
+        r=rank,
+        lora_alpha=rank,
+        lora_dropout=0.0,
+        target_modules=sorted({layer for adapter in adapters for layer in adapter.down}),
+        group=len(adapters),
+    )
 
 
 def _put(members: lora.Adapters, place: int, adapter: Adapter) -> None:
@@ -263,3 +273,15 @@ def scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
     own = [value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", layer)]
     alpha = float(own[0] if own else config["lora_alpha"])
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: AdaptersSettings) -> Needs:
+    """Return what these members need: what such adapters need that are trained here, but for the training.
+
+    Raises:
+        InputError: an adapter cannot be had, is none that can join, or changes layers that are not there.
+    """
+    together = _together([read(folder_of(name), name) for name in settings.adapters])
+    trained = lora.needs(outline, texts, backbone, together)
+    memory = replace(trained.memory, gradients=0, moments=0, best=0, activations=0)
+    return replace(trained, memory=memory, training=Work())

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from credibly.backbones.footprint import Needs
+from credibly.backbones.outline import Outline, Texts
 from credibly.backbones.reading import Reader
 from credibly.progress import Stages
 from credibly.records import FloatArray, IntArray
@@ -82,6 +84,9 @@ class Source(Protocol):
         self, folders: Sequence[Path], backbone: BackboneSettings, settings: Any, class_names: Sequence[str]
     ) -> Members:
         """Return saved members, one a folder."""
+
+    def needs(self, outline: Outline, texts: Texts, backbone: BackboneSettings, settings: Any) -> Needs:
+        """Return what these members need on training texts so long, by the model's structure alone."""
 
 
 def count_weights(tensors: Iterable[Tensor]) -> int:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from credibly.backbones.footprint import Needs, tuned_needs
 from credibly.backbones.loading import Classifier, open_classifier, quietly
+from credibly.backbones.outline import Outline, Texts
 from credibly.batching import padded_batches, tokenise
 from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
 from credibly.members.tuned import TuningMaterial, prepare_texts, tune_each
@@ -93,3 +95,8 @@ def load(
         AssetError: a folder holds no model, or a damaged one.
     """
     return FullMembers([open_classifier(folder, backbone) for folder in folders])
+
+
+def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: FullSettings) -> Needs:
+    """Return what these members need."""
+    return tuned_needs(outline, texts, backbone.token_budget, settings, None, settings.count)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from credibly.backbones import Backbone, embed, embedded_once, load_backbone
 from credibly.backbones.embedding import FloatMatrix
+from credibly.backbones.footprint import FLOAT, Memory, Needs, Work, forward, heaped, trained
+from credibly.backbones.outline import Outline, Texts
 from credibly.members import head_stack
 from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
 from credibly.progress import Stages
@@ -113,3 +116,33 @@ def load(
     """
     heads = head_stack.load_members([folder / WEIGHTS for folder in folders])
     return HeadMembers(load_backbone(backbone), heads, tuple(class_names))
+
+
+def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: HeadsSettings) -> Needs:
+    """Return what these members need: the encoder runs once, all heads are trained in one pass."""
+    M, N, hidden, optimiser = settings.count, len(texts), settings.hidden, settings.optimiser
+    widths = [outline.width, *hidden, outline.classes]
+    trainable = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
+    base = outline.element_bytes * outline.encoder_parameters
+    passing = outline.passing(texts, backbone.token_budget, side_by_side=True)
+    embedding = outline.packed_bytes + heaped(outline, passing)
+    # Of each layer its inputs, their kept units and their product, and the result.
+    units = min(optimiser.batch_size, N) * (sum(widths) + 3 * sum(hidden))
+    answering = FLOAT * M * min(head_stack.PREDICTION_ROWS, N) * 2 * max(widths[1:])
+    through = forward(outline, texts, outline.blocks)
+    return Needs(
+        parameters=outline.encoder_parameters + trainable,
+        trainable=trainable,
+        memory=Memory(
+            base=base,
+            **trained(M * trainable, optimiser),
+            activations=FLOAT * M * units,
+            texts=FLOAT * N * outline.width,
+            loading=base + embedding,
+            prediction=base + FLOAT * M * trainable + max(embedding, answering),
+        ),
+        preparing=through,
+        training=Work(6 * trainable * M * N * optimiser.epochs),
+        predicting=through + Work(2 * trainable * M * N),
+        embedded=FLOAT * outline.width,
+    )

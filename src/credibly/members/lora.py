@@ -21,8 +21,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from credibly.backbones.blocks import BlockCut
+from credibly.backbones.blocks import BlockCut, features
+from credibly.backbones.footprint import (
+    FLOAT,
+    TRAINING,
+    Memory,
+    Needs,
+    Work,
+    forward,
+    heaped,
+    trained,
+    trunk_bytes,
+)  # fmt: skip
 from credibly.backbones.loading import Classifier, load_classifier
+from credibly.backbones.outline import Outline, Texts
 from credibly.batching import (
     TokenBatch,
     aligned_batches,
@@ -345,3 +357,50 @@ def _put(adapters: Adapters, member: int, file: Path) -> None:
         for name, head in adapters.heads.items():
             for inner, stacked in zip(head.names, head.stacked, strict=True):
                 stacked[member] = saved[f"{PREFIX}{name}.{inner}"]
+
+
+def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: LoraSettings) -> Needs:
+    """Return what these members need: one base, and a group's updates and rows at once.
+
+    Raises:
+        InputError: no layer is called as `target_modules` says, or the model has not so many blocks.
+    """
+    M, group, model, optimiser = settings.count, group_size(settings), outline.classifier, settings.optimiser
+    targets = target_names(model, settings.target_modules, settings.blocks)
+    shapes = [features(model.get_submodule(name)) for name in targets]
+    head = sum(count_weights(model.get_submodule(name).parameters()) for name in head_names(model))
+    trainable = head + settings.r * sum(inputs + outputs for inputs, outputs in shapes)
+    base, blocks = outline.parameters - head, settings.blocks or outline.blocks
+    if settings.blocks:
+        outline.above(blocks)  # raises where there are not so many
+    states, mapped = trunk_bytes(outline, texts) if settings.blocks else (0, 0)
+    # Each update keeps its own product and, with dropout, its own choice of its inputs.
+    inputs = sum(width for width, _ in shapes) * (2 if settings.lora_dropout else 0)
+    own = outline.element_bytes * (inputs + settings.r * len(shapes))
+
+    def kept(some: Texts, flowing: int) -> int:
+        return outline.kept(some, flowing, dropout=0.0, autocast=False) + own * some.tokens
+
+    # One block more for what the backward pass makes.
+    step = group * kept(texts.batch(optimiser.batch_size), blocks + 1)
+    passing = outline.passing(texts, backbone.token_budget)
+    below, above = (forward(outline, texts, some) for some in (outline.blocks - blocks, blocks))
+    # Backwards the frozen weights are gone through once, for the inputs' gradients alone.
+    operations = 2 * above.operations + 6 * trainable * texts.tokens
+    training = Work(operations, TRAINING * kept(texts, blocks))
+    return Needs(
+        parameters=base + trainable,
+        trainable=trainable,
+        memory=Memory(
+            base=outline.element_bytes * base,
+            **trained(group * trainable, optimiser),
+            activations=heaped(outline, step),
+            texts=states - mapped,
+            loading=FLOAT * (outline.parameters + group * trainable),
+            prediction=outline.element_bytes * base + FLOAT * M * trainable + passing,
+        ),
+        preparing=below,
+        training=training * (M * optimiser.epochs),
+        predicting=below + (above + Work(2 * trainable * texts.tokens)) * M,
+        mapped=mapped,
+    )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from credibly.backbones.blocks import blocks_of
+from credibly.backbones.blocks import blocks_of, features
 from credibly.errors import InputError, did_you_mean, listed
 from credibly.members.common import kept_units
 
@@ -96,15 +96,6 @@ class StackedModule(nn.Module):
             name: tensor[member].detach().clone()
             for name, tensor in zip(self.names, self.stacked, strict=True)
         }
-
-
-def features(layer: nn.Module) -> tuple[int, int]:
-    """Return the widths in and out of a linear layer, also GPT-2's transposed one."""
-    if isinstance(layer, Conv1D):
-        return int(layer.weight.shape[0]), int(layer.weight.shape[1])
-    if isinstance(layer, nn.Linear):
-        return layer.in_features, layer.out_features
-    raise InputError(f"expected a linear layer to adapt, got {type(layer).__name__}")
 
 
 def head_names(model: PreTrainedModel) -> list[str]:

@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from credibly.backbones.blocks import BlockCut
+from credibly.backbones.footprint import Needs, tuned_needs
 from credibly.backbones.last_layer import exact_logits
 from credibly.backbones.loading import Classifier, load_classifier
+from credibly.backbones.outline import Outline, Texts
 from credibly.backbones.probing import last_layer
 from credibly.batching import TokenBatch, padded_batches, tokenise
 from credibly.errors import RunFolderError
@@ -185,3 +187,12 @@ def ready(classifier: Classifier, weights: Weights) -> Weights:
         name: tensor if tensor.dim() == 1 or name == exact else tensor.to(torch.bfloat16)
         for name, tensor in weights.items()
     }
+
+
+def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: TopBlocksSettings) -> Needs:
+    """Return what these members need.
+
+    Raises:
+        InputError: the model has not so many blocks.
+    """
+    return tuned_needs(outline, texts, backbone.token_budget, settings, settings.blocks, settings.count)

@@ -1,4 +1,4 @@
-"""The verbs as functions: fit, predict, evaluate, report, doctor. Torch is imported by the first call."""
+"""The verbs as functions: fit, plan, predict, evaluate, report, doctor. Torch is imported by the first."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _HOMES = {
     "fit": "credibly.workflows.fitting",
     "fit_splits": "credibly.workflows.fitting",
     "add_student": "credibly.workflows.fitting",
+    "plan": "credibly.workflows.planning",
     "make_recipe": "credibly.workflows.recipes",
     "demo_recipe": "credibly.workflows.recipes",
     "load": "credibly.workflows.predicting",

@@ -6,7 +6,7 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +35,7 @@ from credibly.uncertainty.decompose import decompose
 from credibly.workflows.contents import folder_bytes, known_costs, network_systems, tuned_systems
 from credibly.workflows.evaluating import write_run_report
 from credibly.workflows.lengths import cut_notes, readers_of
+from credibly.workflows.planning import check_room
 from credibly.workflows.recipes import make_recipe
 from credibly.workflows.zero_shot import ZERO_SHOT, starting_from_words, zero_shot_network
 
@@ -145,9 +146,16 @@ def add_student(finished: Run, splits: Splits, run: Run, stages: Stages = silent
 
 
 def begin(run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool = False) -> Work:
-    """Check that model and recipe fit, and write the resolved recipe: the first file of the run."""
-    _check_model(recipe, splits.train.class_names)
+    """Check that model, recipe and machine fit, and write the resolved recipe: the first file of the run.
+
+    A run that goes on was checked for room when it began.
+    """
+    _check_blocks(recipe)
     Trackers.of(run, recipe).check()
+    if not (resume and run.recipe_file.is_file()):
+        check_room(recipe, splits, run.path)
+    for group in starting_from_words(recipe):
+        label_words_head(group.backbone, splits.train.class_names, group.settings.words)
     splits = with_cut_notes(splits, recipe)
     return Work(run, _begin(run, recipe, splits, resume), splits, stages)
 
@@ -201,16 +209,14 @@ def calibrators_of(run: Run, system: str) -> dict[str, Temperature]:
     }
 
 
-def _check_model(recipe: Recipe, class_names: Sequence[str]) -> None:
-    """Raise where the model cannot be had or does not fit, before anything is begun or replaced."""
+def _check_blocks(recipe: Recipe) -> None:
+    """Raise where the model cannot be had or has too few blocks, before anything is begun or replaced."""
     blocks, distil = count_blocks(recipe.backbone), recipe.distil
     if distil.enabled and distil.tune == "top_blocks" and distil.blocks > blocks:
         raise InputError(
             f"expected distil.blocks from 1 to {blocks}, the blocks of {recipe.backbone.name}, got "
             f"{distil.blocks}; tune fewer, or the whole with distil.tune: full"
         )
-    for group in starting_from_words(recipe):
-        label_words_head(group.backbone, class_names, group.settings.words)
 
 
 def _begin(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:

@@ -1,0 +1,74 @@
+"""Plan a fit before it starts: what it needs, whether that is there, and the smallest change where not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from credibly.backbones.loading import best_device
+from credibly.data import Splits, load_splits
+from credibly.errors import AssetError, InputError
+from credibly.report.wording import cost
+from credibly.settings import Recipe
+from credibly.workflows.planning.changes import Change, as_options
+from credibly.workflows.planning.machine import Room
+from credibly.workflows.planning.planner import Planner
+from credibly.workflows.planning.plans import Plan
+from credibly.workflows.recipes import make_recipe
+
+log = logging.getLogger(__name__)
+
+__all__ = ["check_room", "plan"]
+
+
+def plan(
+    source: Recipe | str | Path, output: str | Path, settings: Mapping[str, object] | None = None
+) -> dict[str, Any]:
+    """Return what a fit would need and what there is, as JSON holds it; nothing is trained or written.
+
+    Args:
+        source: a recipe, the path of one, or a data file.
+        output: where the run folder would be.
+        settings: recipe values by dotted key, such as ``{"members.count": 5}``.
+
+    Raises:
+        InputError: recipe or data cannot be used, or do not go with the model.
+        AssetError: the model or the packaged data cannot be had.
+    """
+    recipe = make_recipe(source, settings)
+    splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
+    planner = Planner(splits, Room.here(Path(output), best_device()))
+    made = planner.plan(recipe)
+    found = planner.smallest_change(recipe) if made.problems else None
+    advice = _advice(found) if made.problems else None
+    return {**made.as_json(), "change": found and found[0], "advice": advice}
+
+
+def check_room(recipe: Recipe, splits: Splits, output: Path) -> None:
+    """Raise InputError where a recipe needs clearly more than there is, with the smallest change.
+
+    A model of which too little is known is let through.
+
+    Raises:
+        InputError: also for settings that do not go with the model.
+    """
+    planner = Planner(splits, Room.here(output, best_device()))
+    try:
+        problems = planner.plan(recipe).problems
+    except AssetError as error:
+        log.info("not planned: %s", error)
+        return
+    if problems:
+        advice = _advice(planner.smallest_change(recipe))
+        raise InputError(f"this does not fit: {'; '.join(problems)}. {advice}")
+
+
+def _advice(found: tuple[Change, Plan] | None) -> str:
+    """Say what makes a plan fit."""
+    if found is None:
+        return "No change of batch, texts or source makes it fit; take a smaller --backbone"
+    change, after = found
+    needed = cost("bytes", after.peak)
+    return f"The smallest change that makes it fit is {as_options(change)}; then it needs {needed} of memory"

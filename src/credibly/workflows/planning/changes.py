@@ -1,0 +1,87 @@
+"""Changes of a recipe that make a part of it need less, from the smallest on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from credibly.settings import DistilSettings, HeadsSettings, LoraSettings
+from credibly.workflows.planning.plans import Part
+
+Change = dict[str, Any]
+"""Values of a recipe by dotted key."""
+
+SHARED = {"bootstrap", "class_weights", "head", "label_words"}
+"""What is kept of a source's settings where another takes its place."""
+SHORTEST = 16
+"""Texts are not cut below so many tokens."""
+
+
+def changes(part: Part) -> Iterator[Change]:
+    """Yield changes that make a part need less: first of how it is trained, then of what is trained.
+
+    Fewer LoRA members in a pass, a smaller batch, fewer tokens a batch without gradients, shorter texts;
+    each kind halved to its least, which then holds while the next is tried. Last, another source.
+    """
+    change: Change = {}
+    for key, values in _smaller(part).items():
+        for value in values:
+            change = {**change, key: value}
+            yield change
+    yield from _other_networks(part) if part.is_student else _other_sources(part)
+
+
+def _smaller(part: Part) -> dict[str, list[int]]:
+    """Return values that need less by their keys, falling."""
+    settings, longest = part.settings, part.texts.longest
+    group = min(settings.group, settings.count) if isinstance(settings, LoraSettings) else 1
+    batch = settings.optimiser.batch_size if part.steps else 1
+    return {
+        f"{part.key}.group": list(range(group - 1, 0, -1)),
+        f"{part.key}.optimiser.batch_size": halves(batch),
+        f"{part.backbone_key}.token_budget": halves(part.backbone.token_budget, longest),
+        f"{part.backbone_key}.max_tokens": halves(longest, SHORTEST),
+    }
+
+
+def _other_sources(part: Part) -> Iterator[Change]:
+    """Yield member sources that train less: their number, rows and words stay, all else is by default."""
+    own = part.settings
+    if not part.steps:
+        return
+    kept = {"count": own.count} | own.model_dump(include=SHARED, exclude_defaults=True)
+    if own.source in ("full", "top_blocks"):
+        for group in (LoraSettings().group, 1):
+            yield {part.key: {"source": "lora", **kept, "group": group}}
+    if own.source != "heads":
+        known = {name: value for name, value in kept.items() if name in HeadsSettings.model_fields}
+        yield {part.key: {"source": "heads", **known}}
+
+
+def _other_networks(part: Part) -> Iterator[Change]:
+    """Yield students that tune less; then none."""
+    least = {f"{part.key}.tune": "top_blocks", f"{part.key}.blocks": 1}
+    if part.settings.tune == "full":
+        yield {f"{part.key}.tune": "top_blocks", f"{part.key}.blocks": DistilSettings().blocks}
+    yield least
+    yield {f"{part.key}.enabled": False}
+
+
+def halves(value: int, least: int = 1) -> list[int]:
+    """Return half of a value, half of that and so on, down to the least.
+
+    >>> halves(20, least=4)
+    [10, 5]
+    """
+    return [half for power in range(1, value.bit_length()) if (half := value >> power) >= least]
+
+
+def as_options(change: Change) -> str:
+    """Say a change as the command line takes it.
+
+    >>> as_options({"members.group": 2, "distil.enabled": False})
+    '--set members.group=2 --set distil.enabled=false'
+    """
+    return " ".join(f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in change.items())

@@ -1,0 +1,137 @@
+"""Plan recipes on the same texts, and find the smallest change that makes one fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from credibly.backbones.footprint import starting_from_words, tuned_needs
+from credibly.backbones.outline import Outline, Texts, outline
+from credibly.batching import padded_length, tokenise
+from credibly.data import Splits
+from credibly.members import SOURCES
+from credibly.passes import Group, groups_of
+from credibly.records import IntArray
+from credibly.settings import BackboneSettings, Recipe, TunedSettings
+from credibly.workflows.contents import network_systems, tuned_systems
+from credibly.workflows.planning.changes import Change, changes
+from credibly.workflows.planning.machine import Room
+from credibly.workflows.planning.plans import Part, Plan
+from credibly.workflows.recipes import make_recipe
+
+
+class Planner:
+    """Plans recipes on the same texts; models are outlined and texts tokenised once.
+
+    Args:
+        splits: the sets of the run.
+        room: what is free.
+    """
+
+    def __init__(self, splits: Splits, room: Room) -> None:
+        self.splits = splits
+        self.room = room
+        self._outlines: dict[tuple[str, str], Outline] = {}
+        self._lengths: dict[tuple[str, str], IntArray] = {}
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """Return what a recipe needs.
+
+        Raises:
+            AssetError: a model cannot be had, or does not show its structure without its weights.
+            InputError: settings that do not fit a model.
+        """
+        parts = [self._members(recipe, group) for group in groups_of(recipe)]
+        if recipe.distil.enabled:
+            parts.append(self._student(recipe))
+        rows = {name: len(own) for name, own in self.splits.named().items()}
+        judged = sum(rows.values()) - rows["train"] - rows.get("unlabelled", 0)
+        return Plan(tuple(parts), self.room, sum(rows.values()), judged, len(network_systems(recipe)))
+
+    def smallest_change(self, recipe: Recipe) -> tuple[Change, Plan] | None:
+        """Return the smallest change that makes a recipe fit, with the plan it makes; None if there is none.
+
+        For each part in turn the first of its changes is taken that makes it fit.
+        """
+        change: Change = {}
+        for part in self.plan(recipe).parts:
+            change = self._mended(recipe, change, part)
+        after = self.plan(make_recipe(recipe, change))
+        return None if after.problems else (change, after)
+
+    def _mended(self, recipe: Recipe, change: Change, part: Part) -> Change:
+        """Return a change with what makes one more part fit; as it is where nothing does or has to."""
+        for more in ({}, *changes(part)):
+            if self._fits(recipe, change | more, part.key):
+                # What was tried before, and did not do alone, may not be needed at all.
+                for key in more:
+                    fewer = {name: value for name, value in more.items() if name != key}
+                    more = fewer if self._fits(recipe, change | fewer, part.key) else more
+                return change | more
+        return change
+
+    def _fits(self, recipe: Recipe, change: Change, key: str) -> bool:
+        plan = self.plan(make_recipe(recipe, change))
+        return not any(plan.shortages(part) for part in plan.parts if part.key == key)
+
+    def _members(self, recipe: Recipe, group: Group) -> Part:
+        settings, backbone = group.settings, group.backbone
+        own, texts = self._read(backbone, ("train",))
+        source = SOURCES[settings.source]
+        needs = source.needs(own, texts, backbone, settings)
+        if isinstance(settings, TunedSettings) and settings.words is not None:
+            needs = starting_from_words(needs, own, texts, backbone.token_budget)
+        shared = backbone is recipe.backbone
+        return Part(
+            name=group.name,
+            key=group.key,
+            backbone_key="backbone" if shared else f"{group.key.removesuffix('members')}backbone",
+            source=settings.source,
+            settings=settings,
+            backbone=backbone,
+            outline=own,
+            texts=texts,
+            networks=settings.count,
+            passes=-(-settings.count // source.group_size(settings)),
+            needs=needs,
+        )
+
+    def _student(self, recipe: Recipe) -> Part:
+        distil, backbone, networks = recipe.distil, recipe.backbone, len(tuned_systems(recipe))
+        own, texts = self._read(backbone, ("train", "unlabelled"))
+        blocks = distil.blocks if distil.tune == "top_blocks" else None
+        return Part(
+            name=f"the student on {backbone.name}",
+            key="distil",
+            backbone_key="backbone",
+            source=distil.tune,
+            settings=distil,
+            backbone=backbone,
+            outline=own,
+            texts=texts,
+            networks=networks,
+            passes=networks,
+            needs=tuned_needs(own, texts, backbone.token_budget, distil, blocks, networks, together=False),
+        )
+
+    def _read(self, backbone: BackboneSettings, names: Sequence[str]) -> tuple[Outline, Texts]:
+        """Return a model's outline and the lengths of the texts of some sets, cut as the settings say.
+
+        What is known of a model holds for later plans, which only cut texts further.
+        """
+        key = (backbone.name, backbone.precision)
+        if key not in self._outlines:
+            self._outlines[key] = outline(backbone, self.splits.train.class_names)
+        own = self._outlines[key]
+        most = min(own.max_tokens, backbone.max_tokens or own.max_tokens)
+        parts = [self._lengths_of(own, backbone.name, name) for name in names if name in self.splits.named()]
+        lengths = np.minimum(np.concatenate(parts), most)
+        return own, Texts(lengths, padded_length(int(lengths.max(initial=1)), most))
+
+    def _lengths_of(self, own: Outline, model: str, name: str) -> IntArray:
+        """Return the lengths of a set's texts in tokens, counted once."""
+        if (model, name) not in self._lengths:
+            texts = self.splits.named()[name].texts
+            self._lengths[model, name] = tokenise(own.tokenizer, texts, own.max_tokens).lengths
+        return self._lengths[model, name]

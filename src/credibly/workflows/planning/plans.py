@@ -1,0 +1,174 @@
+"""A plan: what each part of a fit needs, what there is, and what is short."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from credibly.backbones.footprint import FLOAT, Needs, steps_of
+from credibly.backbones.outline import Outline, Texts
+from credibly.report.wording import cost
+from credibly.settings import AdaptersSettings, BackboneSettings
+from credibly.workflows.planning.machine import Room, Speed
+
+MARGIN = 1.1
+"""A fit is refused where it needs so many times what is free: estimates err, and what would fit must run."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group of members, or the student with its controls.
+
+    Args:
+        name: for messages.
+        key: where its settings stand in the recipe.
+        backbone_key: where those of its language model stand.
+        source: how its networks are trained.
+        settings: of the members, or of the student.
+        backbone: the language model.
+        outline: of the model.
+        texts: to train on.
+        networks: how many.
+        passes: trainings, one after the other.
+        needs: what it needs.
+    """
+
+    name: str
+    key: str
+    backbone_key: str
+    source: str
+    settings: Any
+    backbone: BackboneSettings
+    outline: Outline
+    texts: Texts
+    networks: int
+    passes: int
+    needs: Needs
+
+    @property
+    def is_student(self) -> bool:
+        """Whether this is the student with its controls."""
+        return self.key == "distil"
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of one pass; none of members that come trained."""
+        if isinstance(self.settings, AdaptersSettings):
+            return 0
+        return steps_of(len(self.texts), self.settings.optimiser)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit needs, and what there is.
+
+    Args:
+        parts: the groups of members, then the student where there is one.
+        room: what is free.
+        rows: of all sets together.
+        judged: of those on which networks beside the members are scored.
+        systems: how many such networks there are, the untrained one of label words among them.
+    """
+
+    parts: tuple[Part, ...]
+    room: Room
+    rows: int
+    judged: int
+    systems: int
+
+    @property
+    def disk(self) -> dict[str, int]:
+        """Bytes on disk by part; those of checkpoints and trunk only while networks are trained."""
+        groups = [(part.networks, part.needs) for part in self.parts if not part.is_student]
+        networks = [(part.networks, part.needs) for part in self.parts if part.is_student]
+        # A student stores its concentrations beside its probabilities.
+        answers = self.rows * sum(count for count, _ in groups)
+        answers += self.judged * (self.systems + len(networks))
+        return {
+            "members": sum(count * FLOAT * own.trainable for count, own in groups),
+            "networks": sum(count * FLOAT * own.parameters for count, own in networks),
+            "predictions": FLOAT * self.parts[0].outline.classes * answers,
+            # The one before goes only when the next is there.
+            "checkpoints": 2 * max(own.memory.checkpoint for _, own in groups + networks),
+            "embeddings": self.rows * sum(own.embedded for _, own in groups),
+            "trunk": max(own.mapped for _, own in groups + networks),
+        }
+
+    @property
+    def run_bytes(self) -> int:
+        """Bytes of the run folder at its fullest; what finds no room in the cache is not kept."""
+        return sum(self.disk[name] for name in ("members", "networks", "predictions", "checkpoints"))
+
+    def held(self, part: Part) -> dict[str, int]:
+        """Return the bytes that a part needs at its peak: on the device, and of the processor's memory.
+
+        Where both are one, it is all in memory. All groups' members predict together. States for which
+        the disk has no room are held in memory.
+        """
+        memory = part.needs.memory
+        groups = [part] if part.is_student else [own for own in self.parts if not own.is_student]
+        predicting = sum(own.needs.memory.prediction for own in groups)
+        texts = memory.texts + (part.needs.mapped if part.needs.mapped > self.room.cache else 0)
+        if part.outline.device.type == "cpu":
+            return {"memory": max(texts + max(memory.step, memory.loading), predicting)}
+        return {"GPU memory": max(memory.step, predicting), "memory": texts + memory.loading}
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that lie together, of memory and GPU memory."""
+        return max(sum(self.held(part).values()) for part in self.parts)
+
+    def shortages(self, part: Part) -> list[str]:
+        """Return what a part, or the run, needs clearly more of than there is, in words."""
+        room = {"memory": self.room.memory, "GPU memory": self.room.device, "disk": self.room.output}
+        wanted = [(part.name, what, size) for what, size in self.held(part).items()]
+        return [
+            f"{who} needs {cost('bytes', size)} of {what} and {cost('bytes', free)} is free"
+            for who, what, size in [*wanted, ("the run", "disk", self.run_bytes)]
+            if (free := room[what]) is not None and size > MARGIN * free
+        ]
+
+    @property
+    def problems(self) -> list[str]:
+        """What is short, each once; nothing where all fits, as far as is known."""
+        return list(dict.fromkeys(problem for part in self.parts for problem in self.shortages(part)))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as JSON holds it; seconds are right within a factor of two."""
+        kinds = {(part.outline.precision, part.outline.device) for part in self.parts}
+        speeds = {precision: Speed.measured(precision, device) for precision, device in kinds}
+        parts = [self._part_json(part, speeds[part.outline.precision]) for part in self.parts]
+        student = parts.pop() if self.parts[-1].is_student else None
+        every = [*parts, student] if student else parts
+        return {
+            "groups": parts,
+            "student": student,
+            "peak_memory_bytes": self.peak,
+            "disk_bytes": self.disk,
+            "seconds": sum(sum(own["seconds"].values()) for own in every),
+            "free_bytes": asdict(self.room),
+            "fits": not self.problems,
+            "problems": self.problems,
+        }
+
+    def _part_json(self, part: Part, speed: Speed) -> dict[str, Any]:
+        needs = part.needs
+        answered = (self.judged if part.is_student else self.rows) / len(part.texts)
+        return {
+            "source": part.source,
+            "backbone": part.backbone.name,
+            "precision": part.outline.precision,
+            "device": part.outline.device.type,
+            "networks": part.networks,
+            "passes": part.passes,
+            "parameters": needs.parameters,
+            "trainable_parameters": needs.trainable,
+            "steps": part.steps,
+            "tokens_per_epoch": part.texts.tokens,
+            "memory_bytes": {**asdict(needs.memory), "peak": sum(self.held(part).values())},
+            "seconds": {
+                "preparing": speed.seconds(needs.preparing),
+                "training": speed.seconds(needs.training),
+                "predicting": speed.seconds(needs.predicting) * answered,
+            },
+        }

@@ -1,0 +1,488 @@
+"""A plan tells beforehand what a fit takes, from the model's structure alone, and what to change."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+from transformers import AutoModelForCausalLM, BertConfig, BertModel
+
+import standins
+from credibly.backbones import BlockCut, load_backbone, load_classifier
+from credibly.backbones.footprint import GAPS, tuned_needs
+from credibly.backbones.outline import Texts, outline
+from credibly.batching import pad, padded_length, tokenise
+from credibly.data import load_splits
+from credibly.errors import AssetError, InputError
+from credibly.members import SOURCES, TrainingData, lora
+from credibly.members.common import count_weights
+from credibly.settings import (
+    BackboneSettings,
+    FullSettings,
+    HeadsSettings,
+    LoraSettings,
+    TopBlocksSettings,
+    with_values,
+)
+from credibly.workflows import fit, make_recipe, plan
+from credibly.workflows.contents import folder_bytes
+from credibly.workflows.planning import check_room, machine
+from credibly.workflows.planning.changes import as_options
+from credibly.workflows.planning.machine import Room, free_memory
+from credibly.workflows.planning.planner import Planner
+from credibly.workflows.planning.plans import MARGIN
+from workshop import CLASSES, jsonl, made_rows, quick
+
+LABELS = np.arange(30) % 3
+TEXTS = tuple(standins.made_texts(LABELS, seed=4, words=20))
+DATA = TrainingData(TEXTS, np.eye(3, dtype=np.float32)[LABELS], CLASSES)
+SETTINGS = {
+    "heads": HeadsSettings(count=3, hidden=[8, 5], optimiser={"epochs": 2}),
+    "top_blocks": TopBlocksSettings(count=3, blocks=1, optimiser={"epochs": 2, "batch_size": 7}),
+    "full": FullSettings(count=3, optimiser={"epochs": 2, "batch_size": 7, "accumulate": 3}),
+    "lora": LoraSettings(count=3, group=2, r=4, blocks=2, optimiser={"epochs": 2, "batch_size": 8}),
+}
+QUICKLY = ("bert", "gpt2")
+ARCHITECTURES = (*standins.ARCHITECTURES, *standins.FURTHER_ENCODERS, *standins.DECODERS)
+every_architecture = pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(name, marks=() if name in QUICKLY else pytest.mark.slow) for name in ARCHITECTURES],
+)
+PLENTY = Room(memory=1 << 40, device=1 << 40, output=1 << 40, cache=1 << 40)
+
+
+def backbone_of(folder, precision="fp32", **changed):
+    return BackboneSettings(name=str(folder), precision=precision, **changed)
+
+
+@pytest.fixture(autouse=True)
+def measured_quickly(monkeypatch):
+    """Spare the time it takes to measure the machine well."""
+    monkeypatch.setattr(machine, "MEASURED_SECONDS", 0.01)
+    monkeypatch.setattr(machine, "SIDE", 64)
+
+
+def texts_of(own):
+    lengths = tokenise(own.tokenizer, TEXTS, own.max_tokens).lengths
+    return Texts(lengths, padded_length(int(lengths.max()), own.max_tokens))
+
+
+def needs_of(own, backbone, source):
+    return SOURCES[source].needs(own, texts_of(own), backbone, SETTINGS[source])
+
+
+# What the model's structure says, against the loaded model
+
+
+@every_architecture
+def test_weights_and_limits_are_told_as_the_loaded_models_have_them(standin, architecture):
+    backbone = backbone_of(standin(architecture), "bf16")
+    own, classifier = outline(backbone, CLASSES), load_classifier(backbone, CLASSES, 0.1, 0)
+    encoder = load_backbone(backbone)
+    assert {one.device.type for one in own.classifier.parameters()} == {"meta"}
+    assert (own.max_tokens, own.precision) == (classifier.max_tokens, classifier.precision)
+    assert own.precision == encoder.precision
+    whole = count_weights(classifier.model.parameters())
+    needs = needs_of(own, backbone, "full")
+    assert (needs.parameters, needs.trainable) == (whole, whole)
+    BlockCut(classifier.model, SETTINGS["top_blocks"].blocks)
+    above = count_weights(one for one in classifier.model.parameters() if one.requires_grad)
+    needs = needs_of(own, backbone, "top_blocks")
+    assert (needs.parameters, needs.trainable) == (whole, above)
+    adapters = lora.build(backbone, SETTINGS["lora"], CLASSES, [1, 2])
+    needs = needs_of(own, backbone, "lora")
+    assert needs.trainable == adapters.member_parameters
+    assert needs.parameters == adapters.shared_parameters + adapters.member_parameters
+    needs = needs_of(own, backbone, "heads")
+    assert needs.trainable == (32 * 8 + 8) + (8 * 5 + 5) + (5 * 3 + 3)
+    assert needs.parameters == count_weights(encoder.model.parameters()) + needs.trainable
+
+
+@every_architecture
+def test_a_step_keeps_about_what_the_formula_says(standin, architecture):
+    for precision, dropout in product(("fp32", "bf16"), (0.0, 0.1)):
+        backbone = backbone_of(standin(architecture), precision)
+        own, classifier = outline(backbone, CLASSES), load_classifier(backbone, CLASSES, dropout, 0)
+        tokens = tokenise(classifier.tokenizer, TEXTS, classifier.max_tokens)
+        batch = pad(tokens, np.argsort(-tokens.lengths)[:12])
+        said = own.kept(Texts(tokens.lengths, batch.input_ids.shape[1]).batch(12), 3, dropout)
+        found = bytes_kept(classifier, batch)
+        assert 0.6 * found < said < 1.5 * found
+
+
+def bytes_kept(classifier, batch):
+    """Count what torch keeps for a backward pass, weights aside."""
+    model = classifier.model.train()
+    weights = {one.untyped_storage().data_ptr() for one in (*model.parameters(), *model.buffers())}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), classifier.autocast():
+        # The result must live on while it is counted, or what it keeps makes room for others.
+        logits = model(**batch.inputs()).logits
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) if logits.numel() else 0
+
+
+def test_bytes_are_those_worked_by_hand(standin, monkeypatch):
+    torch_threads(monkeypatch, 1)
+    own = outline(backbone_of(standin("bert")), CLASSES)
+    P, texts = own.parameters, Texts(np.array([4, 10, 10]), 10)
+    # A block of 32 wide: four products of 32 and those of 64 and 32 make 224 numbers; 3 x 32 go in to three
+    # of them; the activation makes 64. With dropout two masks of 32 more, and three matrices of 4 heads.
+    plain, dropped, pairs = 4 * 384, 4 * 448, 3 * 4 * 4
+    assert own.kept(texts, 2, dropout=0.0) == 2 * 24 * plain
+    assert own.kept(texts, 2, dropout=0.1) == 2 * (24 * dropped + (16 + 100 + 100) * pairs)
+    settings = FullSettings(dropout=0.0, optimiser={"batch_size": 2, "patience": 1})
+    needs = tuned_needs(own, texts, 25, settings, None, networks=3)
+    assert asdict(needs.memory) == {
+        "base": 0, "trainable": 4 * P, "gradients": 4 * P, "moments": 8 * P, "best": 4 * P,
+        "activations": round(GAPS * (3 + 1) * 20 * plain), "texts": 0, "loading": 4 * P,
+        # A block holds its input and output of 32 and the widest result, of 64, twice.
+        "prediction": 3 * 4 * P + 25 * 4 * (2 * 32 + 2 * 64),
+    }  # fmt: skip
+    # Forward two operations a weight and token, and attention's two products; three times that in training.
+    weights = 4 * 32 * 32 + 2 * 32 * 64
+    forward = 3 * (2 * weights * 24 + 2 * 2 * 32 * 216)
+    assert needs.training.operations == 3 * forward * 3 * settings.optimiser.epochs
+    needs = tuned_needs(own, texts, 25, settings, 1, networks=3)
+    assert (needs.memory.base, needs.memory.texts) == (4 * (P - needs.trainable), 24 * 32 * 4)
+    assert needs.preparing.operations == 2 * forward // 3
+
+
+def torch_threads(monkeypatch, number):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: number)
+
+
+# What the plan says, against the run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SETTINGS)
+def test_steps_passes_and_bytes_are_those_of_the_run(standin, tmp_path, source, no_plots):
+    file = jsonl(tmp_path / "rows.jsonl", made_rows(90))
+    block = with_values(SETTINGS[source].model_dump(), {"optimiser.accumulate": 2, "count": 3})
+    settings = {
+        **quick(standin()),
+        "members": block,
+        "distil.controls": ["direct"],
+        "distil.optimiser.epochs": 2,
+        "evaluation.resamples": 5,
+    }
+    settings = {key: value for key, value in settings.items() if not key.startswith("members.")}
+    said = plan(file, tmp_path / "run", settings)
+    assert not (tmp_path / "run").exists()
+    totals = {}
+
+    def stages(name):
+        return lambda done, total: totals.update({name: (done, total)})
+
+    run = fit(file, tmp_path / "run", settings, stages=stages)
+    (group,), student = said["groups"], said["student"]
+    trained = [steps for name, steps in totals.items() if name.startswith("training")]
+    assert trained == [(group["steps"], group["steps"])] * group["passes"]
+    assert group["passes"] == {"heads": 1, "lora": 2}.get(source, 3)
+    tuned = [steps for name, steps in totals.items() if name.startswith("tuning")]
+    assert tuned == [(student["steps"], student["steps"])] * student["networks"]
+    costs = json.loads(run.costs_file.read_text(encoding="utf-8"))
+    assert group["trainable_parameters"] == costs["members"]["member_parameters"]
+    assert student["parameters"] == costs["student"]["parameters"]
+    texts = load_splits(run.recipe.data).train.texts
+    classifier = load_classifier(run.recipe.backbone, CLASSES, 0.0, 0)
+    assert group["tokens_per_epoch"] == int(tokenise(classifier.tokenizer, texts, 64).lengths.sum())
+    # Names and shapes stand in the files, too.
+    found = {name: folder_bytes(run.path / name) for name in ("members", "predictions")}
+    found["networks"] = folder_bytes(run.student_folder) + folder_bytes(run.models_folder)
+    for name, size in found.items():
+        assert said["disk_bytes"][name] <= size <= said["disk_bytes"][name] + 40_000
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])  # the first ties its output layer
+def test_label_words_take_the_reading_of_an_output_layer_and_no_further_weights(
+    standin, tmp_path, architecture
+):
+    folder = standin(architecture, output_layer=True)
+    planner, recipe = planner_of(folder, tmp_path, "lora")
+    plain = planner.plan(recipe)
+    words = planner.plan(make_recipe(recipe, {"members.head": "label_words"}))
+    before, after = plain.parts[0].needs, words.parts[0].needs
+    language_model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
+    own = words.parts[0].outline
+    assert own.encoder_parameters + own.output_layer == count_weights(language_model.parameters())
+    assert after.memory.loading >= 4 * count_weights(language_model.parameters())
+    assert replace(after.memory, loading=before.memory.loading) == before.memory
+    assert (after.parameters, after.trainable) == (before.parameters, before.trainable)
+    judged = len(planner.splits.calibration) + len(planner.splits.test)
+    assert words.disk["predictions"] - plain.disk["predictions"] == 4 * 3 * judged
+
+
+def test_limited_sets_and_every_part_of_a_mixed_ensemble_are_planned(standin, tmp_path):
+    file = jsonl(tmp_path / "rows.jsonl", made_rows(90))
+    parts = [
+        {"members": SETTINGS["heads"].model_dump()},
+        {"backbone": {"name": str(standin("gpt2"))}, "members": SETTINGS["full"].model_dump()},
+    ]
+    settings = {"backbone.name": str(standin()), "members": {"source": "mixed", "parts": parts}}
+    said = plan(file, tmp_path / "run", {**settings, "data.limit.train": 20, "distil.enabled": False})
+    assert said["student"] is None
+    assert [part["source"] for part in said["groups"]] == ["heads", "full"]
+    assert [Path(part["backbone"]).name for part in said["groups"]] == ["bert", "gpt2"]
+    assert said["groups"][1]["steps"] == 2  # 20 rows in batches of 7, three times two, three to a step
+    assert said["disk_bytes"]["members"] == 4 * 3 * sum(
+        part["trainable_parameters"] for part in said["groups"]
+    )
+
+
+# What does not fit
+
+
+def planner_of(folder, tmp_path, source, room=PLENTY):
+    file = jsonl(tmp_path / "rows.jsonl", made_rows(60))
+    recipe = make_recipe(file, {"backbone.name": str(folder), "members": SETTINGS[source].model_dump()})
+    recipe = make_recipe(recipe, {"distil.controls": [], "members.count": 9})
+    return Planner(load_splits(recipe.data), room), recipe
+
+
+def smaller(room, share, peak):
+    return replace(room, memory=int(share * peak), device=int(share * peak))
+
+
+@pytest.fixture(scope="module")
+def planners(standin, tmp_path_factory):
+    """A planner and a recipe by source."""
+    return {source: planner_of(standin(), tmp_path_factory.mktemp("planned"), source) for source in SETTINGS}
+
+
+@hypothesis.settings(max_examples=12)
+@given(source=some.sampled_from(sorted(SETTINGS)), share=some.floats(0.01, 1.2))
+def test_the_smallest_change_fits_and_nothing_of_it_can_be_left_out(planners, source, share):
+    planner, recipe = planners[source]
+    planner.room = PLENTY
+    planner.room = smaller(PLENTY, share, planner.plan(recipe).peak)
+    found = planner.smallest_change(recipe)
+    if found is None:
+        # Then heads without a student do not fit either.
+        least = {"members": {"source": "heads", "count": 9, "optimiser": {"batch_size": 1}}}
+        least |= {"distil.enabled": False, "backbone.max_tokens": 16, "backbone.token_budget": 16}
+        assert planner.plan(make_recipe(recipe, least)).problems
+        return
+    change, after = found
+    assert after.problems == []
+    assert after.peak <= MARGIN * planner.room.memory
+    assert planner.plan(make_recipe(recipe, change)).peak == after.peak
+    for key in change:
+        fewer = {name: value for name, value in change.items() if name != key}
+        assert planner.plan(make_recipe(recipe, fewer)).problems
+
+
+@hypothesis.settings(max_examples=8)
+@given(share=some.floats(0.3, 1.0))
+def test_a_smaller_group_is_the_first_change_and_the_largest_that_fits(planners, share):
+    planner, recipe = planners["lora"]
+    recipe = make_recipe(recipe, {"members.group": 9, "distil.enabled": False})
+    planner.room = PLENTY
+    peaks = {
+        group: planner.plan(make_recipe(recipe, {"members.group": group})).peak for group in range(1, 10)
+    }
+    planner.room = smaller(PLENTY, share, peaks[9])
+    fitting = [group for group, peak in peaks.items() if peak <= MARGIN * planner.room.memory]
+    found = planner.smallest_change(recipe)
+    if fitting:
+        assert found[0] == ({} if max(fitting) == 9 else {"members.group": max(fitting)})
+    elif found:
+        assert set(found[0]) - {"members.group"}
+
+
+def test_a_part_of_a_mixed_ensemble_is_changed_where_it_stands(standin, tmp_path):
+    planner, recipe = planner_of(standin(), tmp_path, "lora")
+    parts = [{"members": {"source": "heads"}}, {"members": {"source": "lora", "count": 5}}]
+    settings = {"members": {"source": "mixed", "parts": parts}, "distil.enabled": False}
+    recipe = make_recipe(recipe, settings)
+    planner.room = smaller(PLENTY, 0.8, planner.plan(recipe).peak)
+    change, after = planner.smallest_change(recipe)
+    assert list(change) == ["members.parts.1.members.group"]
+    assert after.problems == []
+
+
+def test_a_disk_without_room_is_told_and_a_cache_without_room_is_not(standin, tmp_path):
+    planner, recipe = planner_of(standin(), tmp_path, "full", replace(PLENTY, output=1 << 20, cache=0))
+    (problem,) = planner.plan(recipe).problems
+    assert "the run needs" in problem
+    assert "of disk and 1.0 MB is free" in problem
+    planner.room = replace(PLENTY, cache=0)
+    assert planner.plan(recipe).problems == []
+
+
+def test_a_fit_without_room_is_refused_and_goes_on_with_the_change_it_names(
+    standin, tmp_path, monkeypatch, no_plots
+):
+    file = jsonl(tmp_path / "rows.jsonl", made_rows(60))
+    settings = {key: value for key, value in quick(standin()).items() if not key.startswith("members.")}
+    settings |= {
+        "members": {"source": "lora", "count": 4, "optimiser": {"epochs": 1}},
+        "distil.enabled": False,
+        "evaluation.resamples": 5,
+    }
+    peak = plan(file, tmp_path / "run", settings)["peak_memory_bytes"]
+    monkeypatch.setattr(Room, "here", lambda output, device: smaller(PLENTY, 0.6, peak))
+    said = plan(file, tmp_path / "run", settings)
+    assert not said["fits"]
+    with pytest.raises(InputError, match=r"4 lora on .* needs .* of memory and .* is free") as refused:
+        fit(file, tmp_path / "run", settings)
+    assert refused.value.exit_code == 2
+    assert as_options(said["change"]) in str(refused.value)
+    assert not (tmp_path / "run").exists()
+    assert fit(file, tmp_path / "run", settings | said["change"]).finished
+
+
+def test_what_is_not_known_is_never_refused(standin, tmp_path, monkeypatch):
+    planner, recipe = planner_of(standin(), tmp_path, "full", replace(PLENTY, memory=None, device=None))
+    assert planner.plan(recipe).problems == []
+    monkeypatch.setattr(Room, "here", lambda output, device: Room(1, 1, 1, 1))
+    with pytest.raises(InputError, match=r"does not fit.*take a smaller --backbone"):
+        check_room(recipe, planner.splits, tmp_path)
+
+    def unknown(*arguments):
+        raise AssetError("no config")
+
+    monkeypatch.setattr("credibly.workflows.planning.planner.outline", unknown)
+    check_room(recipe, planner.splits, tmp_path)
+
+
+def test_a_change_is_said_as_the_command_line_takes_it():
+    change = {"members": {"source": "lora", "count": 2}, "distil.blocks": 1}
+    assert as_options(change) == ("""--set 'members={"source": "lora", "count": 2}' --set distil.blocks=1""")
+
+
+# What the machine has
+
+
+def write(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_free_memory_is_the_machines_or_less_in_a_control_group(tmp_path, monkeypatch, version):
+    proc, groups = tmp_path / "proc", tmp_path / "cgroup"
+    monkeypatch.setattr(machine, "PROC", proc)
+    monkeypatch.setattr(machine, "CGROUPS", groups)
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert free_memory() == installed
+    write(proc / "meminfo", "MemTotal: 900 kB\nMemAvailable: 500 kB\n")
+    assert free_memory() == 500 * 1024
+    root = groups if version == 2 else groups / "memory"
+    limit, usage = (
+        ("memory.max", "memory.current")
+        if version == 2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    )
+    write(proc / "self/cgroup", "0::/outer/inner\n" if version == 2 else "3:cpu:/\n4:memory:/outer/inner\n")
+    write(root / "outer/inner" / limit, "max\n" if version == 2 else f"{1 << 62}\n")
+    write(root / "outer/inner" / usage, "300\n")
+    assert free_memory() == 500 * 1024
+    write(root / "outer" / limit, "100000\n")
+    write(root / "outer" / usage, "40000\n")
+    write(root / "outer/memory.stat", "anon 1\ninactive_file 5000\nactive_file 200\n")
+    assert free_memory() == 100000 - 40000 + 5200
+    write(root / "outer" / usage, "200000\n")
+    assert free_memory() == 0
+
+
+def test_room_is_that_of_the_disks_and_of_what_is_replaced(tmp_path):
+    run = tmp_path / "runs" / "one"
+    device = torch.device("cpu")
+    before = Room.here(run, device)
+    free = shutil.disk_usage(tmp_path).free
+    assert abs(before.output - free) < 1 << 28
+    write(run / "recipe.yaml", "")
+    with (run / "old.safetensors").open("wb") as handle:
+        handle.truncate(1 << 40)  # sparse: it takes no room
+    assert Room.here(run, device).output > before.output + (1 << 39)
+    assert (before.memory, before.device) == (before.device, before.memory)
+
+
+MEASURED = """
+import gc, sys, threading, time
+sys.path.insert(0, {tests!r})
+import test_plans
+from credibly.members import SOURCES
+from credibly.progress import silent
+
+def held():
+    # Pages of a mapped file are given back where memory is short.
+    (line,) = (line for line in open("/proc/self/status") if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+def watch():
+    while True:
+        seen.append(held())
+        time.sleep(0.002)
+
+own, settings, seen = SOURCES[{source!r}], test_plans.LARGER[{source!r}], []
+threading.Thread(target=watch, daemon=True).start()
+for folder, data in (({small!r}, test_plans.DATA), ({large!r}, test_plans.LONG)):
+    gc.collect()
+    before = held()
+    seen.clear()
+    material = own.prepare(data, test_plans.backbone_of(folder, {precision!r}), settings, silent)
+    members, histories = own.fit(material, settings, (1, 2))
+    members.log_probs(data.texts)
+print(max(seen) - before)
+"""
+"""The first fit, of a tiny model, sets up what is set up once."""
+LONG = TrainingData(
+    tuple(standins.made_texts(np.arange(24) % 3, seed=5, words=400)),
+    np.eye(3, dtype=np.float32)[np.arange(24) % 3],
+    CLASSES,
+)
+LARGER = {
+    "heads": HeadsSettings(count=2, optimiser={"epochs": 1}),
+    "top_blocks": TopBlocksSettings(count=2, blocks=2, optimiser={"epochs": 1, "batch_size": 8}),
+    "full": FullSettings(count=2, optimiser={"epochs": 1, "batch_size": 8}),
+    "lora": LoraSettings(count=2, optimiser={"epochs": 1, "batch_size": 8}),
+}
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """A BERT of 14 million weights."""
+    folder = tmp_path_factory.mktemp("larger")
+    sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    config = BertConfig(**sizes, vocab_size=8000, pad_token_id=1)
+    BertModel(config).save_pretrained(folder)
+    tokenizer = standins.tokenizer()
+    tokenizer.model_max_length = 128
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("source", LARGER)
+def test_the_peak_of_memory_is_told_within_a_factor_of_one_and_a_half(standin, larger, source, precision):
+    settings, backbone = LARGER[source], backbone_of(larger, precision)
+    own = outline(backbone, CLASSES)
+    lengths = tokenise(own.tokenizer, LONG.texts, own.max_tokens).lengths
+    memory = SOURCES[source].needs(own, Texts(lengths, 128), backbone, settings).memory
+    said = max(memory.texts + max(memory.step, memory.loading), memory.prediction)
+    places = {"tests": str(Path(__file__).parent), "small": str(standin()), "large": str(larger)}
+    program = MEASURED.format(source=source, precision=precision, **places)
+    answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    found = int(answer.stdout)
+    assert found / 1.5 < said < 1.5 * found
