@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
+from transformers import AutoConfig, AutoModelForSequenceClassification, get_linear_schedule_with_warmup
 
-from credibly.backbones.loading import load_tokenizer
+from credibly.backbones.loading import dropout_fields, load_tokenizer
 from credibly.backbones.sources import source_of
 from credibly.settings import LoraSettings
 
@@ -49,19 +49,21 @@ class Loop:
         torch.manual_seed(seed)
         source = source_of(self.backbone)
         tokenizer = load_tokenizer(source)
-        base = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=data.classes, dtype=self.precision
-        )
+        # Without dropout in the frozen base, as our members train: adapters have their own.
+        config = AutoConfig.from_pretrained(source, num_labels=data.classes)
+        for field in dropout_fields(config):
+            setattr(config, field, 0.0)
+        base = AutoModelForSequenceClassification.from_pretrained(source, config=config, dtype=self.precision)
         base.config.pad_token_id = tokenizer.pad_token_id
         chosen = self.settings
-        config = LoraConfig(
+        adapter = LoraConfig(
             task_type=TaskType.SEQ_CLS,
             r=chosen.r,
             lora_alpha=chosen.lora_alpha,
             lora_dropout=chosen.lora_dropout,
             target_modules=chosen.target_modules,
         )
-        return Member(get_peft_model(base, config), tokenizer, self)
+        return Member(get_peft_model(base, adapter), tokenizer, self)
 
 
 @dataclass(frozen=True)
