@@ -32,6 +32,8 @@ from credibly.training import Monitor
 NAME = "lora_boolq"
 WHAT = "seconds a step of ten LoRA members on BoolQ, smollm2: padded to 512, fp32, in turn / one pass"
 BACKBONE, MAX_TOKENS = "smollm2", 512
+TOKEN_BUDGET = 2048
+"""Tokens that one pass holds at once: as many as the script's padded batch."""
 MEMBERS, BATCH, STEPS, WARM = 10, 4, 8, 2
 ROUNDS = 2
 LARGEST_SURPRISE = 3.0
@@ -130,7 +132,7 @@ def one_pass(data: Texts) -> dict[str, Any]:
     targets = np.eye(data.classes, dtype=np.float32)[list(data.labels)]
     material = lora.prepare(
         TrainingData(data.texts, targets, ("no", "yes")),
-        BackboneSettings(name=BACKBONE, max_tokens=MAX_TOKENS),
+        BackboneSettings(name=BACKBONE, max_tokens=MAX_TOKENS, token_budget=TOKEN_BUDGET),
         SETTINGS,
         silent,
     )

@@ -163,7 +163,7 @@ def test_a_step_above_the_cut_leaves_the_trunk_as_it_was(standin, architecture):
             Task(
                 classifier.model,
                 lambda start: repeat(batch),
-                lambda one: nn.functional.cross_entropy(cut.logits(one, hidden), LABELS)[None],
+                lambda one: [nn.functional.cross_entropy(cut.logits(one, hidden), LABELS)[None]],
                 1,
             ),
             OptimiserSettings(epochs=1, batch_size=9, learning_rate=0.01, weight_decay=0.1),

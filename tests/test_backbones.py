@@ -378,7 +378,7 @@ def test_only_what_lies_above_the_cut_is_tuned(standin, architecture, top):
             Task(
                 classifier.model,
                 lambda start: repeat(batch),
-                lambda one: nn.functional.cross_entropy(cut.logits(one, hidden), labels)[None],
+                lambda one: [nn.functional.cross_entropy(cut.logits(one, hidden), labels)[None]],
                 1,
             ),
             optimiser,
@@ -434,7 +434,7 @@ def test_a_tuned_model_saved_and_loaded_gives_the_same_logits(standin, architect
             Task(
                 classifier.model,
                 lambda start: repeat(batch),
-                lambda one: cut.logits(one, hidden).square().mean()[None],
+                lambda one: [cut.logits(one, hidden).square().mean()[None]],
                 1,
             ),
             OptimiserSettings(epochs=2, batch_size=12, learning_rate=0.01),

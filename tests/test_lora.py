@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 import standins
 from credibly.backbones import BlockCut
-from credibly.batching import padded_batches, tokenise
+from credibly.batching import pad, padded_batches, tokenise
 from credibly.errors import InputError, RunFolderError
 from credibly.members import lora
 from credibly.members.common import TrainingData
@@ -29,8 +29,9 @@ def settings(**changed):
     return LoraSettings(**{"count": 3, "r": 4, "optimiser": optimiser, **changed})
 
 
-def fitted(folder, seeds=(5, 6, 7), **changed):
-    backbone, chosen = BackboneSettings(name=str(folder), precision="fp32"), settings(**changed)
+def fitted(folder, seeds=(5, 6, 7), token_budget=4096, **changed):
+    backbone = BackboneSettings(name=str(folder), precision="fp32", token_budget=token_budget)
+    chosen = settings(**changed)
     material = lora.prepare(DATA, backbone, chosen, silent)
     return lora.fit(material, chosen, seeds)[0]
 
@@ -100,6 +101,18 @@ def test_the_trunk_runs_once_a_text_for_all_members_and_epochs(standin, monkeypa
     assert sorted(seen) == sorted([*range(len(TEXTS))] * 2)
 
 
+@pytest.mark.parametrize("blocks", [None, 1])
+def test_a_step_in_parts_is_the_same_step(standin, monkeypatch, blocks):
+    """A budget of 60 tokens holds two or three rows of each of the three members, of eight."""
+    whole = fitted(standin(), lora_dropout=0.0, blocks=blocks)
+    seen = []
+    monkeypatch.setattr(lora, "pad", lambda *given: seen.append(pad(*given)) or seen[-1])
+    parts = fitted(standin(), lora_dropout=0.0, blocks=blocks, token_budget=60)
+    assert max(batch.input_ids.numel() for batch in seen) <= 60
+    assert len({len(batch.indices) for batch in seen}) > 1
+    np.testing.assert_allclose(parts.log_probs(TEXTS), whole.log_probs(TEXTS), atol=2e-5)
+
+
 def test_more_blocks_than_there_are_is_told(standin):
     with pytest.raises(InputError, match="expected 1 to 3 blocks to tune, got 9"):
         fitted(standin(), blocks=9)
@@ -153,7 +166,7 @@ def test_targets_that_match_nothing_are_told_with_the_nearest_and_all_names(stan
         fitted(standin(), target_modules=["quary", "value"])
 
 
-def test_a_learned_adapter_uses_its_dropout_in_training_only(standin):
+def test_a_learned_adapter_uses_its_dropout_seen_only(standin):
     adapters = fitted(standin(), lora_dropout=0.5)
     np.testing.assert_array_equal(adapters.log_probs(TEXTS), adapters.log_probs(TEXTS))
     without = fitted(standin(), lora_dropout=0.0)

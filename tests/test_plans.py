@@ -37,7 +37,7 @@ from credibly.settings import (
 from credibly.workflows import fit, make_recipe, plan
 from credibly.workflows.contents import folder_bytes
 from credibly.workflows.planning import check_room, machine
-from credibly.workflows.planning.changes import as_options
+from credibly.workflows.planning.changes import SHORTEST, as_options
 from credibly.workflows.planning.machine import Room, free_memory
 from credibly.workflows.planning.planner import Planner
 from credibly.workflows.planning.plans import MARGIN
@@ -115,7 +115,7 @@ def test_a_step_keeps_about_what_the_formula_says(standin, architecture):
         own, classifier = outline(backbone, CLASSES), load_classifier(backbone, CLASSES, dropout, 0)
         tokens = tokenise(classifier.tokenizer, TEXTS, classifier.max_tokens)
         batch = pad(tokens, np.argsort(-tokens.lengths)[:12])
-        said = own.kept(Texts(tokens.lengths, batch.input_ids.shape[1]).batch(12), 3, dropout)
+        said = own.kept(Texts(tokens.lengths, batch.input_ids.shape[1]).batch(12, 10**6), 3, dropout)
         found = bytes_kept(classifier, batch)
         assert 0.6 * found < said < 1.5 * found
 
@@ -289,11 +289,22 @@ def test_the_smallest_change_fits_and_nothing_of_it_can_be_left_out(planners, so
         assert planner.plan(make_recipe(recipe, fewer)).problems
 
 
+@pytest.mark.parametrize("source", ["top_blocks", "full", "lora"])
+def test_fewer_tokens_at_once_are_the_first_change(planners, source):
+    planner, recipe = planners[source]
+    recipe = make_recipe(recipe, {"distil.enabled": False, "members.optimiser.batch_size": 64})
+    planner.room = PLENTY
+    planner.room = smaller(PLENTY, 0.8, planner.plan(recipe).peak)
+    change, _ = planner.smallest_change(recipe)
+    assert list(change) == ["backbone.token_budget"]
+
+
 @hypothesis.settings(max_examples=8)
 @given(share=some.floats(0.3, 1.0))
-def test_a_smaller_group_is_the_first_change_and_the_largest_that_fits(planners, share):
+def test_a_smaller_group_comes_next_and_is_the_largest_that_fits(planners, share):
     planner, recipe = planners["lora"]
-    recipe = make_recipe(recipe, {"members.group": 9, "distil.enabled": False})
+    fewest = {"backbone.token_budget": SHORTEST}
+    recipe = make_recipe(recipe, {"members.group": 9, "distil.enabled": False, **fewest})
     planner.room = PLENTY
     peaks = {
         group: planner.plan(make_recipe(recipe, {"members.group": group})).peak for group in range(1, 10)
@@ -309,9 +320,10 @@ def test_a_smaller_group_is_the_first_change_and_the_largest_that_fits(planners,
 
 def test_a_part_of_a_mixed_ensemble_is_changed_where_it_stands(standin, tmp_path):
     planner, recipe = planner_of(standin(), tmp_path, "lora")
-    parts = [{"members": {"source": "heads"}}, {"members": {"source": "lora", "count": 5}}]
+    heads = {"source": "heads", "count": 1, "optimiser": {"batch_size": 1}}
+    parts = [{"members": heads}, {"members": {"source": "lora", "count": 5}}]
     settings = {"members": {"source": "mixed", "parts": parts}, "distil.enabled": False}
-    recipe = make_recipe(recipe, settings)
+    recipe = make_recipe(recipe, {**settings, "backbone.token_budget": SHORTEST})
     planner.room = smaller(PLENTY, 0.8, planner.plan(recipe).peak)
     change, after = planner.smallest_change(recipe)
     assert list(change) == ["members.parts.1.members.group"]

@@ -34,7 +34,14 @@ def optimiser(**changed):
 
 def train(module, batches, losses, steps, settings, members=None, monitor=None, **task):
     """Train on the batches that `batches` gives for an epoch's number."""
-    made = Task(module, lambda start: from_batch(start, steps, batches), losses, steps, members, **task)
+    made = Task(
+        module,
+        lambda start: from_batch(start, steps, batches),
+        lambda batch: [losses(batch)],
+        steps,
+        members,
+        **task,
+    )
     return train_task(made, settings, monitor or Monitor())
 
 

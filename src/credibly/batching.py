@@ -180,6 +180,19 @@ def shuffled_batches(
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
+def split_columns(rows: IntArray, lengths: IntArray, token_budget: int) -> list[IntArray]:
+    """Split the rows of one step, (M, B), into parts of like lengths, each within a budget of padded tokens.
+
+    A part has some columns of all M members, one at least.
+
+    >>> rows = np.array([[0, 1, 2], [3, 4, 5]])
+    >>> [part.tolist() for part in split_columns(rows, np.array([5, 2, 2, 5, 2, 2]), token_budget=10)]
+    [[[0], [3]], [[1, 2], [4, 5]]]
+    """
+    longest = lengths[rows].max(axis=0)
+    return [rows[:, some] for some in length_batches(longest, token_budget // len(rows))]
+
+
 def pad(tokens: Tokens, indices: IntArray) -> TokenBatch:
     """Pad the sequences at these rows to the `padded_length` of the longest, on the tokenizer's side."""
     lengths = tokens.lengths[indices]

@@ -130,7 +130,9 @@ class BackboneSettings(Settings):
         None, description="longer texts are cut; the model's own limit if left out"
     )
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    token_budget: Count = Field(4096, description="tokens a batch when texts are embedded")
+    token_budget: Count = Field(
+        4096, description="tokens that run at once; a larger step is computed in parts"
+    )
 
 
 class OptimiserSettings(Settings):

@@ -15,7 +15,16 @@ from credibly.backbones.blocks import BlockCut
 from credibly.backbones.last_layer import exact_logits
 from credibly.backbones.loading import Classifier
 from credibly.backbones.trunk import TrunkStates, trunk_states
-from credibly.batching import TokenBatch, Tokens, length_batches, pad, shuffled_batches, some_of, tokenise
+from credibly.batching import (
+    TokenBatch,
+    Tokens,
+    length_batches,
+    pad,
+    shuffled_batches,
+    some_of,
+    split_columns,
+    tokenise,
+)
 from credibly.parallel import each_batch
 from credibly.progress import Progress
 from credibly.records import IntArray
@@ -114,15 +123,17 @@ def tune(
     lengths = texts.tokens.lengths
     size = optimiser.batch_size
 
-    def dealt(turn: int) -> Iterator[TokenBatch]:
+    def dealt(turn: int) -> Iterator[IntArray]:
         order = stream(seed, f"order {turn}")
         for some in shuffled_batches(lengths[chosen], size, order):
-            yield pad(texts.tokens, chosen[some]).to(classifier.device)
+            yield chosen[some]
 
-    def losses(batch: TokenBatch) -> Tensor:
-        with classifier.autocast():
-            z = _logits(classifier, cut, texts.states, batch)
-        return loss(z.float(), torch.from_numpy(batch.indices))[None]
+    def losses(batch: IntArray) -> Iterator[Tensor]:
+        for (part,) in split_columns(batch[None], lengths, classifier.token_budget):
+            padded = pad(texts.tokens, part).to(classifier.device)
+            with classifier.autocast():
+                z = _logits(classifier, cut, texts.states, padded)
+            yield loss(z.float(), torch.from_numpy(part))[None] * (len(part) / len(batch))
 
     def validate(limit: int | None) -> HeldOut:
         assert held_out
@@ -135,7 +146,7 @@ def tune(
         batches_per_epoch=-(-len(texts.tokens) // size),
         seed=seed,
         validate=validate if held_out else None,
-        tokens=lambda batch: int(lengths[batch.indices].sum()),
+        tokens=lambda batch: int(lengths[batch].sum()),
     )
     with nullcontext() if cut is None else cut.resumed():
         (history,) = train(task, optimiser, monitor)

@@ -170,7 +170,7 @@ def tuned_needs(
     Args:
         outline: of the model.
         texts: to tune on.
-        token_budget: tokens of a batch without gradients.
+        token_budget: tokens that run at once.
         settings: of the training.
         blocks: how many are tuned over a frozen trunk; None where it is the whole model.
         networks: how many.
@@ -183,7 +183,7 @@ def tuned_needs(
     trainable = outline.above(blocks) if blocks else outline.parameters
     base = FLOAT * (outline.parameters - trainable)
     # One block more for what the backward pass makes.
-    kept = outline.kept(texts.batch(optimiser.batch_size), flowing + 1, settings.dropout)
+    kept = outline.kept(texts.batch(optimiser.batch_size, token_budget), flowing + 1, settings.dropout)
     rounded = 2 * trainable if outline.precision == "bf16" else 0
     states, mapped = trunk_bytes(outline, texts) if blocks else (0, 0)
     # Members over one trunk keep their matrices rounded, each beside its own.

@@ -69,9 +69,10 @@ class Texts:
         """Pairs of tokens of one text: what attention goes by."""
         return int(np.square(self.lengths).sum())
 
-    def batch(self, rows: int) -> Texts:
-        """Return a batch of so many of the longest, or of as many as there are."""
-        return Texts(np.full(min(rows, len(self)), self.longest), self.longest)
+    def batch(self, rows: int, token_budget: int) -> Texts:
+        """Return a batch of so many of the longest, of as many as there are, or as the budget has room for."""
+        most = min(rows, len(self), max(1, token_budget // self.longest))
+        return Texts(np.full(most, self.longest), self.longest)
 
 
 @dataclass(frozen=True)

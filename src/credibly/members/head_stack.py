@@ -114,11 +114,11 @@ def fit(
         for start in range(0, N, size):
             yield shuffled[:, start : start + size]
 
-    def losses(indices: Tensor) -> Tensor:
+    def losses(indices: Tensor) -> Iterator[Tensor]:
         flat = indices.reshape(-1)
         batch = inputs.index_select(0, flat).view(*indices.shape, -1)
         log_probs = torch.log_softmax(heads(batch, dropouts), dim=-1)
-        return -(wanted.index_select(0, flat).view_as(log_probs) * log_probs).sum(dim=-1).mean(dim=1)
+        yield -(wanted.index_select(0, flat).view_as(log_probs) * log_probs).sum(dim=-1).mean(dim=1)
 
     steps = -(-N // size)
     task = Task(

@@ -42,6 +42,7 @@ from credibly.batching import (
     pad,
     padded_batches,
     some_of,
+    split_columns,
     tokenise,
 )
 from credibly.errors import RunFolderError
@@ -63,7 +64,7 @@ from credibly.members.stacking import (
 )  # fmt: skip
 from credibly.members.tuned import TuningMaterial, material_of
 from credibly.progress import Stages
-from credibly.records import normalised_log_probs
+from credibly.records import IntArray, normalised_log_probs
 from credibly.settings import BackboneSettings, LoraSettings
 from credibly.training import UNWATCHED, HeldOut, Monitor, Task, from_batch, stream, train
 from credibly.tuning import HeldOutTexts
@@ -215,17 +216,18 @@ def fit(
     lengths = texts.tokens.lengths
     size = min(settings.optimiser.batch_size, N)
 
-    def dealt(epoch: int) -> Iterator[TokenBatch]:
+    def dealt(epoch: int) -> Iterator[IntArray]:
         orders = [stream(seed, f"order {epoch}") for seed in seeds]
         for indices in aligned_batches(lengths[rows], size, orders):
-            own = np.take_along_axis(rows, indices, axis=1)
-            yield pad(texts.tokens, own.reshape(-1)).to(device)
+            yield np.take_along_axis(rows, indices, axis=1)
 
-    def losses(batch: TokenBatch) -> Tensor:
-        hidden = texts.states.of(batch) if texts.states else None
-        log_probs = torch.log_softmax(adapters.logits(batch, hidden), dim=-1)
-        targets = wanted[torch.from_numpy(batch.indices)].to(device).view_as(log_probs)
-        return -(targets * log_probs).sum(dim=-1).mean(dim=1)
+    def losses(batch: IntArray) -> Iterator[Tensor]:
+        for part in split_columns(batch, lengths, adapters.classifier.token_budget):
+            padded = pad(texts.tokens, part.reshape(-1)).to(device)
+            hidden = texts.states.of(padded) if texts.states else None
+            log_probs = torch.log_softmax(adapters.logits(padded, hidden), dim=-1)
+            targets = wanted[torch.from_numpy(padded.indices)].to(device).view_as(log_probs)
+            yield -(targets * log_probs).sum(dim=(-2, -1)) / batch.shape[1]
 
     def validate(limit: int | None) -> HeldOut:
         assert material.held_out
@@ -240,7 +242,7 @@ def fit(
         members=adapters.count,
         generators=adapters.streams,
         validate=validate if material.held_out else None,
-        tokens=lambda batch: int(lengths[batch.indices].sum()),
+        tokens=lambda batch: int(lengths[batch].sum()),
     )
     with adapters.resumed():
         return adapters, train(task, settings.optimiser, monitor)
@@ -382,7 +384,8 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
         return outline.kept(some, flowing, dropout=0.0, autocast=False) + own * some.tokens
 
     # One block more for what the backward pass makes.
-    step = group * kept(texts.batch(optimiser.batch_size), blocks + 1)
+    part = texts.batch(optimiser.batch_size, backbone.token_budget // group)
+    step = group * kept(part, blocks + 1)
     passing = outline.passing(texts, backbone.token_budget)
     below, above = (forward(outline, texts, some) for some in (outline.blocks - blocks, blocks))
     # Backwards the frozen weights are gone through once, for the inputs' gradients alone.

@@ -97,15 +97,16 @@ class _Loop(Generic[Batch]):
 
     def _backward(self, batches: Iterator[Batch]) -> Tensor:
         """Add up the gradients of a step's batches and return the members' mean losses, (M,)."""
-        parts = []
+        total = torch.zeros(self.M, device=self.active.device)
         for batch in islice(batches, self.settings.accumulate):
-            losses = self.task.losses(batch)
-            # A member that has stopped keeps its place, and takes no part.
-            torch.where(self.active, losses, 0.0).sum().div(self.settings.accumulate).backward()  # type: ignore[no-untyped-call]
-            parts.append(losses.detach())
+            for losses in self.task.losses(batch):
+                # A member that has stopped keeps its place, and takes no part.
+                own = torch.where(self.active, losses, 0.0) / self.settings.accumulate
+                own.sum().backward()  # type: ignore[no-untyped-call]
+                total += losses.detach() / self.settings.accumulate
             if self.task.tokens:
                 self.tokens += self.task.tokens(batch)
-        return torch.stack(parts).mean(dim=0)
+        return total
 
     @property
     def _epochs(self) -> float:

@@ -53,7 +53,9 @@ class Task(Generic[Batch]):
         module: what is trained. Where it stacks M members, every trainable tensor's first axis is the
             member, so that one optimiser step is M independent ones.
         batches: the batches from a number on, for ever; the same number gives the same batch each time.
-        losses: the mean loss of a batch for each member, (M,), in nats.
+        losses: yields the mean loss of a batch for each member, (M,), in nats; in parts that add up to
+            it where the whole would need too much memory: each is differentiated before the next is asked
+            for.
         batches_per_epoch: number of batches in an epoch.
         members: M; None where the module is one plain network.
         seed: of torch's own random numbers, dropout's among them.
@@ -64,7 +66,7 @@ class Task(Generic[Batch]):
 
     module: nn.Module
     batches: Callable[[int], Iterator[Batch]]
-    losses: Callable[[Batch], Tensor]
+    losses: Callable[[Batch], Iterable[Tensor]]
     batches_per_epoch: int
     members: int | None = None
     seed: int = 0

@@ -22,8 +22,8 @@ SHORTEST = 16
 def changes(part: Part) -> Iterator[Change]:
     """Yield changes that make a part need less: first of how it is trained, then of what is trained.
 
-    Fewer LoRA members in a pass, a smaller batch, fewer tokens a batch without gradients, shorter texts;
-    each kind halved to its least, which then holds while the next is tried. Last, another source.
+    Fewer tokens at once, which changes no result, fewer LoRA members in a pass, a smaller batch, shorter
+    texts; each kind halved to its least, which then holds while the next is tried. Last, another source.
     """
     change: Change = {}
     for key, values in _smaller(part).items():
@@ -39,9 +39,9 @@ def _smaller(part: Part) -> dict[str, list[int]]:
     group = min(settings.group, settings.count) if isinstance(settings, LoraSettings) else 1
     batch = settings.optimiser.batch_size if part.steps else 1
     return {
+        f"{part.backbone_key}.token_budget": halves(part.backbone.token_budget, longest),
         f"{part.key}.group": list(range(group - 1, 0, -1)),
         f"{part.key}.optimiser.batch_size": halves(batch),
-        f"{part.backbone_key}.token_budget": halves(part.backbone.token_budget, longest),
         f"{part.backbone_key}.max_tokens": halves(longest, SHORTEST),
     }
 
