@@ -70,7 +70,7 @@ class Texts:
         return int(np.square(self.lengths).sum())
 
     def batch(self, rows: int, token_budget: int) -> Texts:
-        """Return a batch of so many of the longest, of as many as there are, or as the budget has room for."""
+        """Return a batch of so many of the longest, of as many as there are, or as the budget takes."""
         most = min(rows, len(self), max(1, token_budget // self.longest))
         return Texts(np.full(most, self.longest), self.longest)
 
