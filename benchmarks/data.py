@@ -18,7 +18,8 @@ def rows_of(name: str, count: int | None = None, seed: int = 0) -> list[dict[str
     file = Path(folder or ".") / f"{name}.jsonl"
     if not folder or not file.is_file():
         return None
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with file.open(encoding="utf-8") as lines:  # a text may hold other line ends than a file's
+        rows = [json.loads(line) for line in lines]
     if count is None or count >= len(rows):
         return rows
     return [rows[index] for index in np.random.default_rng(seed).choice(len(rows), count, replace=False)]

@@ -133,7 +133,7 @@ def main() -> None:
             unit="seconds",
             sides=seconds,
             at_least=1,
-            holds=abs(means["trainer"] - means["ours"]) < 3 * np.hypot(*errors.values()),
+            holds=bool(abs(means["trainer"] - means["ours"]) < 3 * np.hypot(*errors.values())),
             figures={
                 "rows": TRAIN_ROWS,
                 "accuracy": {
