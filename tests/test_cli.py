@@ -572,6 +572,28 @@ def test_evaluate_prints_a_table_and_writes_a_page_on_request(command, fitted, t
     assert "Report:" not in command("evaluate", fitted.run, fitted.test).out
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_what_predict_writes_is_scored_without_the_run(command, fitted, tmp_path, no_plots, form):
+    file = tmp_path / f"predictions.{form}"
+    file.write_text(command("predict", fitted.run, fitted.test, "--format", form).out, encoding="utf-8")
+    printed = command("evaluate", fitted.test, "--predictions", file, "--id", "id", "--json")
+    assert (printed.code, printed.err) == (0, "")
+    found, shipped = printed.json["systems"]["ensemble"], fitted.report["systems"]["student+temperature"]
+    for metric in ("accuracy", "nll", "ece_debiased"):
+        assert found[metric]["value"] == pytest.approx(shipped[metric]["value"], abs=1e-4)
+    alone = command("evaluate", "--predictions", file)
+    assert alone.code == 2
+    assert f"credibly evaluate FILE --predictions {file}" in alone.err
+    assert "label is what was predicted" in alone.err
+
+
+def test_evaluate_needs_a_run_and_a_file_or_predictions(command, fitted):
+    for given in ([], [fitted.run], [fitted.run, fitted.test, "--predictions", fitted.test]):
+        printed = command("evaluate", *given)
+        assert printed.code == 2
+        assert "expected a run folder and a labelled file, or --predictions FILE" in printed.err
+
+
 def test_report_shows_the_table_again(command, fitted, no_plots, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(fitted.run, run)

@@ -195,8 +195,15 @@ def predict(
 
 @app.command()
 def evaluate(
-    run: RunFolder,
-    source: Annotated[str, typer.Argument(help="A labelled data file.", metavar="FILE")],
+    run: Annotated[
+        str | None,
+        typer.Argument(help="A run folder; with --predictions the labelled file, if any.", metavar="RUN"),
+    ] = None,
+    source: Annotated[str | None, typer.Argument(help="A labelled data file.", metavar="FILE")] = None,
+    predictions: Annotated[
+        str | None,
+        typer.Option(help="Saved predictions of any model, as a table or .npz file; then no run is needed."),
+    ] = None,
     text: TextColumns = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
     id_column: IdColumn = None,
@@ -205,12 +212,16 @@ def evaluate(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score every system of a run on a further labelled file, with intervals."""
+    """Score every system of a run on a further labelled file, or saved predictions, with intervals."""
     set_log(verbose, quiet)
+    settings = _given({"text": text, "label": label, "id": id_column})
     with shown_progress(quiet) as stages:
-        content = workflows.evaluate(
-            run, source, _given({"text": text, "label": label, "id": id_column}), html, stages
-        )
+        if predictions is not None and source is None:
+            content = workflows.evaluate_predictions(predictions, run, settings, html, stages)
+        elif run is not None and source is not None and predictions is None:
+            content = workflows.evaluate(run, source, settings, html, stages)
+        else:
+            raise InputError("expected a run folder and a labelled file, or --predictions FILE")
     _show(content, html, as_json)
 
 

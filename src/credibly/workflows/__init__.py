@@ -19,6 +19,7 @@ _HOMES = {
     "predict_file": "credibly.workflows.predicting",
     "answer_lines": "credibly.workflows.predicting",
     "evaluate": "credibly.workflows.evaluating",
+    "evaluate_predictions": "credibly.workflows.judging",
     "report": "credibly.workflows.evaluating",
     "doctor": "credibly.workflows.checkup",
 }
