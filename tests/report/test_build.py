@@ -64,6 +64,12 @@ def test_systems_stand_in_the_order_of_every_table(binary: dict[str, Any]) -> No
     assert list(binary["shift"]["tweets"]) == SYSTEMS
 
 
+def test_one_member_has_no_vote(lone: dict[str, Any]) -> None:
+    assert lone["members"] == 1
+    assert "majority_vote" not in lone["systems"]
+    assert {"single", "ensemble"} <= lone["systems"].keys()
+
+
 def test_other_networks_stand_before_the_student_by_name(run: dict[str, Any]) -> None:
     stored = {**run["stored"], "zeta": run["stored"]["direct"], "label_smoothing": run["stored"]["direct"]}
     calibrators = {**run["calibrators"], "zeta+temperature": Temperature(2.0)}

@@ -39,6 +39,8 @@ FORMAT_VERSION = 1
 UNTRAINED = "zero_shot"
 """What the members started from stands above them."""
 FROM_MEMBERS = ("single", "ensemble", "ensemble+temperature", "majority_vote")
+FROM_ONE = ("single", "ensemble", "ensemble+temperature")
+"""The vote of one is always certain, which says nothing."""
 CONTROLS_FIRST = ("direct", "soft_labels")
 """The order of the networks in every table: these, then others by name, then the student."""
 
@@ -130,7 +132,8 @@ def systems_of(
     """Return the systems that a split's stored predictions allow, in the order of every table."""
     networks = [source for source in stored if source != "members" and split in stored[source]]
     others = sorted(set(networks) - {UNTRAINED, *CONTROLS_FIRST, "student"})
-    members = FROM_MEMBERS if split in stored.get("members", {}) else ()
+    own = stored.get("members", {}).get(split)
+    members = () if own is None else FROM_MEMBERS if own.shape[0] > 1 else FROM_ONE
 
     def forms(*names: str) -> list[str]:
         return [form for name in names if name in networks for form in (name, f"{name}+temperature")]
