@@ -25,6 +25,7 @@ from credibly.uncertainty.intervals import (
     score_classes,
     score_shift,
 )  # fmt: skip
+from credibly.uncertainty.slices import slices
 from credibly.uncertainty.systems import answers
 from report.samples import BINARY, built, examples, members_only, predictions
 
@@ -62,6 +63,14 @@ def test_a_report_is_json_without_nan(name: str, request: pytest.FixtureRequest)
 def test_systems_stand_in_the_order_of_every_table(binary: dict[str, Any]) -> None:
     assert list(binary["systems"]) == SYSTEMS
     assert list(binary["shift"]["tweets"]) == SYSTEMS
+
+
+def test_slices_are_those_of_the_shipped_system(binary: dict[str, Any], run: dict[str, Any]) -> None:
+    (answer,) = on(run, "test")[binary["shipped"]]
+    lengths = [len(text.split()) for text in run["test"].texts]
+    expected = slices(answer, run["test"].groups, lengths, **options(run))
+    assert binary["slices"] == [own.as_json() for own in expected]
+    assert binary["slices"]
 
 
 def test_one_member_has_no_vote(lone: dict[str, Any]) -> None:

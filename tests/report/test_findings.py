@@ -121,6 +121,23 @@ def test_members_that_differ_are_said_to_disagree(binary: dict[str, Any]) -> Non
     assert "The members disagree with one another." in claims(binary)
 
 
+def test_slices_that_fail_are_told_with_their_gaps(binary: dict[str, Any]) -> None:
+    def own(name: str, gap: float, p: float) -> dict[str, Any]:
+        figure = {"value": gap, "low": gap - 0.02, "high": gap + 0.02}
+        shared = {"kind": "group", "rows": 1200, "confidence": 0.8, "accuracy": 0.8 - gap}
+        return {**shared, "name": name, "gap": figure, "p": p, "adjusted_p": p}
+
+    failing = {**binary, "slices": [own("a", 0.1, 0.0001), own("b", -0.05, 0.02), own("c", 0.01, 0.6)]}
+    (found,) = [one for one in findings(failing) if "everywhere" in one.claim]
+    assert found.mark == "bad"
+    assert found.evidence == (
+        "Group a, 1,200 texts: too sure by 10.0 points [8.0, 12.0] (p < 0.001); group b, 1,200 texts: not "
+        "sure enough by 5.0 points [3.0, 7.0] (p = 0.020). The p-values are corrected for 3 slices."
+    )
+    quiet = {**binary, "slices": [own("c", 0.01, 0.6)]}
+    assert not [one for one in findings(quiet) if "everywhere" in one.claim]
+
+
 def test_one_member_has_nobody_to_disagree_with(lone: dict[str, Any]) -> None:
     assert "There is one member only." in claims(lone)
     assert not any("beats" in claim or "hardly" in claim for claim in claims(lone))

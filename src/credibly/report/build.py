@@ -32,6 +32,7 @@ from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.consistency import perfect_ece
 from credibly.uncertainty.intervals import score, score_classes, score_shift
 from credibly.uncertainty.resampling import Resampling
+from credibly.uncertainty.slices import slices
 from credibly.uncertainty.systems import Answer, answers, source_of
 
 FORMAT_VERSION = 1
@@ -102,6 +103,7 @@ def build_report(
         "calibration_tests": {
             name: _calibration_test(given, resampling) for name, given in on_test.items() if len(given) == 1
         },
+        "slices": _slices(on_test[shipped][0], test, resampling),
         "calibrators": {name: calibrator.as_json() for name, calibrator in calibrators.items()},
         "comparisons": comparisons(paired, shipped),
         "nll_gain_kept": nll_gain_kept(paired),
@@ -217,6 +219,13 @@ def _shift_scores(on_test: Answers, outside: Answers, resampling: Resampling) ->
 
 def _calibration_test(given: tuple[Answer, ...], resampling: Resampling) -> dict[str, float | None]:
     return perfect_ece(given[0], draws=resampling.resamples, seed=resampling.seed).as_json()
+
+
+def _slices(given: Answer, test: Examples, resampling: Resampling) -> list[dict[str, Any]]:
+    """Return the shipped system's calibration by predicted class, group, and words in the text."""
+    # Where texts are not known their ids stand for them.
+    lengths = None if test.texts == test.ids else [len(text.split()) for text in test.texts]
+    return [own.as_json() for own in slices(given, test.groups, lengths, **asdict(resampling))]
 
 
 def _rows(stored: Mapping[str, Mapping[str, Predictions]], shift_splits: Sequence[str]) -> dict[str, int]:

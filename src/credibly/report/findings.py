@@ -29,6 +29,8 @@ Report = Mapping[str, Any]
 REJECTED_BELOW = 0.01
 """A calibration test with a p-value below this rejects calibration."""
 DOUBTED_BELOW = 0.05
+SLICES_SAID = 3
+"""The page has a table of all slices."""
 WEAKLY_BELOW = 0.7
 """Uncertainty tells domains apart only weakly where the AUROC may be under this."""
 HARDLY = 0.05
@@ -60,8 +62,8 @@ class Finding:
 def findings(report: Report) -> list[Finding]:
     """Return what the report's own figures bear out, the weightiest first."""
     parts = (
-        _training, _ensemble, _disagreement, _temperature, _calibration, _student, _gain, _soft_labels,
-        _agreement, _abstention, _people, _shift,
+        _training, _ensemble, _disagreement, _temperature, _calibration, _slices, _student, _gain,
+        _soft_labels, _agreement, _abstention, _people, _shift,
     )  # fmt: skip
     return [finding for part in parts for finding in part(report)]
 
@@ -225,6 +227,30 @@ def _calibration(report: Report) -> Iterator[Finding]:
         yield Finding("equal", f"{name} passes as calibrated, though narrowly.", evidence)
     else:
         yield Finding("good", f"{name} is calibrated as far as {rows} rows can tell.", evidence)
+
+
+def _slices(report: Report) -> Iterator[Finding]:
+    """Yield where the shipped system is surer, or less sure, than it is right; nothing where nowhere."""
+    failing = [own for own in report.get("slices", []) if own["adjusted_p"] < DOUBTED_BELOW]
+    if not failing:
+        return
+    said = [
+        f"{own['kind']} {own['name']}, {count(own['rows'])} texts: {_off_by(own['gap'])} "
+        f"({_p_value(own['adjusted_p'])})"
+        for own in sorted(failing, key=lambda own: float(own["adjusted_p"]))[:SLICES_SAID]
+    ]
+    evidence = f"{_capital('; '.join(said))}. The p-values are corrected for {len(report['slices'])} slices."
+    yield Finding("bad", f"{report['shipped']} is not calibrated everywhere.", evidence)
+
+
+def _off_by(gap: Figure) -> str:
+    """Say how far confidence lies above accuracy, or below."""
+    value, low, high = (gap[end] for end in ("value", "low", "high"))
+    if value is not None and value < 0 and low is not None and high is not None:
+        gap, words = {"value": -value, "low": -high, "high": -low}, "not sure enough"
+    else:
+        words = "too sure"
+    return f"{words} by {with_interval('accuracy', gap).replace(' %', ' points')}"
 
 
 _TESTS = {"consistency_p": "the consistency test", "spiegelhalter_p": "Spiegelhalter's test"}

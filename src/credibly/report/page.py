@@ -216,7 +216,30 @@ def _calibration(report: Report) -> dict[str, Any]:
             for name, bins in systems.items()
         ]
         figures.append((family, eces, "Reliability. " + "; ".join(spoken)))
-    return {"reliability": figures, "calibration_table": _calibration_table(report)}
+    return {
+        "reliability": figures,
+        "calibration_table": _calibration_table(report),
+        "slices_table": _slices_table(report),
+    }
+
+
+def _slices_table(report: Report) -> Table | None:
+    """Return the shipped system's calibration by slice; None where no slice is large enough."""
+    columns = (
+        Column("texts", "", "", ""),
+        Column("confidence", "%", "", "mean probability of the predicted class"),
+        Column("right", "%", "", "share of right answers"),
+        Column("too sure by", "points", "", "confidence less accuracy; below zero it is not sure enough"),
+        Column("test", "p", "", "if the probabilities held, corrected for the number of slices (Holm)"),
+    )
+    rows = []
+    for own in report.get("slices", []):
+        shares = (own["confidence"], own["accuracy"], own["gap"]["value"])
+        figures = [number("accuracy", value, False) for value in shares]
+        cells = [*map(Cell, figures[:2]), Cell(figures[2], bracket("accuracy", own["gap"]))]
+        cells = [Cell(count(own["rows"])), *cells, Cell(_p_value(own["adjusted_p"]))]
+        rows.append(Row(f"{own['kind']}: {own['name']}", "", False, tuple(cells)))
+    return Table(columns, tuple(rows)) if rows else None
 
 
 def _calibration_table(report: Report) -> Table | None:
