@@ -14,7 +14,7 @@ import standins
 from credibly.backbones import embed, load_backbone
 from credibly.backbones.blocks import BlockCut
 from credibly.backbones.loading import load_classifier
-from credibly.backbones.reading import count_cut, load_reader
+from credibly.backbones.reading import count_cut, load_reader, may_be_cut
 from credibly.batching import pad, padded_batches, tokenise
 from credibly.encoding import TYPES, encoded
 from credibly.errors import InputError
@@ -372,6 +372,14 @@ def test_texts_that_are_too_long_for_one_reader_are_counted_once(standin, monkey
     assert [count_cut([reader], texts) for reader in readers] == [5, 3]
     assert count_cut(readers, texts) == 5
     assert count_cut(readers, []) == count_cut([], texts) == 0
+
+
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "llama"])
+@given(text=st.text(st.characters(max_codepoint=127), min_size=1, max_size=40), most=st.integers(3, 48))
+def test_a_text_that_needs_no_counting_is_not_cut(standin, architecture, text, most):
+    tokenizer = load_reader(settings(standin(architecture))).tokenizer
+    (one,) = encoded(tokenizer, [text], most)
+    assert may_be_cut(text, most) or not one.cut
 
 
 def test_a_parted_text_is_a_plain_one_where_no_model_is_asked():

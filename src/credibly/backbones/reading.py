@@ -14,7 +14,11 @@ from credibly.backbones.loading import load_tokenizer, longest_text, matched, qu
 from credibly.backbones.sources import clear_failures, source_of
 from credibly.batching import TOKENISE_ROWS
 from credibly.encoding import encoded
+from credibly.parted import PartedText
 from credibly.settings import BackboneSettings
+
+SPECIAL_TOKENS = 8
+"""A tokenizer puts fewer than so many around a text."""
 
 
 class Reader(Protocol):
@@ -60,8 +64,18 @@ def count_cut(readers: Sequence[Reader], texts: Sequence[str]) -> int:
     """
     cut = np.zeros(len(texts), dtype=bool)
     for reader in readers:
-        for start in range(0, len(texts), TOKENISE_ROWS):
-            some = texts[start : start + TOKENISE_ROWS]
-            read = encoded(reader.tokenizer, some, reader.max_tokens)
-            cut[start : start + len(some)] |= [one.cut for one in read]
+        unsure = [row for row, text in enumerate(texts) if may_be_cut(text, reader.max_tokens)]
+        for start in range(0, len(unsure), TOKENISE_ROWS):
+            some = unsure[start : start + TOKENISE_ROWS]
+            read = encoded(reader.tokenizer, [texts[row] for row in some], reader.max_tokens)
+            cut[some] |= [one.cut for one in read]
     return int(cut.sum())
+
+
+def may_be_cut(text: str, max_tokens: int) -> bool:
+    """Return whether a text has to be tokenised to know whether it is cut.
+
+    No tokenizer makes more tokens of a plain text in ASCII than it has characters, but for special ones.
+    """
+    plain = text.isascii() and not isinstance(text, PartedText)
+    return not plain or len(text) + SPECIAL_TOKENS > max_tokens
