@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 
 from credibly.errors import InputError
-from credibly.records import UNKNOWN, Predictions, concentrations_of, normalised_log_probs
+from credibly.records import Predictions, concentrations_of, normalised_log_probs
+from credibly.uncertainty.calibration_rows import Targets, targets_of
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.numerics import bounded_log_concentrations, dirichlet_mutual_information, log_of
 
@@ -54,7 +54,7 @@ class Temperature:
         cls,
         predictions: Predictions,
         rule: str = "mean_probs",
-        targets: Literal["labels", "label_probs"] = "labels",
+        targets: Targets = "labels",
     ) -> Temperature:
         """Return the T that makes the combined prediction's NLL on these rows least.
 
@@ -71,7 +71,7 @@ class Temperature:
         Raises:
             InputError: fewer than two rows with a target, or an unknown rule or kind of target.
         """
-        rows, truth = _targets(predictions, targets)
+        rows, truth = targets_of(predictions, targets)
 
         def loss(log_temperature: float) -> float:
             tempered = cls(float(np.exp(log_temperature))).apply(rows)
@@ -146,25 +146,6 @@ def fit_offset(predictions: Predictions, temperature: float, target_mean_epistem
     if excess(HIGHEST_OFFSET) >= 0:
         return HIGHEST_OFFSET
     return float(brentq(excess, LOWEST_OFFSET, HIGHEST_OFFSET, xtol=1e-10))
-
-
-def _targets(predictions: Predictions, targets: str) -> tuple[Predictions, FloatArray]:
-    """Return the rows that have a target and their targets, float64, (N, C)."""
-    if targets not in ("labels", "label_probs"):
-        raise InputError(f"expected targets 'labels' or 'label_probs', got '{targets}'")
-    if targets == "label_probs":
-        known = np.full(len(predictions.ids), predictions.label_probs is not None)
-    else:
-        known = np.asarray(predictions.labels) != UNKNOWN
-    if known.sum() < 2:
-        raise InputError(
-            f"expected two rows or more with {targets} to fit a temperature on, "
-            f"got {known.sum()} of {len(known)}"
-        )
-    rows = predictions.take(known)
-    if targets == "label_probs":
-        return rows, np.asarray(rows.label_probs, dtype=np.float64)
-    return rows, np.eye(predictions.shape[2])[rows.labels]
 
 
 def _minimise(loss: Callable[[float], float], low: float, high: float) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from credibly.errors import InputError, did_you_mean
-from credibly.records import Predictions
+from credibly.records import Predictions, log_of_probs
 from credibly.uncertainty.numerics import log_softmax, probs_of
 
 FloatArray = NDArray[np.float64]
@@ -53,6 +55,22 @@ def combine(
     if rule == "mean_logits":
         return _mean_logits(predictions, shares)
     return _mean_probs(predictions, shares)
+
+
+def averaged(predictions: Predictions, rule: str = "mean_probs") -> Predictions:
+    """Return the record of one member, (1, N, C), that says what the members say combined.
+
+    A Dirichlet's concentrations are gone: its mean is the member.
+
+    Args:
+        predictions: M members.
+        rule: one of `RULES`.
+
+    Raises:
+        InputError: an unknown rule.
+    """
+    log_probs = log_of_probs(combine(predictions, rule))[None]
+    return replace(predictions, log_probs=log_probs, concentrations=None)
 
 
 def checked_weights(weights: ArrayLike | None, M: int) -> FloatArray:

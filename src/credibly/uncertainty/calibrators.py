@@ -1,0 +1,210 @@
+"""Every calibrator by its kind: fitted on members or on their mean, chosen, cross-fitted, read back.
+
+A calibrator is one map, shared by all members, with `fit`, `apply`, `as_json` and `from_json`.
+`Temperature` is one number, `VectorScaling` two a class, `DirichletCalibration` a matrix,
+`IsotonicCalibration` a curve a class; `OnMean` averages the members first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from credibly.errors import InputError, did_you_mean
+from credibly.records import Predictions
+from credibly.uncertainty.affine import DirichletCalibration, VectorScaling, from_values
+from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration_rows import (
+    FEWEST_OF_A_CLASS,
+    Targets,
+    check_classes,
+    folds_of,
+    targets_of,
+)
+from credibly.uncertainty.combine import averaged
+from credibly.uncertainty.isotonic import IsotonicCalibration
+
+On = Literal["mean", "members"]
+"""What is mapped: the combined prediction, or every member before they are combined."""
+
+
+class Calibrator(Protocol):
+    """What every calibrator can do."""
+
+    def apply(self, predictions: Predictions) -> Predictions:
+        """Return the record after the map."""
+        ...
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return what `calibrator_from_json` reads."""
+        ...
+
+
+@dataclass(frozen=True)
+class OnMean:
+    """A calibrator of the members' combination: what comes out is a record of one member.
+
+    Args:
+        calibrator: the map, fitted on the combination.
+        rule: how the members are combined, see `combine`.
+    """
+
+    calibrator: Calibrator
+    rule: str = "mean_probs"
+
+    def apply(self, predictions: Predictions) -> Predictions:
+        """Return the combination after the map, (1, N, C); a Dirichlet's concentrations are gone."""
+        return self.calibrator.apply(averaged(predictions, self.rule))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return {"kind": "on_mean", "rule": self.rule, "calibrator": self.calibrator.as_json()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> OnMean:
+        """Return the calibrator that `as_json` wrote.
+
+        Raises:
+            InputError: a key is missing or unknown, or a value of another type.
+        """
+        values = dict(content)
+        values["calibrator"] = calibrator_from_json(values.get("calibrator", {}))
+        return from_values(cls, "on_mean", values)
+
+
+BY_CLASS: dict[str, type[VectorScaling] | type[DirichletCalibration] | type[IsotonicCalibration]] = {
+    "vector": VectorScaling,
+    "dirichlet": DirichletCalibration,
+    "isotonic": IsotonicCalibration,
+}
+"""The maps that have numbers of their own for each class."""
+
+KINDS = ("identity", "temperature", *BY_CLASS)
+"""Every kind of map, the simplest first; the identity is the temperature 1."""
+
+
+def fit_calibrator(
+    predictions: Predictions,
+    kind: str,
+    on: On = "mean",
+    rule: str = "mean_probs",
+    targets: Targets = "labels",
+) -> Calibrator:
+    """Return a map of this kind fitted on these rows.
+
+    ``on="mean"`` maps the combined prediction: a convex problem, and one member comes out.
+    ``on="members"`` maps every member by one shared map, scored after they are combined, so that the
+    decomposition into aleatoric and epistemic stays defined (isotonic curves are fitted to the members'
+    pooled probabilities instead).
+
+    Args:
+        predictions: the calibration split's; rows without a target are left out.
+        kind: one of `KINDS`, or ``auto``: the one that `choose_calibrator` takes.
+        on: what is mapped.
+        rule: how the members are combined; on members the mean of probabilities alone.
+        targets: ``labels``, or ``label_probs`` for the raters' shares.
+
+    Raises:
+        InputError: an unknown name, too few rows, or fewer than two of a class where the map has
+            numbers for each.
+    """
+    if kind == "auto":
+        from credibly.uncertainty.calibrator_choice import choose_calibrator
+
+        return choose_calibrator(predictions, on, rule, targets).calibrator
+    _check_names(kind, on, rule)
+    if on == "mean":
+        return OnMean(_fit(averaged(predictions, rule), kind, targets), rule)
+    return _fit(predictions, kind, targets)
+
+
+def cross_fitted(
+    predictions: Predictions,
+    kind: str,
+    folds: int = 5,
+    seed: int = 0,
+    on: On = "mean",
+    rule: str = "mean_probs",
+    targets: Targets = "labels",
+) -> Predictions:
+    """Return the record in which every row was mapped by a calibrator fitted on the other folds alone.
+
+    For rows that are their own calibration set. The folds are stratified by class and go by the rows'
+    ids, so that neither the order of rows nor that of classes matters.
+
+    Args:
+        predictions: the rows; those without a target are mapped, and never fitted on.
+        kind: one of `KINDS`, or ``auto``, which then chooses for every fold anew.
+        folds: how many, at least 2.
+        seed: of the folds.
+        on: see `fit_calibrator`.
+        rule: see `fit_calibrator`.
+        targets: see `fit_calibrator`.
+
+    Raises:
+        InputError: as `fit_calibrator`, or fewer than two rows a fold, or fewer than three (for two
+            folds four) of a class where the map has numbers for each.
+    """
+    fold_of = folds_of(predictions, folds, targets, seed)
+    if kind in BY_CLASS:
+        check_classes(
+            targets_of(predictions, targets)[1],
+            predictions.class_names,
+            FEWEST_OF_A_CLASS + (2 if folds == 2 else 1),
+        )
+    parts = [
+        fit_calibrator(predictions.take(fold_of != fold), kind, on, rule, targets).apply(
+            predictions.take(fold_of == fold)
+        )
+        for fold in range(folds)
+    ]
+    # The parts hold the rows fold by fold: the inverse of that order brings them back.
+    back = np.argsort(np.argsort(fold_of, kind="stable"))
+    soft = [part.concentrations for part in parts if part.concentrations is not None]
+    return replace(
+        predictions,
+        log_probs=np.concatenate([part.log_probs for part in parts], axis=1)[:, back],
+        concentrations=np.concatenate(soft)[back] if soft else None,
+    )
+
+
+def calibrator_from_json(content: Mapping[str, Any]) -> Calibrator:
+    """Return the calibrator that ``as_json`` of any kind wrote; one that names no kind is a temperature.
+
+    Raises:
+        InputError: an unknown kind, or content that is not of it.
+
+    >>> calibrator_from_json({"temperature": 2.0, "offset": 0.0})
+    Temperature(temperature=2.0, offset=0.0)
+    """
+    kind = content.get("kind") if isinstance(content, Mapping) else None
+    if kind is None:
+        return Temperature.from_json(content)
+    readers = {**BY_CLASS, "on_mean": OnMean}
+    if kind not in readers:
+        raise InputError(f"unknown kind of calibrator '{kind}'{did_you_mean(str(kind), readers)}")
+    return readers[kind].from_json(content)
+
+
+def _fit(predictions: Predictions, kind: str, targets: Targets) -> Calibrator:
+    if kind == "identity":
+        return Temperature()
+    if kind == "temperature":
+        return Temperature.fit(predictions, targets=targets)
+    return BY_CLASS[kind].fit(predictions, targets)
+
+
+def _check_names(kind: str, on: str, rule: str) -> None:
+    if kind not in KINDS:
+        known = (*KINDS, "auto")
+        raise InputError(
+            f"unknown kind of calibrator '{kind}'{did_you_mean(kind, known)}; expected one of "
+            f"{', '.join(known)}"
+        )
+    if on not in ("mean", "members"):
+        raise InputError(f"expected on 'mean' or 'members', got '{on}'")
+    if on == "members" and rule != "mean_probs":
+        raise InputError(f"expected rule 'mean_probs' for a map of the members, got '{rule}'; use on='mean'")
