@@ -106,7 +106,7 @@ def choose_strength(inputs: FloatArray, truth: FloatArray, form: Form, order: In
 def _loss(inputs: FloatArray, truth: FloatArray, mapping: FloatArray) -> tuple[float, FloatArray]:
     """Return the mean NLL of the members' mean after a map, and its gradient, (C, C + 1)."""
     log_probs = log_softmax(inputs @ mapping[:, :-1].T + mapping[:, -1])
-    log_mean = log_mean_exp(log_probs)
+    log_mean = log_probs[0] if len(log_probs) == 1 else log_mean_exp(log_probs)
     # A member's pull on a class: its share of the mean's probability, which never overflows.
     pull = truth * np.exp(log_probs - log_mean) / len(inputs)
     residual = np.exp(log_probs) * pull.sum(axis=-1, keepdims=True) - pull

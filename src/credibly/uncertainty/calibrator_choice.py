@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 
 from credibly.errors import InputError
 from credibly.records import Predictions
-from credibly.uncertainty.calibration_rows import Targets, targets_of
-from credibly.uncertainty.calibrators import KINDS, Calibrator, On, cross_fitted, fit_calibrator
+from credibly.uncertainty.calibration_rows import Targets, folds_of, targets_of
+from credibly.uncertainty.calibrators import (
+    KINDS,
+    Calibrator,
+    On,
+    cross_fitted,
+    cross_fitted_by,
+    fit_calibrator,
+)
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.numerics import log_of
 
@@ -116,6 +123,26 @@ def choose_calibrator(
         fit_calibrator(rows, taken, on, rule, targets),
         tuple(_candidate(kind, losses, kind == taken, reasons[kind]) for kind in KINDS),
     )
+
+
+def cross_fitted_choice(
+    predictions: Predictions,
+    on: On = "mean",
+    rule: str = "mean_probs",
+    targets: Targets = "labels",
+    folds: int = 5,
+    seed: int = 0,
+) -> Predictions:
+    """Return the record in which every row was mapped by what `choose_calibrator` took on the other folds.
+
+    So the choice itself is made without the rows that it is scored on. Arguments and errors are those
+    of `choose_calibrator`, which runs once a fold.
+    """
+
+    def fit(rows: Predictions) -> Calibrator:
+        return choose_calibrator(rows, on, rule, targets, folds, seed).calibrator
+
+    return cross_fitted_by(fit, predictions, folds_of(predictions, folds, targets, seed))
 
 
 def _decision(losses: Mapping[str, FloatArray]) -> tuple[str, dict[str, str]]:

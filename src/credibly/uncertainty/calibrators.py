@@ -1,4 +1,4 @@
-"""Every calibrator by its kind: fitted on members or on their mean, chosen, cross-fitted, read back.
+"""Every calibrator by its kind: fitted on members or on their mean, cross-fitted, read back.
 
 A calibrator is one map, shared by all members, with `fit`, `apply`, `as_json` and `from_json`.
 `Temperature` is one number, `VectorScaling` two a class, `DirichletCalibration` a matrix,
@@ -7,7 +7,7 @@ A calibrator is one map, shared by all members, with `fit`, `apply`, `as_json` a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -19,12 +19,13 @@ from credibly.uncertainty.affine import DirichletCalibration, VectorScaling, fro
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.calibration_rows import (
     FEWEST_OF_A_CLASS,
+    IntArray,
     Targets,
     check_classes,
     folds_of,
     targets_of,
 )
-from credibly.uncertainty.combine import averaged
+from credibly.uncertainty.combine import averaged, check_rule
 from credibly.uncertainty.isotonic import IsotonicCalibration
 
 On = Literal["mean", "members"]
@@ -50,10 +51,16 @@ class OnMean:
     Args:
         calibrator: the map, fitted on the combination.
         rule: how the members are combined, see `combine`.
+
+    Raises:
+        InputError: an unknown rule.
     """
 
     calibrator: Calibrator
     rule: str = "mean_probs"
+
+    def __post_init__(self) -> None:
+        check_rule(self.rule)
 
     def apply(self, predictions: Predictions) -> Predictions:
         """Return the combination after the map, (1, N, C); a Dirichlet's concentrations are gone."""
@@ -71,7 +78,7 @@ class OnMean:
             InputError: a key is missing or unknown, or a value of another type.
         """
         values = dict(content)
-        values["calibrator"] = calibrator_from_json(values.get("calibrator", {}))
+        values["calibrator"] = calibrator_from_json(values.get("calibrator"))
         return from_values(cls, "on_mean", values)
 
 
@@ -102,7 +109,7 @@ def fit_calibrator(
 
     Args:
         predictions: the calibration split's; rows without a target are left out.
-        kind: one of `KINDS`, or ``auto``: the one that `choose_calibrator` takes.
+        kind: one of `KINDS`.
         on: what is mapped.
         rule: how the members are combined; on members the mean of probabilities alone.
         targets: ``labels``, or ``label_probs`` for the raters' shares.
@@ -111,10 +118,6 @@ def fit_calibrator(
         InputError: an unknown name, too few rows, or fewer than two of a class where the map has
             numbers for each.
     """
-    if kind == "auto":
-        from credibly.uncertainty.calibrator_choice import choose_calibrator
-
-        return choose_calibrator(predictions, on, rule, targets).calibrator
     _check_names(kind, on, rule)
     if on == "mean":
         return OnMean(_fit(averaged(predictions, rule), kind, targets), rule)
@@ -137,7 +140,7 @@ def cross_fitted(
 
     Args:
         predictions: the rows; those without a target are mapped, and never fitted on.
-        kind: one of `KINDS`, or ``auto``, which then chooses for every fold anew.
+        kind: one of `KINDS`.
         folds: how many, at least 2.
         seed: of the folds.
         on: see `fit_calibrator`.
@@ -148,18 +151,29 @@ def cross_fitted(
         InputError: as `fit_calibrator`, or fewer than two rows a fold, or fewer than three (for two
             folds four) of a class where the map has numbers for each.
     """
-    fold_of = folds_of(predictions, folds, targets, seed)
     if kind in BY_CLASS:
-        check_classes(
-            targets_of(predictions, targets)[1],
-            predictions.class_names,
-            FEWEST_OF_A_CLASS + (2 if folds == 2 else 1),
-        )
+        least = FEWEST_OF_A_CLASS + (2 if folds == 2 else 1)
+        check_classes(targets_of(predictions, targets)[1], predictions.class_names, least)
+
+    def fit(rows: Predictions) -> Calibrator:
+        return fit_calibrator(rows, kind, on, rule, targets)
+
+    return cross_fitted_by(fit, predictions, folds_of(predictions, folds, targets, seed))
+
+
+def cross_fitted_by(
+    fit: Callable[[Predictions], Calibrator], predictions: Predictions, fold_of: IntArray
+) -> Predictions:
+    """Return the record in which every row was mapped by what ``fit`` made of the other folds' rows.
+
+    Args:
+        fit: gives a calibrator for rows.
+        predictions: N rows.
+        fold_of: the fold of every row, (N,), see `folds_of`.
+    """
     parts = [
-        fit_calibrator(predictions.take(fold_of != fold), kind, on, rule, targets).apply(
-            predictions.take(fold_of == fold)
-        )
-        for fold in range(folds)
+        fit(predictions.take(fold_of != fold)).apply(predictions.take(fold_of == fold))
+        for fold in np.unique(fold_of)
     ]
     # The parts hold the rows fold by fold: the inverse of that order brings them back.
     back = np.argsort(np.argsort(fold_of, kind="stable"))
@@ -171,7 +185,7 @@ def cross_fitted(
     )
 
 
-def calibrator_from_json(content: Mapping[str, Any]) -> Calibrator:
+def calibrator_from_json(content: Any) -> Calibrator:
     """Return the calibrator that ``as_json`` of any kind wrote; one that names no kind is a temperature.
 
     Raises:
@@ -199,10 +213,9 @@ def _fit(predictions: Predictions, kind: str, targets: Targets) -> Calibrator:
 
 def _check_names(kind: str, on: str, rule: str) -> None:
     if kind not in KINDS:
-        known = (*KINDS, "auto")
         raise InputError(
-            f"unknown kind of calibrator '{kind}'{did_you_mean(kind, known)}; expected one of "
-            f"{', '.join(known)}"
+            f"unknown kind of calibrator '{kind}'{did_you_mean(kind, KINDS)}; expected one of "
+            f"{', '.join(KINDS)}"
         )
     if on not in ("mean", "members"):
         raise InputError(f"expected on 'mean' or 'members', got '{on}'")

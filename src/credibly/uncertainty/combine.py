@@ -42,10 +42,7 @@ def combine(
         InputError: an unknown rule, or weights that do not fit.
     """
     M, _, _ = predictions.shape
-    if rule not in RULES:
-        raise InputError(
-            f"unknown rule '{rule}'{did_you_mean(rule, RULES)}; expected one of {', '.join(RULES)}"
-        )
+    check_rule(rule)
     shares = checked_weights(weights, M)
     if rule == "majority_vote":
         return _vote_shares(predictions, shares)
@@ -71,6 +68,14 @@ def averaged(predictions: Predictions, rule: str = "mean_probs") -> Predictions:
     """
     log_probs = log_of_probs(combine(predictions, rule))[None]
     return replace(predictions, log_probs=log_probs, concentrations=None)
+
+
+def check_rule(rule: str) -> None:
+    """Raise InputError unless a rule is one of `RULES`."""
+    if rule not in RULES:
+        raise InputError(
+            f"unknown rule '{rule}'{did_you_mean(rule, RULES)}; expected one of {', '.join(RULES)}"
+        )
 
 
 def checked_weights(weights: ArrayLike | None, M: int) -> FloatArray:

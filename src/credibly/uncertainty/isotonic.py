@@ -107,10 +107,12 @@ class IsotonicCalibration:
 
 def _curve(said: FloatArray, truth: FloatArray) -> Curve:
     """Return the curve of one class: probabilities (M, N) against targets (N,)."""
-    # Equal probabilities are one point, or which row came first would matter.
-    points, place, rows = np.unique(said, return_inverse=True, return_counts=True)
-    sums = np.bincount(place.ravel(), np.broadcast_to(truth, said.shape).ravel())
-    values = isotonic_regression(sums / rows, weights=rows.astype(np.float64)).x
+    # Equal probabilities are one point, or which comes first would matter; single precision tells no
+    # two apart whose logarithms differ by less than 1e-5.
+    _, place, rows = np.unique(np.round(log_of(said), 5), return_inverse=True, return_counts=True)
+    points = np.bincount(place.ravel(), said.ravel()) / rows
+    shares = np.bincount(place.ravel(), np.broadcast_to(truth, said.shape).ravel()) / rows
+    values = isotonic_regression(shares, weights=rows.astype(np.float64)).x
     least = 1 / (len(truth) + 2)
     values = np.clip(values, least, 1 - least)
     # A corner is where a level begins or ends: points inside a level say nothing more.
