@@ -90,8 +90,8 @@ def choose_calibrator(
 
     A kind is in question if it lowers the NLL of no calibration by more than one standard error (of
     the mean paired difference over rows). Of these the simplest is taken that lies within one standard
-    error of the best; without any, nothing is calibrated. On probabilities that hold already this keeps
-    them as they are in all but a few of a hundred draws.
+    error of the best; without any, nothing is calibrated. Probabilities that hold already are kept as
+    they are in nine of ten draws or more.
 
     Args:
         predictions: the calibration split's; rows without a target are left out.
