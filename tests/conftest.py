@@ -68,6 +68,7 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the page out of reports: drawing takes longer than a whole run on a stand-in."""
     import credibly.report
     import credibly.workflows.evaluating
+    import credibly.workflows.judging
 
-    for module in (credibly.report, credibly.workflows.evaluating):
+    for module in (credibly.report, credibly.workflows.evaluating, credibly.workflows.judging):
         monkeypatch.setattr(module, "render_html", lambda report: "<html></html>")

@@ -12,12 +12,17 @@ from credibly.data import read_examples
 from credibly.data.predictions import Judged, PredictionColumns, read_predictions, with_truth
 from credibly.errors import DataError
 from credibly.progress import Stages, silent
-from credibly.records import UNKNOWN
+from credibly.records import UNKNOWN, Predictions
 from credibly.report import build_report, render_html
 from credibly.runs import write_text
 from credibly.settings import DataSettings, EvaluationSettings
+from credibly.uncertainty.calibrators import cross_fitted
 
 FEWEST_ROWS = 2
+FOLDS = 5
+FEWEST_TO_CALIBRATE = 20 * FOLDS
+CROSS_FITTED = "cross_fitted_temperature"
+"""What tables call the predictions calibrated on their own rows, fold by fold."""
 
 
 def evaluate_predictions(
@@ -57,12 +62,19 @@ def evaluate_predictions(
         data = DataSettings(train=str(truth), **given)
         judged = with_truth(judged, read_examples(truth, data, judged.examples.class_names))
     notes = _checked(judged, file)
+    stored = {"members": {"test": judged.predictions}}
+    if calibrated := _cross_fitted(judged, seed):
+        stored[CROSS_FITTED] = {"test": calibrated}
+        notes.append(
+            f"{CROSS_FITTED}: there are no other rows to calibrate on, so each fifth of the rows has the "
+            "temperature that was fitted on the other four"
+        )
     told = stages("scoring with intervals")
     told(0, 1)
     content = build_report(
         run_name=Path(file).name,
         recipe={},
-        stored={"members": {"test": judged.predictions}},
+        stored=stored,
         calibrators={},
         costs={},
         test=judged.examples,
@@ -76,6 +88,13 @@ def evaluate_predictions(
     if html is not None:
         write_text(html, render_html(content))
     return content
+
+
+def _cross_fitted(judged: Judged, seed: int) -> Predictions | None:
+    """Return the predictions after a temperature fitted on other folds; None where the rows are too few."""
+    if (np.asarray(judged.examples.labels) != UNKNOWN).sum() < FEWEST_TO_CALIBRATE:
+        return None
+    return cross_fitted(judged.predictions, "temperature", FOLDS, seed, on="members")
 
 
 def _checked(judged: Judged, file: str | Path) -> list[str]:

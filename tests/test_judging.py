@@ -1,0 +1,87 @@
+"""The report for saved predictions: the same figures as for members that were trained here."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from credibly.errors import DataError
+from credibly.records import Examples, Predictions
+from credibly.settings import EvaluationSettings
+from credibly.uncertainty.intervals import score
+from credibly.uncertainty.systems import answers
+from credibly.workflows import evaluate_predictions
+
+QUICK = EvaluationSettings(resamples=20)
+N, M = 900, 3
+
+
+def made(seed=0, sharpness=2.0):
+    """Members' probabilities, (M, N, 2), too sure of themselves by a factor in their logits, and labels."""
+    random = np.random.default_rng(seed)
+    z = random.normal(0, 1.5, N)
+    labels = (random.random(N) < 1 / (1 + np.exp(-z))).astype(int)
+    logits = sharpness * (z + random.normal(0, 0.3, (M, N)))
+    positive = 1 / (1 + np.exp(-logits))
+    return np.stack([1 - positive, positive], axis=-1), labels
+
+
+def table(folder, probs, labels, **more):
+    rows = [
+        {"id": f"t{row}", "member": member, "label": ["no", "yes"][labels[row]]}
+        | {f"probability.{name}": probs[member, row, place] for place, name in enumerate(["no", "yes"])}
+        | {name: values[row] for name, values in more.items()}
+        for member in range(len(probs))
+        for row in range(N)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "p.csv", index=False)
+    return folder / "p.csv"
+
+
+def test_figures_are_those_of_the_record(tmp_path, no_plots):
+    probs, labels = made()
+    report = evaluate_predictions(table(tmp_path, probs, labels), evaluation=QUICK)
+    ids = tuple(f"t{row}" for row in range(N))
+    record = Predictions.from_probs(probs, Examples(ids, ids, ("no", "yes"), labels))
+    for system in ("single", "ensemble", "majority_vote"):
+        expected = score(answers(system, record, {}), resamples=20)
+        for metric in ("accuracy", "nll", "ece_debiased", "aurc", "mean_epistemic"):
+            found = report["systems"][system][metric]
+            assert found == pytest.approx(expected[metric].as_json(), abs=1e-5)
+    assert report["members"] == M
+    assert any("the texts are not in the file" in note for note in report["notes"])
+
+
+def test_a_file_that_is_its_own_calibration_set_is_cross_fitted_and_said_so(tmp_path, no_plots):
+    probs, labels = made()
+    report = evaluate_predictions(table(tmp_path, probs, labels), evaluation=QUICK)
+    mended, raw = report["systems"]["cross_fitted_temperature"], report["systems"]["ensemble"]
+    assert mended["nll"]["value"] < raw["nll"]["value"] - 0.02
+    assert mended["ece_debiased"]["value"] < raw["ece_debiased"]["value"] / 2
+    assert mended["accuracy"]["value"] == pytest.approx(raw["accuracy"]["value"], abs=0.01)
+    assert any("the other four" in note for note in report["notes"])
+
+
+def test_a_group_on_which_the_probabilities_fail_is_found(tmp_path, no_plots):
+    probs, labels = made(sharpness=1.0)
+    groups = np.where(np.arange(N) < 100, "strange", "usual")
+    labels = np.where(groups == "strange", 1 - labels, labels)
+    report = evaluate_predictions(table(tmp_path, probs, labels, group=groups), evaluation=QUICK)
+    named = {own["name"]: own for own in report["slices"] if own["kind"] == "group"}
+    assert named["strange"]["adjusted_p"] < 0.001
+    assert named["strange"]["gap"]["low"] > 0.2
+    assert any("group strange, 100 texts: too sure by" in finding.lower() for finding in report["findings"])
+
+
+def test_a_page_is_written_on_request_and_rows_without_labels_are_told(tmp_path, no_plots):
+    probs, labels = made()
+    file = table(tmp_path, probs, labels)
+    frame = pd.read_csv(file)
+    frame.loc[frame["id"].isin(["t1", "t2"]), "label"] = None
+    frame.to_csv(file, index=False)
+    report = evaluate_predictions(file, html=tmp_path / "page.html", evaluation=QUICK)
+    assert (tmp_path / "page.html").is_file()
+    assert "2 of 900 rows have no label" in report["notes"]
+    frame["label"] = None
+    frame.to_csv(file, index=False)
+    with pytest.raises(DataError, match="expected rows with a true label, got 0 of 900; name its column"):
+        evaluate_predictions(file, evaluation=QUICK)
