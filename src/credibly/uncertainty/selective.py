@@ -1,0 +1,286 @@
+"""Abstention: answer where the uncertainty is low enough, and promise how often such answers are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from credibly.errors import InputError, did_you_mean
+from credibly.records import Interval
+from credibly.uncertainty.exact import (
+    CONFIDENCE,
+    chance_of_so_few,
+    check_share,
+    conformal_quantile,
+    exact_interval,
+    rows_without_error,
+)
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+MODES = ("risk", "coverage")
+
+ORDERING_SHARE = 0.2
+"""Of the calibration rows, to place the thresholds that the others test."""
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Answers rows whose uncertainty is at most a threshold; what is promised depends on how it was fitted.
+
+    Args:
+        mode: ``risk``: P(error rate among the answered > level) <= delta. ``coverage``: a further row is
+            answered with probability `level` or more; nothing is said of errors.
+        level: the risk or the coverage asked for.
+        threshold: of the uncertainty, answered if at most that; None if nothing is answered.
+        rows: calibration rows that it was tested on.
+        answered: how many of those it answers.
+        wrong: how many of the answered were wrong; None for ``coverage``.
+        delta: of ``risk``; None for ``coverage``.
+
+    Raises:
+        InputError: the parts do not fit together.
+    """
+
+    mode: str
+    level: float
+    threshold: float | None
+    rows: int
+    answered: int
+    wrong: int | None = None
+    delta: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(
+                f"unknown mode '{self.mode}'{did_you_mean(self.mode, MODES)}; expected risk or coverage"
+            )
+        check_share(self.mode, self.level)
+        if self.threshold is not None and not np.isfinite(self.threshold):
+            raise InputError(f"expected a finite threshold, or None to answer nothing, got {self.threshold}")
+        if (self.mode == "risk") != (self.wrong is not None and self.delta is not None):
+            raise InputError(f"expected wrong and delta for 'risk' and for it alone, got {self}")
+
+    @classmethod
+    def at_risk(
+        cls,
+        uncertainty: ArrayLike,
+        wrong: ArrayLike,
+        risk: float,
+        delta: float = 0.05,
+        *,
+        thresholds: ArrayLike | None = None,
+        seed: int = 0,
+    ) -> Abstention:
+        """Return the threshold that answers most, with P(error rate among the answered > risk) <= delta.
+
+        Learn-then-Test (Angelopoulos et al. 2021, https://arxiv.org/abs/2110.01052) with fixed-sequence
+        testing. Why it holds, for any score and model, if rows are independent and alike:
+
+        *One threshold t, fixed before these rows are seen.* Let R(t) be the error rate among all rows
+        with uncertainty <= t, and n of the calibration rows be answered, K of them wrong. n is random,
+        but which rows are answered does not depend on the labels: given n, the answered are n
+        independent draws from the rows with uncertainty <= t, so K ~ Binomial(n, R(t)). Hence if
+        R(t) > risk, p = P(Binomial(n, risk) <= K) is at most delta with probability at most delta,
+        whatever n is, and so on average over n. Rows that tie with t are all answered, now as
+        later; ties change nothing. p = 1 if n = 0.
+
+        *Several.* They are tested in a fixed order, and the first with p > delta ends the walk. Let t*
+        be the first in that order with R(t*) > risk, which is not random. To end on a threshold whose
+        risk is too high the walk must pass t*, which has probability at most delta: no correction
+        for their number, and R need not be monotone.
+
+        *Where they come from.* At uncertainties of the tested rows themselves the first argument fails:
+        given a threshold there, the counts are no longer binomial with that rate. So without
+        `thresholds` a fifth of the rows, chosen by the seed, only place them, at their own uncertainties:
+        the walk begins where this part's p is least, the largest such, and goes up (split fixed-sequence
+        testing). The others test.
+
+        Args:
+            uncertainty: (N,), higher is less sure: total entropy, 1 - largest probability, ...
+            wrong: bool, (N,): whether the predicted class is not the label.
+            risk: highest error rate among the answered.
+            delta: how often, over calibration sets, it may be above that.
+            thresholds: those to test, in this order, fixed without these rows; then all rows test.
+            seed: of the rows that place thresholds.
+
+        Raises:
+            InputError: too few rows: the message says how many answered rows without an error would do;
+                or arguments that do not fit.
+        """
+        check_share("risk", risk)
+        check_share("delta", delta)
+        scores, errors = _checked(uncertainty, wrong)
+        least, N = rows_without_error(risk, delta), len(scores)
+        ordering = 0 if thresholds is not None else round(ORDERING_SHARE * N)
+        if N - ordering < least:
+            raise InputError(
+                f"expected {least} answered rows or more, even if none of them is wrong, for a risk of {risk} "
+                f"with delta = {delta}: got {N - ordering} to test on{_set_aside(N, ordering, least)}"
+            )
+        rows = np.random.default_rng(seed).permutation(N)
+        placing, testing = rows[:ordering], rows[ordering:]
+        if thresholds is None:
+            sequence = _placed(scores[placing], errors[placing], risk)
+        else:
+            sequence = _finite(thresholds, "thresholds")
+        answered, wrong_answers = _counts(scores[testing], errors[testing], sequence)
+        passed = chance_of_so_few(wrong_answers, answered, risk) <= delta
+        steps = len(passed) if passed.all() else int(np.argmin(passed))
+        if steps == 0:
+            return cls("risk", risk, None, len(testing), 0, 0, delta)
+        best = int(np.argmax(sequence[:steps]))
+        found = float(sequence[best])
+        return cls("risk", risk, found, len(testing), int(answered[best]), int(wrong_answers[best]), delta)
+
+    @classmethod
+    def at_coverage(cls, uncertainty: ArrayLike, coverage: float) -> Abstention:
+        """Return the threshold that answers a further row with probability `coverage` or more.
+
+        The ceil((n + 1) coverage)-th smallest uncertainty of n rows, which makes it hold for any number of
+        rows; labels are not needed. How often the answers are wrong is not promised.
+
+        Args:
+            uncertainty: (N,), higher is less sure.
+            coverage: share to be answered.
+
+        Raises:
+            InputError: too few rows (the message says how many would do), or a coverage that is no share.
+        """
+        scores = _finite(uncertainty, "uncertainty")
+        threshold = conformal_quantile(scores, coverage)
+        return cls("coverage", coverage, threshold, len(scores), int((scores <= threshold).sum()))
+
+    def answers(self, uncertainty: ArrayLike) -> BoolArray:
+        """Return which rows are answered: uncertainty (N,) -> bool, (N,)."""
+        scores = _finite(uncertainty, "uncertainty")
+        return np.zeros(len(scores), dtype=bool) if self.threshold is None else scores <= self.threshold
+
+    def in_words(self) -> str:
+        """Return what is promised, in one sentence."""
+        if self.mode == "coverage":
+            return f"A new text is answered with probability {self.level:.4g} or more; nothing is promised of errors."
+        sure = f"with {1 - (self.delta or 0.0):.4g} confidence"
+        if self.threshold is None:
+            return (
+                f"No threshold keeps the error rate among the answered at or below {self.level:.4g} {sure} "
+                f"on {self.rows} calibration rows: it abstains on every text."
+            )
+        return (
+            f"Among the answered at most a share of {self.level:.4g} is wrong, {sure}: on {self.rows} calibration "
+            f"rows it answered {self.answered}, {self.wrong} of them wrong."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a JSON file holds."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Abstention:
+        """Return the abstention that `as_json` wrote.
+
+        Raises:
+            InputError: a key is missing, or a value does not fit.
+        """
+        numbers = {"level": float, "threshold": float, "rows": int, "answered": int, "wrong": int, "delta": float}
+        try:
+            found = {name: None if content[name] is None else kind(content[name]) for name, kind in numbers.items()}
+            return cls(mode=str(content["mode"]), **found)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"expected an abstention as as_json writes it, got {content!r} ({error})") from None
+
+
+@dataclass(frozen=True)
+class SelectiveFigures:
+    """What an abstention does on test rows.
+
+    Args:
+        abstention: what was asked for, and the threshold.
+        rows: test rows.
+        coverage: share answered, exact binomial interval.
+        risk: share of the answered that is wrong, exact given how many are answered; undefined if none is.
+    """
+
+    abstention: Abstention
+    rows: int
+    coverage: Interval
+    risk: Interval
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures as plain numbers."""
+        return asdict(self)
+
+
+def selective_table(
+    abstentions: Sequence[Abstention],
+    uncertainty: ArrayLike,
+    wrong: ArrayLike,
+    confidence: float = CONFIDENCE,
+) -> tuple[SelectiveFigures, ...]:
+    """Return coverage and risk of each abstention on test rows.
+
+    Each promise holds by itself: that several hold at once is promised only at the sum of their deltas.
+
+    Args:
+        abstentions: fitted on other rows, for instance at several risks.
+        uncertainty: (N,), the score that they were fitted on.
+        wrong: bool, (N,).
+        confidence: of every interval.
+
+    Raises:
+        InputError: arrays that do not fit together.
+    """
+    scores, errors = _checked(uncertainty, wrong)
+    rows = []
+    for abstention in abstentions:
+        answered = abstention.answers(scores)
+        count = int(answered.sum())
+        share = exact_interval(count, len(scores), confidence)
+        risk = exact_interval(int(errors[answered].sum()), count, confidence)
+        rows.append(SelectiveFigures(abstention, len(scores), share, risk))
+    return tuple(rows)
+
+
+def _placed(scores: FloatArray, errors: BoolArray, risk: float) -> FloatArray:
+    """Return the distinct scores in rising order, from the largest at which p is least."""
+    values = np.unique(scores)
+    answered, wrong = _counts(scores, errors, values)
+    p = chance_of_so_few(wrong, answered, risk)
+    return values[len(p) - 1 - int(np.argmin(p[::-1])) :]
+
+
+def _counts(
+    scores: FloatArray, errors: BoolArray, thresholds: FloatArray
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many scores are at most each threshold, and how many errors there are among those."""
+    order = np.argsort(scores, kind="stable")
+    answered = np.searchsorted(scores[order], thresholds, side="right").astype(np.int64)
+    return answered, np.concatenate([[0], np.cumsum(errors[order])])[answered]
+
+
+def _set_aside(N: int, ordering: int, least: int) -> str:
+    if not ordering:
+        return ""
+    needed = next(n for n in range(least, 2 * least + 2) if n - round(ORDERING_SHARE * n) >= least)
+    return f", as {ordering} of {N} place the thresholds; {needed} rows in all would do, or give thresholds"
+
+
+def _checked(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[FloatArray, BoolArray]:
+    scores, errors = _finite(uncertainty, "uncertainty"), np.asarray(wrong)
+    if errors.shape != scores.shape or errors.dtype != np.bool_:
+        raise InputError(
+            f"expected wrong as booleans of shape {scores.shape}, got {errors.dtype} of shape {errors.shape}"
+        )
+    return scores, errors
+
+
+def _finite(values: ArrayLike, name: str) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise InputError(f"expected {name} as finite numbers of shape (N,), got shape {array.shape}: {array!r:.80}")
+    return array
