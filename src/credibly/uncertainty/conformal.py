@@ -117,11 +117,10 @@ class PredictionSets:
         truth = check_labels(labels, N, C)
         score = SetScore(method, randomised and method != "lac", penalty or 0.0, free or 0, seed)
         calibration = np.flatnonzero(truth != UNKNOWN)
-        scores = score.of(probs, ids) if method != "raps" else None
-        if scores is None:
+        if method == "raps" and (penalty is None or free is None):
             score, calibration = _tuned(score, penalty, free, probs, truth, calibration, coverage)
-            scores = score.of(probs, ids)
-        own, classes = scores[calibration, truth[calibration]], truth[calibration]
+        classes = truth[calibration]
+        own = score.of(probs, ids)[calibration, classes]
         parts = [own[classes == index] for index in range(C)] if class_conditional else [own]
         _check_rows(parts, coverage, names)
         thresholds = tuple(conformal_quantile(part, coverage) for part in parts)
@@ -168,13 +167,17 @@ class PredictionSets:
                 tuple(str(name) for name in content["class_names"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"expected prediction sets as as_json writes them, got {content!r} ({error})") from None
+            raise InputError(
+                f"expected prediction sets as as_json writes them, got {content!r} ({error})"
+            ) from None
 
 
 def _check_rows(parts: Sequence[FloatArray], coverage: float, names: Sequence[str]) -> None:
     """Raise InputError that names every class with too few rows for thresholds of its own."""
     least = smallest_calibration(coverage)
-    short = [f"{len(part)} of '{name}'" for name, part in zip(names, parts, strict=False) if len(part) < least]
+    short = [
+        f"{len(part)} of '{name}'" for name, part in zip(names, parts, strict=False) if len(part) < least
+    ]
     if len(parts) > 1 and short:
         raise InputError(
             f"expected {least} calibration rows or more of every class for a coverage of {coverage} in each, "
@@ -197,8 +200,6 @@ def _tuned(
     sets are smallest on average, the least such (Angelopoulos et al. 2021, appendix E); without
     randomness, so that the choice does not hang on draws.
     """
-    if penalty is not None and free is not None:
-        return score, calibration
     least = smallest_calibration(coverage)
     if len(calibration) < 2 * least:
         raise InputError(

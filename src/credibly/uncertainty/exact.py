@@ -24,6 +24,15 @@ def check_share(name: str, value: float) -> None:
         raise InputError(f"expected a {name} above 0 and below 1, got {value}")
 
 
+def checked_column(values: ArrayLike, name: str) -> FloatArray:
+    """Return one finite number a row, float64, (N,), or raise InputError."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        shown = np.array2string(array, threshold=5)
+        raise InputError(f"expected {name} as finite numbers of shape (N,), got shape {array.shape}: {shown}")
+    return array
+
+
 def exact_interval(count: int, rows: int, confidence: float = CONFIDENCE) -> Interval:
     """Return a share with its exact binomial interval; undefined without rows.
 
@@ -108,7 +117,8 @@ def coverage_range(
 
     The promise is an average over calibration sets. Of one set, without ties among the scores, the
     coverage is a draw from Beta(k, n + 1 - k) with k = ceil((n + 1) coverage) (Vovk 2012,
-    https://arxiv.org/abs/1209.2673); ties only raise it. What then shows on so many test rows is beta-binomial.
+    https://arxiv.org/abs/1209.2673); ties only raise it. What then shows on so many
+    test rows is beta-binomial.
 
     Args:
         rows: n, the calibration rows behind the threshold.

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from credibly.errors import InputError, did_you_mean
-from credibly.records import Interval
 from credibly.uncertainty.exact import (
-    CONFIDENCE,
     chance_of_so_few,
     check_share,
+    checked_column,
     conformal_quantile,
-    exact_interval,
     rows_without_error,
 )
 
@@ -115,20 +114,20 @@ class Abstention:
         """
         check_share("risk", risk)
         check_share("delta", delta)
-        scores, errors = _checked(uncertainty, wrong)
+        scores, errors = checked_errors(uncertainty, wrong)
         least, N = rows_without_error(risk, delta), len(scores)
-        ordering = 0 if thresholds is not None else round(ORDERING_SHARE * N)
+        ordering = 0 if thresholds is not None else _ordering(N)
         if N - ordering < least:
             raise InputError(
-                f"expected {least} answered rows or more, even if none of them is wrong, for a risk of {risk} "
-                f"with delta = {delta}: got {N - ordering} to test on{_set_aside(N, ordering, least)}"
+                f"expected {least} answered rows or more, even if none of them is wrong, for a risk of "
+                f"{risk} with delta = {delta}: got {N - ordering} to test on{_set_aside(N, ordering, least)}"
             )
         rows = np.random.default_rng(seed).permutation(N)
         placing, testing = rows[:ordering], rows[ordering:]
         if thresholds is None:
             sequence = _placed(scores[placing], errors[placing], risk)
         else:
-            sequence = _finite(thresholds, "thresholds")
+            sequence = checked_column(thresholds, "thresholds")
         answered, wrong_answers = _counts(scores[testing], errors[testing], sequence)
         passed = chance_of_so_few(wrong_answers, answered, risk) <= delta
         steps = len(passed) if passed.all() else int(np.argmin(passed))
@@ -152,28 +151,29 @@ class Abstention:
         Raises:
             InputError: too few rows (the message says how many would do), or a coverage that is no share.
         """
-        scores = _finite(uncertainty, "uncertainty")
+        scores = checked_column(uncertainty, "uncertainty")
         threshold = conformal_quantile(scores, coverage)
         return cls("coverage", coverage, threshold, len(scores), int((scores <= threshold).sum()))
 
     def answers(self, uncertainty: ArrayLike) -> BoolArray:
         """Return which rows are answered: uncertainty (N,) -> bool, (N,)."""
-        scores = _finite(uncertainty, "uncertainty")
+        scores = checked_column(uncertainty, "uncertainty")
         return np.zeros(len(scores), dtype=bool) if self.threshold is None else scores <= self.threshold
 
     def in_words(self) -> str:
         """Return what is promised, in one sentence."""
+        level = f"{100 * self.level:.4g} %"
         if self.mode == "coverage":
-            return f"A new text is answered with probability {self.level:.4g} or more; nothing is promised of errors."
-        sure = f"with {1 - (self.delta or 0.0):.4g} confidence"
+            return f"A new text is answered with a chance of {level} or more; of errors nothing is promised."
+        sure = f"with a confidence of {100 * (1 - (self.delta or 0.0)):.4g} %"
         if self.threshold is None:
             return (
-                f"No threshold keeps the error rate among the answered at or below {self.level:.4g} {sure} "
-                f"on {self.rows} calibration rows: it abstains on every text."
+                f"It abstains on every text: on {self.rows} calibration rows no threshold shows {sure} "
+                f"that at most {level} of the answers are wrong."
             )
         return (
-            f"Among the answered at most a share of {self.level:.4g} is wrong, {sure}: on {self.rows} calibration "
-            f"rows it answered {self.answered}, {self.wrong} of them wrong."
+            f"At most {level} of the answers are wrong, {sure}: of {self.rows} calibration rows it "
+            f"answered {self.answered}, {self.wrong} of them wrong."
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -187,63 +187,21 @@ class Abstention:
         Raises:
             InputError: a key is missing, or a value does not fit.
         """
-        numbers = {"level": float, "threshold": float, "rows": int, "answered": int, "wrong": int, "delta": float}
         try:
-            found = {name: None if content[name] is None else kind(content[name]) for name, kind in numbers.items()}
-            return cls(mode=str(content["mode"]), **found)
+            threshold, wrong, delta = content["threshold"], content["wrong"], content["delta"]
+            return cls(
+                mode=str(content["mode"]),
+                level=float(content["level"]),
+                threshold=None if threshold is None else float(threshold),
+                rows=int(content["rows"]),
+                answered=int(content["answered"]),
+                wrong=None if wrong is None else int(wrong),
+                delta=None if delta is None else float(delta),
+            )
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"expected an abstention as as_json writes it, got {content!r} ({error})") from None
-
-
-@dataclass(frozen=True)
-class SelectiveFigures:
-    """What an abstention does on test rows.
-
-    Args:
-        abstention: what was asked for, and the threshold.
-        rows: test rows.
-        coverage: share answered, exact binomial interval.
-        risk: share of the answered that is wrong, exact given how many are answered; undefined if none is.
-    """
-
-    abstention: Abstention
-    rows: int
-    coverage: Interval
-    risk: Interval
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the figures as plain numbers."""
-        return asdict(self)
-
-
-def selective_table(
-    abstentions: Sequence[Abstention],
-    uncertainty: ArrayLike,
-    wrong: ArrayLike,
-    confidence: float = CONFIDENCE,
-) -> tuple[SelectiveFigures, ...]:
-    """Return coverage and risk of each abstention on test rows.
-
-    Each promise holds by itself: that several hold at once is promised only at the sum of their deltas.
-
-    Args:
-        abstentions: fitted on other rows, for instance at several risks.
-        uncertainty: (N,), the score that they were fitted on.
-        wrong: bool, (N,).
-        confidence: of every interval.
-
-    Raises:
-        InputError: arrays that do not fit together.
-    """
-    scores, errors = _checked(uncertainty, wrong)
-    rows = []
-    for abstention in abstentions:
-        answered = abstention.answers(scores)
-        count = int(answered.sum())
-        share = exact_interval(count, len(scores), confidence)
-        risk = exact_interval(int(errors[answered].sum()), count, confidence)
-        rows.append(SelectiveFigures(abstention, len(scores), share, risk))
-    return tuple(rows)
+            raise InputError(
+                f"expected an abstention as as_json writes it, got {content!r} ({error})"
+            ) from None
 
 
 def _placed(scores: FloatArray, errors: BoolArray, risk: float) -> FloatArray:
@@ -263,24 +221,22 @@ def _counts(
     return answered, np.concatenate([[0], np.cumsum(errors[order])])[answered]
 
 
+def _ordering(N: int) -> int:
+    return max(1, round(ORDERING_SHARE * N))
+
+
 def _set_aside(N: int, ordering: int, least: int) -> str:
     if not ordering:
         return ""
-    needed = next(n for n in range(least, 2 * least + 2) if n - round(ORDERING_SHARE * n) >= least)
+    needed = next(n for n in count(least) if n - _ordering(n) >= least)
     return f", as {ordering} of {N} place the thresholds; {needed} rows in all would do, or give thresholds"
 
 
-def _checked(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[FloatArray, BoolArray]:
-    scores, errors = _finite(uncertainty, "uncertainty"), np.asarray(wrong)
+def checked_errors(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[FloatArray, BoolArray]:
+    """Return uncertainty, float64, and wrong, bool, both (N,), or raise InputError."""
+    scores, errors = checked_column(uncertainty, "uncertainty"), np.asarray(wrong)
     if errors.shape != scores.shape or errors.dtype != np.bool_:
         raise InputError(
             f"expected wrong as booleans of shape {scores.shape}, got {errors.dtype} of shape {errors.shape}"
         )
     return scores, errors
-
-
-def _finite(values: ArrayLike, name: str) -> FloatArray:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not np.isfinite(array).all():
-        raise InputError(f"expected {name} as finite numbers of shape (N,), got shape {array.shape}: {array!r:.80}")
-    return array
