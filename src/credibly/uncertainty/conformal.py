@@ -197,8 +197,8 @@ def _tuned(
     """Return ``raps`` with what was left out, and the rows that did not choose it.
 
     `free` becomes the conformal quantile of the labels' ranks, `penalty` the one of `PENALTIES` whose
-    sets are smallest on average, the least such (Angelopoulos et al. 2021, appendix E); without
-    randomness, so that the choice does not hang on draws.
+    sets are smallest on average, the least such, as the authors do; without randomness, so that the
+    choice does not hang on draws.
     """
     least = smallest_calibration(coverage)
     if len(calibration) < 2 * least:

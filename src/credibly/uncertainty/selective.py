@@ -27,6 +27,12 @@ MODES = ("risk", "coverage")
 ORDERING_SHARE = 0.2
 """Of the calibration rows, to place the thresholds that the others test."""
 
+START_SHARE, START_ROWS = 0.7, 1.6
+"""Where the walk begins: lower than where the placing rows look best, which is partly luck, by this share of
+the rows answered there, yet so that 1.6 times the fewest possible are tested (one may then be wrong). At 300
+rows, 7 % of them wrong, for a risk of 5 % this found a threshold in all of 150 simulated splits, a walk
+from the best-looking one in 110."""
+
 
 @dataclass(frozen=True)
 class Abstention:
@@ -97,8 +103,8 @@ class Abstention:
         *Where they come from.* At uncertainties of the tested rows themselves the first argument fails:
         given a threshold there, the counts are no longer binomial with that rate. So without
         `thresholds` a fifth of the rows, chosen by the seed, only place them, at their own uncertainties:
-        the walk begins where this part's p is least, the largest such, and goes up (split fixed-sequence
-        testing). The others test.
+        their labels say where the walk begins (`START_SHARE`), and it goes up from there (split
+        fixed-sequence testing). The others test.
 
         Args:
             uncertainty: (N,), higher is less sure: total entropy, 1 - largest probability, ...
@@ -111,6 +117,11 @@ class Abstention:
         Raises:
             InputError: too few rows: the message says how many answered rows without an error would do;
                 or arguments that do not fit.
+
+        >>> uncertainty = np.linspace(0, 1, 400)
+        >>> fitted = Abstention.at_risk(uncertainty, wrong=uncertainty > 0.8, risk=0.05)
+        >>> fitted.threshold.__round__(2), fitted.answers([0.3, 0.9]).tolist()
+        (0.8, [True, False])
         """
         check_share("risk", risk)
         check_share("delta", delta)
@@ -125,7 +136,8 @@ class Abstention:
         rows = np.random.default_rng(seed).permutation(N)
         placing, testing = rows[:ordering], rows[ordering:]
         if thresholds is None:
-            sequence = _placed(scores[placing], errors[placing], risk)
+            enough = START_ROWS * least * len(placing) / len(testing)
+            sequence = _placed(scores[placing], errors[placing], risk, enough)
         else:
             sequence = checked_column(thresholds, "thresholds")
         answered, wrong_answers = _counts(scores[testing], errors[testing], sequence)
@@ -204,12 +216,16 @@ class Abstention:
             ) from None
 
 
-def _placed(scores: FloatArray, errors: BoolArray, risk: float) -> FloatArray:
-    """Return the distinct scores in rising order, from the largest at which p is least."""
+def _placed(scores: FloatArray, errors: BoolArray, risk: float, enough: float) -> FloatArray:
+    """Return the distinct scores in rising order, from the one at which the walk begins.
+
+    That is somewhat below the largest at which p is least, see `START_SHARE`.
+    """
     values = np.unique(scores)
     answered, wrong = _counts(scores, errors, values)
     p = chance_of_so_few(wrong, answered, risk)
-    return values[len(p) - 1 - int(np.argmin(p[::-1])) :]
+    best = int(answered[len(p) - 1 - int(np.argmin(p[::-1]))])
+    return values[np.searchsorted(answered, max(START_SHARE * best, min(best, enough))) :]
 
 
 def _counts(
