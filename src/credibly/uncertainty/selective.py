@@ -96,7 +96,7 @@ class Abstention:
         later; ties change nothing. p = 1 if n = 0.
 
         *Several.* They are tested in a fixed order, and the first with p > delta ends the walk. Let t*
-        be the first in that order with R(t*) > risk, which is not random. To end on a threshold whose
+        be the first in that order with R(t*) > risk, which the tested rows do not decide. To end on a threshold whose
         risk is too high the walk must pass t*, which has probability at most delta: no correction
         for their number, and R need not be monotone.
 
@@ -121,7 +121,7 @@ class Abstention:
         >>> uncertainty = np.linspace(0, 1, 400)
         >>> fitted = Abstention.at_risk(uncertainty, wrong=uncertainty > 0.8, risk=0.05)
         >>> fitted.threshold.__round__(2), fitted.answers([0.3, 0.9]).tolist()
-        (0.8, [True, False])
+        (0.82, [True, False])
         """
         check_share("risk", risk)
         check_share("delta", delta)
@@ -180,7 +180,7 @@ class Abstention:
         sure = f"with a confidence of {100 * (1 - (self.delta or 0.0)):.4g} %"
         if self.threshold is None:
             return (
-                f"It abstains on every text: on {self.rows} calibration rows no threshold shows {sure} "
+                f"It abstains on every text: {self.rows} calibration rows do not show of any threshold, {sure}, "
                 f"that at most {level} of the answers are wrong."
             )
         return (
