@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta, binomtest, kstest
+from scipy.stats import beta, betabinom, binomtest, kstest
 
 from credibly.errors import InputError
 from credibly.uncertainty.exact import (
@@ -94,3 +94,11 @@ def test_the_range_on_test_rows_is_wider_and_holds_what_shows():
     inside = np.mean([expected.low <= share <= expected.high for share in shown])
     assert 0.945 <= inside <= 0.985
     assert expected.low < endless.low < endless.high < expected.high
+
+
+@pytest.mark.parametrize(("rows", "coverage", "test_rows"), [(9, 0.9, 1), (50, 0.9, 80), (1000, 0.95, 20000)])
+def test_the_range_on_test_rows_is_the_beta_binomials(rows, coverage, test_rows):
+    rank = int(np.ceil((rows + 1) * coverage - 1e-9))
+    low, high = betabinom.ppf([0.05, 0.95], test_rows, rank, rows + 1 - rank) / test_rows
+    found = coverage_range(rows, coverage, test_rows, confidence=0.9)
+    assert (found.low, found.high) == (low, high)

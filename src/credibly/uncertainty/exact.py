@@ -7,8 +7,7 @@ from math import ceil, floor, log, log1p
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, betaincinv
-from scipy.stats import betabinom
+from scipy.special import bdtr, betaincinv, betaln
 
 from credibly.errors import InputError
 from credibly.records import Interval
@@ -135,5 +134,12 @@ def coverage_range(
     if test_rows is None:
         low, high = betaincinv(a, b, tails)
     else:
-        low, high = betabinom.ppf(tails, test_rows, a, b) / max(test_rows, 1)
+        low, high = np.searchsorted(_beta_binomial(test_rows, a, b), tails) / max(test_rows, 1)
     return Interval(a / (a + b), low, high)
+
+
+def _beta_binomial(rows: int, a: int, b: int) -> FloatArray:
+    """Return P(K <= k) for k = 0..rows, K the hits among rows whose chance is a draw from Beta(a, b)."""
+    k = np.arange(rows + 1)
+    ways = -betaln(k + 1, rows - k + 1) - np.log(rows + 1)
+    return np.asarray(np.minimum(np.cumsum(np.exp(ways + betaln(k + a, rows - k + b) - betaln(a, b))), 1.0))

@@ -96,9 +96,9 @@ class Abstention:
         later; ties change nothing. p = 1 if n = 0.
 
         *Several.* They are tested in a fixed order, and the first with p > delta ends the walk. Let t*
-        be the first in that order with R(t*) > risk, which the tested rows do not decide. To end on a threshold whose
-        risk is too high the walk must pass t*, which has probability at most delta: no correction
-        for their number, and R need not be monotone.
+        be the first in that order with R(t*) > risk, which the tested rows do not decide. To end on a
+        threshold whose risk is too high the walk must pass t*, which has probability at most delta: no
+        correction for their number, and R need not be monotone.
 
         *Where they come from.* At uncertainties of the tested rows themselves the first argument fails:
         given a threshold there, the counts are no longer binomial with that rate. So without
@@ -180,8 +180,8 @@ class Abstention:
         sure = f"with a confidence of {100 * (1 - (self.delta or 0.0)):.4g} %"
         if self.threshold is None:
             return (
-                f"It abstains on every text: {self.rows} calibration rows do not show of any threshold, {sure}, "
-                f"that at most {level} of the answers are wrong."
+                f"It abstains on every text: {self.rows} calibration rows do not show of any threshold, "
+                f"{sure}, that at most {level} of the answers are wrong."
             )
         return (
             f"At most {level} of the answers are wrong, {sure}: of {self.rows} calibration rows it "
