@@ -516,9 +516,11 @@ import itertools
 import sys
 from credibly import workflows
 class Anything:
-    data = property(lambda self: self)
+    data = promises = property(lambda self: self)
+    abstention = None
     model_copy = lambda self, update: self
-workflows.load = lambda run, system: Anything()
+workflows.load = lambda run, system, wanted: Anything()
+workflows.Wanted = lambda *given: given
 numbers = itertools.islice(itertools.count(), int(sys.argv[1]) or None)
 workflows.predict_file = lambda *given: ({"id": str(number)} for number in numbers)
 workflows.answer_lines = lambda rows, form: (str(row) for row in rows)
@@ -592,6 +594,23 @@ def test_evaluate_needs_a_run_and_a_file_or_predictions(command, fitted):
         printed = command("evaluate", *given)
         assert printed.code == 2
         assert "expected a run folder and a labelled file, or --predictions FILE" in printed.err
+
+
+def test_the_command_prints_answers_and_says_what_is_promised(command, fitted):
+    printed = command("predict", fitted.run, fitted.test, "--coverage", 0.6, "--sets", 0.8)
+    assert printed.code == 0
+    assert printed.err.startswith("A new text is answered with a chance of 60 % or more")
+    rows = [json.loads(line) for line in printed.out.splitlines()]
+    assert {row["answered"] for row in rows} == {True, False}
+    quiet = command(
+        "predict", fitted.run, fitted.test, "--coverage", 0.6, "--sets", 0.8, "-q", "--format", "csv"
+    )
+    assert quiet.err == ""
+    table = list(csv.DictReader(io.StringIO(quiet.out)))
+    assert [row["answered"] == "True" for row in table] == [row["answered"] for row in rows]
+    assert [json.loads(row["set"]) for row in table] == [row["set"] for row in rows]
+    assert [row["label"] or None for row in table] == [row["label"] for row in rows]
+    assert command("predict", fitted.run, fitted.test, "--risk", 2).code == 2
 
 
 def test_report_shows_the_table_again(command, fitted, no_plots, tmp_path):

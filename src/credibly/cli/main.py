@@ -181,12 +181,21 @@ def predict(
         Literal["jsonl", "csv"], typer.Option("--format", help="One JSON object or CSV row a text.")
     ] = "jsonl",
     keep_text: Annotated[bool, typer.Option(help="Pass the text columns on.")] = False,
+    risk: Annotated[
+        float | None, typer.Option(help="Answer only as long as at most this share of the answers is wrong.")
+    ] = None,
+    coverage: Annotated[float | None, typer.Option(help="Answer this share of texts, the surest.")] = None,
+    sets: Annotated[
+        float | None, typer.Option(help="Add the set of classes that holds the true one this often.")
+    ] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Answer on texts, one line each: label, probabilities, total, aleatoric and epistemic uncertainty."""
     set_log(verbose, quiet)
-    predictor = workflows.load(run, system)
+    predictor = workflows.load(run, system, workflows.Wanted(risk, coverage, sets))
+    if predictor.promises.abstention and not quiet:
+        Console(stderr=True, highlight=False).print(predictor.promises.abstention.in_words(), soft_wrap=True)
     data = with_columns(predictor.data, _given({"text": text, "id": id_column}))
     for line in workflows.answer_lines(workflows.predict_file(predictor, source, data, keep_text), form):
         sys.stdout.write(line + "\n")

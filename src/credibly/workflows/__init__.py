@@ -16,6 +16,7 @@ _HOMES = {
     "make_recipe": "credibly.workflows.recipes",
     "demo_recipe": "credibly.workflows.recipes",
     "load": "credibly.workflows.predicting",
+    "Wanted": "credibly.workflows.promises",
     "predict_file": "credibly.workflows.predicting",
     "answer_lines": "credibly.workflows.predicting",
     "evaluate": "credibly.workflows.evaluating",

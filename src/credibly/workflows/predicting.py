@@ -7,7 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +23,10 @@ from credibly.records import UNKNOWN, Examples, Predictions
 from credibly.runs import Run
 from credibly.settings import DataSettings
 from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.systems import Answer, answers, source_of
+from credibly.uncertainty.systems import Answer, source_of
 from credibly.workflows.contents import calibrators_in, class_names_of, network_systems, tuned_systems
 from credibly.workflows.lengths import cut_sentence
+from credibly.workflows.promises import Promises, Wanted, both_answers
 from credibly.workflows.zero_shot import ZERO_SHOT, zero_shot_network
 
 BATCH_ROWS = 2048
@@ -46,6 +47,7 @@ class Predictor:
         calibrators: the run's, by system.
         data: the run's columns, for reading files and rows.
         readers: the models that read the texts.
+        promises: what decides which texts are answered, and gives sets of classes.
     """
 
     system: str
@@ -54,6 +56,7 @@ class Predictor:
     calibrators: dict[str, Temperature]
     data: DataSettings
     readers: Sequence[Reader] = ()
+    promises: Promises = field(default_factory=Promises)
 
     def answer(self, texts: Sequence[Given]) -> Answer:
         """Return probabilities, (N, C), and uncertainty, (N,) each, for N texts.
@@ -64,10 +67,14 @@ class Predictor:
         Raises:
             InputError: a text is not a string or is empty, or a row lacks a column.
         """
+        return self._answers(texts)[0]
+
+    def _answers(self, texts: Sequence[Given]) -> tuple[Answer, Answer]:
+        """Return the system's answer, and the one before its temperature."""
         whole = self.read(texts)
         ids = tuple(str(index) for index in range(len(whole)))
         examples = Examples(ids, whole, self.class_names, np.full(len(whole), UNKNOWN))
-        return answers(self.system, self.record(examples), self.calibrators)[0]
+        return both_answers(self.system, self.record(examples), self.calibrators)
 
     def read(self, texts: Sequence[Given]) -> tuple[str, ...]:
         """Return texts as the model reads them: rows put together as the run's own were.
@@ -95,7 +102,8 @@ class Predictor:
     def predict(self, texts: Sequence[Given]) -> list[dict[str, Any]]:
         """Return one dictionary a text: label, probability, probabilities, total, aleatoric, epistemic.
 
-        Uncertainties are in nats; probabilities are by class name.
+        Uncertainties are in nats; probabilities are by class name. With promises also `answered`, `reason`
+        and `set`; the label of a text that is not answered is None.
 
         Args:
             texts: as for `answer`.
@@ -103,33 +111,42 @@ class Predictor:
         Raises:
             InputError: as `answer`.
         """
-        answer = self.answer(texts)
+        answer, bare = self._answers(texts)
         parts = answer.uncertainty
-        columns = (answer.predicted, answer.probs, parts.total, parts.aleatoric, parts.epistemic)
+        columns = (
+            self.promises.kept(answer, bare),
+            answer.predicted,
+            answer.probs,
+            parts.total,
+            parts.aleatoric,
+            parts.epistemic,
+        )
         return [
             {
-                "label": self.class_names[label],
+                "label": self.class_names[label] if kept.get("answered", True) else None,
                 "probability": float(probs[label]),
                 "probabilities": {name: float(p) for name, p in zip(self.class_names, probs, strict=True)},
                 "total": float(total),
                 "aleatoric": float(aleatoric),
                 "epistemic": float(epistemic),
+                **kept,
             }
-            for label, probs, total, aleatoric, epistemic in zip(*columns, strict=True)
+            for kept, label, probs, total, aleatoric, epistemic in zip(*columns, strict=True)
         ]
 
 
-def load(path: str | Path, system: str | None = None) -> Predictor:
+def load(path: str | Path, system: str | None = None, wanted: Wanted | None = None) -> Predictor:
     """Return a finished run's predictor.
 
     Args:
         path: the run folder.
         system: one of the run's systems; the calibrated student where there is one, else the
             calibrated ensemble.
+        wanted: what is to be promised of the answers.
 
     Raises:
         RunFolderError: the run is unfinished, damaged or of another format.
-        InputError: the run has no such system.
+        InputError: the run has no such system, or too few calibration rows for a promise.
     """
     run = Run.open(path)
     known = systems_of(run)
@@ -138,9 +155,16 @@ def load(path: str | Path, system: str | None = None) -> Predictor:
         raise InputError(
             f"the run has no system '{system}'{did_you_mean(system, known)}; it has {listed(known, 20)}"
         )
+    promises = Promises.of(run, system, wanted or Wanted())
     source = open_source(run, source_of(system))
     return Predictor(
-        system, class_names_of(run), source.predict, calibrators_in(run), run.recipe.data, source.readers
+        system=system,
+        class_names=class_names_of(run),
+        record=source.predict,
+        calibrators=calibrators_in(run),
+        data=run.recipe.data,
+        readers=source.readers,
+        promises=promises,
     )
 
 
@@ -229,7 +253,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
         if name == "probabilities":
             flat |= {f"probability.{label}": probability for label, probability in value.items()}
         else:
-            flat[name] = value
+            flat[name] = json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
     return flat
 
 

@@ -1,0 +1,128 @@
+"""What a run can promise of its answers: how often those given are wrong, and what a set of classes holds.
+
+Everything is fitted on the calibration split, on a system as it stands before its temperature: that was
+fitted on the same rows, and a promise holds only for scores that these rows had no part in. For a network
+that is exact, since its temperature moves no label. The label of an ensemble can move where two classes are
+all but equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from credibly.errors import InputError
+from credibly.records import UNKNOWN, Predictions
+from credibly.runs import Run
+from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.conformal import PredictionSets
+from credibly.uncertainty.reasons import Reasons
+from credibly.uncertainty.selective import Abstention
+from credibly.uncertainty.systems import CALIBRATED, Answer, answers, source_of
+from credibly.workflows.contents import calibrators_in
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be promised; nothing where left out.
+
+    Args:
+        risk: highest error rate among the answers.
+        coverage: share of the texts that is answered.
+        sets: how often a set of classes is to hold the true one.
+        delta: how often, over calibration splits, the error rate may be above `risk`.
+
+    Raises:
+        InputError: risk and coverage, which exclude each other.
+    """
+
+    risk: float | None = None
+    coverage: float | None = None
+    sets: float | None = None
+    delta: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.risk is not None and self.coverage is not None:
+            raise InputError("expected a risk or a coverage, got both: one follows from the other")
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What was fitted of it.
+
+    Args:
+        abstention: which texts are answered, by total uncertainty; all where None.
+        reasons: why others are not.
+        sets: of classes; None where none are wanted.
+    """
+
+    abstention: Abstention | None = None
+    reasons: Reasons | None = None
+    sets: PredictionSets | None = None
+
+    @classmethod
+    def of(cls, run: Run, system: str, wanted: Wanted) -> Promises:
+        """Fit what is wanted of a system on a run's calibration split.
+
+        Raises:
+            InputError: too few calibration rows (the message says how many would do), or a value out of
+                range.
+        """
+        if wanted == Wanted(delta=wanted.delta):
+            return cls()
+        calibrators = calibrators_in(run)
+        stored = run.load_predictions(source_of(system), "calibration")
+        shown, bare = both_answers(system, stored, calibrators)
+        abstention = _abstention(shown, bare, wanted)
+        return cls(
+            abstention,
+            Reasons.fit(shown.uncertainty.aleatoric, shown.uncertainty.epistemic) if abstention else None,
+            None
+            if wanted.sets is None
+            else PredictionSets.fit(bare.probs, bare.labels, wanted.sets, class_names=bare.class_names),
+        )
+
+    def kept(self, shown: Answer, bare: Answer) -> list[dict[str, Any]]:
+        """Return what is said of each of N rows beside its answer.
+
+        `answered` and `reason` (``ambiguous``, ``unfamiliar``, None where it is answered), and `set`, the
+        names of the classes; each only where it was asked for.
+
+        Args:
+            shown: the system's answer.
+            bare: the one before its temperature.
+        """
+        columns: dict[str, Sequence[Any]] = {}
+        if self.abstention and self.reasons:
+            answered = self.abstention.answers(bare.uncertainty.total)
+            reasons = self.reasons.of(shown.uncertainty.aleatoric, shown.uncertainty.epistemic)
+            columns["answered"] = answered.tolist()
+            columns["reason"] = [None if yes else why for yes, why in zip(answered, reasons, strict=True)]
+        if self.sets:
+            names = np.asarray(bare.class_names, dtype=object)
+            columns["set"] = [names[row].tolist() for row in self.sets.sets(bare.probs)]
+        return [{name: values[row] for name, values in columns.items()} for row in range(len(bare.ids))]
+
+
+def both_answers(
+    system: str, predictions: Predictions, calibrators: Mapping[str, Temperature]
+) -> tuple[Answer, Answer]:
+    """Return the answers of a system as it is shown, and without its temperature."""
+    shown, bare = (
+        answers(name, predictions, calibrators)[0] for name in (system, system.removesuffix(CALIBRATED))
+    )
+    return shown, bare
+
+
+def _abstention(shown: Answer, bare: Answer, wanted: Wanted) -> Abstention | None:
+    known = np.asarray(shown.labels) != UNKNOWN
+    uncertainty = bare.uncertainty.total[known]
+    if wanted.risk is not None:
+        wrong = (shown.predicted != shown.labels)[known]
+        return Abstention.at_risk(uncertainty, wrong, wanted.risk, wanted.delta)
+    if wanted.coverage is not None:
+        return Abstention.at_coverage(uncertainty, wanted.coverage)
+    return None

@@ -1,0 +1,75 @@
+"""Promises of a run: abstention and sets, fitted on its calibration split, kept in what it predicts."""
+
+import numpy as np
+import pytest
+
+from credibly import workflows
+from credibly.errors import InputError
+from credibly.runs import Run
+from credibly.uncertainty.conformal import PredictionSets
+from credibly.uncertainty.selective import Abstention
+from credibly.uncertainty.systems import answers
+from credibly.workflows.contents import calibrators_in
+from workshop import CLASSES
+
+TEXTS = ["warm funny bright", "dull slow empty", "warm dull", "a film of words unknown"] * 3
+
+
+@pytest.fixture(scope="module")
+def calibration(fitted):
+    """The bare student's answer on the calibration split."""
+    run = Run.open(fitted.run)
+    return answers("student", run.load_predictions("student", "calibration"), calibrators_in(run))[0]
+
+
+def predictor_of(fitted, **wanted):
+    return workflows.load(fitted.run, wanted=workflows.Wanted(**wanted))
+
+
+def test_a_coverage_is_kept_by_the_total_uncertainty_before_temperature(fitted, calibration):
+    predictor = predictor_of(fitted, coverage=0.5)
+    assert predictor.promises.abstention == Abstention.at_coverage(calibration.uncertainty.total, 0.5)
+    rows = predictor.predict(TEXTS)
+    bare = workflows.load(fitted.run, "student").answer(TEXTS)
+    answered = bare.uncertainty.total <= predictor.promises.abstention.threshold
+    assert [row["answered"] for row in rows] == answered.tolist()
+    plain = workflows.load(fitted.run).predict(TEXTS)
+    for row, without in zip(rows, plain, strict=True):
+        assert row["label"] == (without["label"] if row["answered"] else None)
+        assert row["reason"] in ((None,) if row["answered"] else ("ambiguous", "unfamiliar"))
+        assert row["probabilities"] == without["probabilities"]
+
+
+def test_a_risk_is_tested_on_the_calibration_split(fitted, calibration):
+    predictor = predictor_of(fitted, risk=0.4)
+    wrong = calibration.predicted != calibration.labels
+    assert predictor.promises.abstention == Abstention.at_risk(calibration.uncertainty.total, wrong, 0.4)
+
+
+def test_sets_are_those_of_the_calibration_split(fitted, calibration):
+    expected = PredictionSets.fit(
+        calibration.probs, calibration.labels, 0.8, class_names=calibration.class_names
+    )
+    rows = predictor_of(fitted, sets=0.8).predict(TEXTS)
+    bare = workflows.load(fitted.run, "student").answer(TEXTS)
+    names = np.array(CLASSES, dtype=object)
+    order = [calibration.class_names.index(name) for name in CLASSES]
+    for row, member in zip(rows, expected.sets(bare.probs)[:, order], strict=True):
+        assert sorted(row["set"]) == sorted(names[member])
+        assert "answered" not in row
+
+
+def test_without_promises_nothing_is_added(fitted):
+    assert {"answered", "reason", "set"}.isdisjoint(predictor_of(fitted).predict(TEXTS)[0])
+
+
+def test_a_split_too_small_for_the_promise_is_told_with_what_would_do(fitted):
+    with pytest.raises(InputError, match=r"for a risk of 0\.0001 .* rows in all would do"):
+        predictor_of(fitted, risk=0.0001)
+    with pytest.raises(InputError, match=r"expected \d+ calibration rows or more for a coverage of 0\.9999"):
+        predictor_of(fitted, sets=0.9999)
+
+
+def test_risk_and_coverage_exclude_each_other():
+    with pytest.raises(InputError, match="one follows from the other"):
+        workflows.Wanted(risk=0.1, coverage=0.9)
