@@ -15,6 +15,7 @@ from credibly.report.build import answered, shipped_system, systems_of
 from credibly.report.comparisons import pairs, share
 from credibly.report.curves import distribution, reliability, risk_coverage
 from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.conformal import PredictionSets
 from credibly.uncertainty.consistency import perfect_ece
 from credibly.uncertainty.decompose import decompose
 from credibly.uncertainty.intervals import (
@@ -25,6 +26,7 @@ from credibly.uncertainty.intervals import (
     score_classes,
     score_shift,
 )  # fmt: skip
+from credibly.uncertainty.selective import Abstention
 from credibly.uncertainty.slices import slices
 from credibly.uncertainty.systems import answers
 from report.samples import BINARY, built, examples, members_only, predictions
@@ -63,6 +65,25 @@ def test_a_report_is_json_without_nan(name: str, request: pytest.FixtureRequest)
 def test_systems_stand_in_the_order_of_every_table(binary: dict[str, Any]) -> None:
     assert list(binary["systems"]) == SYSTEMS
     assert list(binary["shift"]["tweets"]) == SYSTEMS
+
+
+def test_promises_are_fitted_on_the_calibration_split_and_seen_on_the_test_texts(
+    binary: dict[str, Any], run: dict[str, Any]
+) -> None:
+    plain = [on(run, split)["student"][0] for split in ("calibration", "test")]
+    wrong = [answer.predicted != answer.labels for answer in plain]
+    for found in binary["promises"]["abstention"]:
+        fitted = Abstention.at_risk(plain[0].uncertainty.total, wrong[0], found["risk_promised"])
+        assert found["threshold"] == fitted.threshold
+        answered_rows = fitted.answers(plain[1].uncertainty.total)
+        assert found["coverage"]["value"] == pytest.approx(answered_rows.mean())
+        if answered_rows.any():
+            assert found["risk"]["value"] == pytest.approx(wrong[1][answered_rows].mean())
+    for found in binary["promises"]["sets"]:
+        sets = PredictionSets.fit(plain[0].probs, plain[0].labels, found["coverage_promised"])
+        held = sets.sets(plain[1].probs)[np.arange(len(plain[1].ids)), plain[1].labels]
+        assert found["coverage"]["value"] == pytest.approx(held.mean())
+    assert binary["promises"]["sets"]
 
 
 def test_slices_are_those_of_the_shipped_system(binary: dict[str, Any], run: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from credibly.report.comparisons import (
 )  # fmt: skip
 from credibly.report.curves import distribution, history_columns, reliability, risk_coverage
 from credibly.report.findings import findings, headline
+from credibly.report.promises import promises
 from credibly.report.texts import compared_texts
 from credibly.report.wording import COST_METRICS
 from credibly.uncertainty.calibrate import Temperature
@@ -103,6 +104,7 @@ def build_report(
         "calibration_tests": {
             name: _calibration_test(given, resampling) for name, given in on_test.items() if len(given) == 1
         },
+        "promises": promises(shipped, answered(stored, "calibration", calibrators), on_test, confidence),
         "slices": _slices(on_test[shipped][0], test, resampling),
         "calibrators": {name: calibrator.as_json() for name, calibrator in calibrators.items()},
         "comparisons": comparisons(paired, shipped),

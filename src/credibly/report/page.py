@@ -312,7 +312,50 @@ def _abstaining(report: Report) -> dict[str, Any]:
         "abstaining": names,
         "abstaining_spoken": f"Wrong answers by share of texts answered: {spoken}; more in the table",
         "abstaining_table": Table(columns, tuple(rows)),
+        **_promises(report.get("promises", {})),
     }
+
+
+def _promises(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was promised of answers and of sets beside what came of it on the test texts."""
+    answers = tuple(
+        Row(
+            f"at most {100 * own['risk_promised']:g} % wrong",
+            "",
+            False,
+            (_share(own["coverage"]), _share(own["risk"])),
+        )
+        for own in content.get("abstention", [])
+    )
+    sets = tuple(
+        Row(
+            f"the right class in {100 * own['coverage_promised']:g} %",
+            "",
+            False,
+            (
+                _share(own["coverage"]),
+                Cell(bracket("accuracy", own["expected"])),
+                Cell(f"{own['mean_size']['value']:.2f}"),
+                _share(own["singletons"]),
+            ),
+        )
+        for own in content.get("sets", [])
+    )
+    answered = (Column("answered", "%", "higher", ""), Column("wrong of these", "%", "lower", ""))
+    held = (
+        Column("right class in the set", "%", "", ""),
+        Column("to be expected", "%", "", "if the promise holds, on so many calibration and test texts"),
+        Column("classes a set", "", "lower", ""),
+        Column("sets of one class", "%", "higher", ""),
+    )
+    return {
+        "abstention_table": Table(answered, answers) if answers else None,
+        "sets_table": Table(held, sets) if sets else None,
+    }
+
+
+def _share(figure: Mapping[str, Any]) -> Cell:
+    return Cell(number("accuracy", figure["value"], False), bracket("accuracy", figure))
 
 
 def _domains(report: Report) -> dict[str, Any]:
