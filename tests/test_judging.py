@@ -1,5 +1,8 @@
 """The report for saved predictions: the same figures as for members that were trained here."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -85,3 +88,16 @@ def test_a_page_is_written_on_request_and_rows_without_labels_are_told(tmp_path,
     frame.to_csv(file, index=False)
     with pytest.raises(DataError, match="expected rows with a true label, got 0 of 900; name its column"):
         evaluate_predictions(file, evaluation=QUICK)
+
+
+def test_no_model_and_no_torch_are_needed(tmp_path):
+    file = table(tmp_path, *made())
+    program = (
+        "import sys\n"
+        "sys.modules.update(torch=None, transformers=None)\n"
+        "from credibly.settings import EvaluationSettings\n"
+        "from credibly.workflows import evaluate_predictions\n"
+        "print(evaluate_predictions(sys.argv[1], evaluation=EvaluationSettings(resamples=2))['members'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True, check=True)
+    assert done.stdout == "3\n"
