@@ -29,8 +29,8 @@ SYSTEMS = [
 ]  # fmt: skip
 METRICS = {
     "accuracy", "f1_macro", "precision_macro", "recall_macro", "nll", "brier", "ece", "ece_debiased", "aurc",
-    "auroc", "average_precision", "error_auroc", "mean_total", "mean_aleatoric", "mean_epistemic",
-    "mean_variance", "nll_raters", "spearman_raters",
+    "eaurc", "augrc", "auroc", "average_precision", "error_auroc", "mean_total", "mean_aleatoric",
+    "mean_epistemic", "mean_variance", "nll_raters", "spearman_raters",
 }  # fmt: skip
 COSTS = {"seconds", "parameters", "bytes", "rows_per_second"}
 ANSWERING = ["majority_vote", "mean_logits", "mean_logits+temperature", *SYSTEMS[1:3], *SYSTEMS[4:]]

@@ -48,6 +48,8 @@ def label_scores(probs, total, labels, answer) -> dict[str, float]:
         "ece": ece(probs, labels),
         "ece_debiased": ece_debiased(confidence, ~wrong),
         "aurc": aurc(confidence, wrong),
+        "eaurc": aurc(confidence, wrong) - aurc(-np.arange(len(wrong)), np.sort(wrong)),
+        "augrc": augrc(confidence, wrong),
         "auroc": np.mean([auroc(labels == c, probs[:, c]) for c in chosen]),
         "average_precision": np.mean([average_precision(labels == c, probs[:, c]) for c in chosen]),
         "error_auroc": auroc(wrong, total),
@@ -106,3 +108,13 @@ def aurc(confidence, wrong) -> float:
         errors_before += errors.sum()
         before += len(errors)
     return float(np.mean(rates))
+
+
+def augrc(confidence, wrong) -> float:
+    """Mean over k of the expected errors among the k most confident, over N, ties in random order."""
+    errors, before = [], 0.0
+    for level in sorted(set(confidence), reverse=True):
+        own = wrong[confidence == level]
+        errors += [before + j * own.mean() for j in range(1, len(own) + 1)]
+        before += own.sum()
+    return float(np.mean(errors) / len(wrong))

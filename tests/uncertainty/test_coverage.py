@@ -36,6 +36,8 @@ def test_bootstrap_intervals_cover():
         "auroc",
         "average_precision",
         "aurc",
+        "eaurc",
+        "augrc",
         "error_auroc",
         "f1_macro",
         "mean_total",

@@ -46,6 +46,10 @@ def test_a_table_worked_by_hand():
     assert found["ece"] == pytest.approx((0.1 + 0.7 + 0.4 + 0.8) / 4, abs=1e-6)
     # By confidence: right, wrong, wrong, right. Error rates 0, 1/2, 2/3, 2/4.
     assert found["aurc"] == pytest.approx((0 + 1 / 2 + 2 / 3 + 1 / 2) / 4)
+    # At best right, right, wrong, wrong: error rates 0, 0, 1/3, 2/4.
+    assert found["eaurc"] == pytest.approx(found["aurc"] - (1 / 3 + 1 / 2) / 4)
+    # 0, 1, 2 and 2 mistakes among the first of four.
+    assert found["augrc"] == pytest.approx((0 + 1 + 2 + 2) / 4 / 4)
     # Rows of class 1 score 0.3 and 0.6, the others 0.1 and 0.8: two of four pairs in order.
     assert found["auroc"] == 0.5
     # From the top: 0.8 no, 0.6 yes (precision 1/2), 0.3 yes (2/3).
@@ -97,7 +101,7 @@ def test_one_class_only_leaves_the_rankings_undefined():
 def test_no_mistakes_leaves_finding_them_undefined():
     found = values(answer_of([[[0.9, 0.1], [0.2, 0.8]]], [0, 1]))
     assert found["error_auroc"] is None
-    assert found["aurc"] == 0
+    assert found["aurc"] == found["eaurc"] == found["augrc"] == 0
 
 
 def test_rows_without_labels_have_only_uncertainties():
@@ -119,6 +123,8 @@ def test_rows_of_unknown_label_are_left_out_of_label_metrics():
         "ece",
         "ece_debiased",
         "aurc",
+        "eaurc",
+        "augrc",
         "auroc",
         "average_precision",
         "error_auroc",
@@ -200,7 +206,16 @@ def test_figures_do_not_depend_on_the_order_of_classes(seed):
 def test_the_table_names_every_metric_with_its_direction():
     better_when_higher = {name for name, metric in METRICS.items() if metric.higher_is_better}
     better_when_lower = {name for name, metric in METRICS.items() if metric.higher_is_better is False}
-    assert better_when_lower == {"nll", "brier", "ece", "ece_debiased", "aurc", "nll_raters"}
+    assert better_when_lower == {
+        "nll",
+        "brier",
+        "ece",
+        "ece_debiased",
+        "aurc",
+        "eaurc",
+        "augrc",
+        "nll_raters",
+    }
     assert better_when_higher == {
         "accuracy", "f1_macro", "precision_macro", "recall_macro", "auroc", "average_precision",
         "error_auroc", "spearman_raters", "ood_auroc", "ood_auroc_epistemic",
