@@ -19,6 +19,7 @@ NAMES = (
     "heads",
     "embedding",
     "intervals",
+    "report",
     "memory",
     "demo",
     "lora_sst2",

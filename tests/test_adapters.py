@@ -129,6 +129,8 @@ def changed_config(folder, target, **values):
         ({"peft_type": "IA3"}, "plain LoRA adapter.*peft_type IA3"),
         ({"task_type": "CAUSAL_LM"}, "of a classifier, got task_type CAUSAL_LM"),
         ({"use_dora": True}, "got use_dora"),
+        ({"init_lora_weights": "pissa"}, "got init_lora_weights pissa, which changes the base's own weights"),
+        ({"lora_alpha": "8"}, "is damaged"),
         ({"bias": "all"}, "got bias all"),
     ],
 )

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from credibly.errors import DataError
+from credibly.errors import DataError, InputError
 from credibly.records import Examples, Predictions
+from credibly.runs import write_text
 from credibly.settings import EvaluationSettings
 from credibly.uncertainty.intervals import score
 from credibly.uncertainty.systems import answers
@@ -88,6 +89,16 @@ def test_a_page_is_written_on_request_and_rows_without_labels_are_told(tmp_path,
     frame.to_csv(file, index=False)
     with pytest.raises(DataError, match="expected rows with a true label, got 0 of 900; name its column"):
         evaluate_predictions(file, evaluation=QUICK)
+
+
+def test_a_page_never_takes_a_folders_place(tmp_path):
+    file = table(tmp_path, *made())
+    with pytest.raises(InputError, match="expected a file to write to, got the folder"):
+        evaluate_predictions(file, html=tmp_path, evaluation=QUICK)
+    assert file.is_file()
+    with pytest.raises(InputError, match="expected a file to write to"):
+        write_text(tmp_path, "page")
+    assert file.is_file()
 
 
 def test_no_model_and_no_torch_are_needed(tmp_path):

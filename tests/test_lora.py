@@ -113,6 +113,13 @@ def test_a_step_in_parts_is_the_same_step(standin, monkeypatch, blocks):
     np.testing.assert_allclose(parts.log_probs(TEXTS), whole.log_probs(TEXTS), atol=2e-5)
 
 
+def test_a_layer_below_the_trunk_cannot_be_adapted(standin):
+    below = "bert.encoder.layer.0.attention.self.query"
+    assert below in fitted(standin(), target_modules=[below, "value"]).updates
+    with pytest.raises(InputError, match=r"no linear layer is called bert\.encoder\.layer\.0"):
+        fitted(standin(), target_modules=[below, "value"], blocks=1)
+
+
 def test_more_blocks_than_there_are_is_told(standin):
     with pytest.raises(InputError, match="expected 1 to 3 blocks to tune, got 9"):
         fitted(standin(), blocks=9)

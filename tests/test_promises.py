@@ -10,6 +10,7 @@ from credibly.uncertainty.conformal import PredictionSets
 from credibly.uncertainty.selective import Abstention
 from credibly.uncertainty.systems import answers
 from credibly.workflows.contents import calibrators_in
+from credibly.workflows.promises import Promises
 from workshop import CLASSES
 
 TEXTS = ["warm funny bright", "dull slow empty", "warm dull", "a film of words unknown"] * 3
@@ -68,6 +69,15 @@ def test_a_split_too_small_for_the_promise_is_told_with_what_would_do(fitted):
         predictor_of(fitted, risk=0.0001)
     with pytest.raises(InputError, match=r"expected \d+ calibration rows or more for a coverage of 0\.9999"):
         predictor_of(fitted, sets=0.9999)
+
+
+def test_rows_that_belong_together_allow_no_promise(fitted, tmp_path):
+    run = Run.open(fitted.run)
+    data = run.recipe.data.model_copy(update={"group": "author"})
+    (tmp_path / "run").mkdir()
+    Run(tmp_path / "run").save_recipe(run.recipe.model_copy(update={"data": data}))
+    with pytest.raises(InputError, match=r"independent of one another.*data\.group: author"):
+        Promises.of(Run(tmp_path / "run"), "student", workflows.Wanted(risk=0.2))
 
 
 def test_risk_and_coverage_exclude_each_other():

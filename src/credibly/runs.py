@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from credibly.errors import CrediblyError, RunFolderError
+from credibly.errors import CrediblyError, InputError, RunFolderError
 from credibly.records import Predictions
 from credibly.settings import Recipe, load_recipe, recipe_text
 
@@ -241,6 +241,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
     Raises:
         CrediblyError: the disk is full; what stood at the target still stands.
+        InputError: a file would take the place of a folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name}.{os.getpid()}"
@@ -250,8 +251,9 @@ def replacing(target: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-        if target.is_dir():
+        if target.is_dir() and temporary.is_dir():
             shutil.rmtree(target)
+        refuse_folder(target)
         temporary.replace(target)
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
@@ -264,6 +266,12 @@ def replacing(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def refuse_folder(file: Path) -> None:
+    """Raise InputError where a folder stands where a file is to be written."""
+    if file.is_dir():
+        raise InputError(f"expected a file to write to, got the folder {file}; name a file in it")
 
 
 def write_bytes(target: Path, content: bytes) -> None:

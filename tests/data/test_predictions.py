@@ -112,12 +112,26 @@ def test_arrays_are_the_record_they_say(tmp_path, members):
         ({"probabilities": np.where(PROBS == 0.9, np.nan, PROBS), "labels": [0, 1, 0]}, "NaN"),
         ({"probabilities": PROBS * 0.9, "labels": [0, 1, 0]}, "sum to one"),
         ({"probabilities": PROBS, "labels": [0, 1, 7]}, "label"),
+        ({"probabilities": PROBS, "labels": [0, 1, np.inf]}, "class indices, got"),
+        ({"probabilities": PROBS.astype(str), "labels": [0, 1, 0]}, "probabilities as numbers"),
+        ({"probabilities": PROBS, "labels": [0, 1, 0], "groups": np.array("a")}, "one axis, got .* groups"),
     ],
 )
 def test_arrays_that_cannot_be_used_are_told(tmp_path, arrays, told):
     np.savez(tmp_path / "p.npz", **arrays)
     with pytest.raises(CrediblyError, match=told):
         read_predictions(tmp_path / "p.npz")
+
+
+def test_an_array_whose_bytes_are_damaged_is_told(tmp_path):
+    np.savez(tmp_path / "p.npz", probabilities=PROBS, labels=[0, 1, 0])
+    content = (tmp_path / "p.npz").read_bytes()
+    for place in range(0, len(content), 7):
+        (tmp_path / "p.npz").write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+        try:
+            read_predictions(tmp_path / "p.npz")
+        except CrediblyError:
+            continue
 
 
 def test_an_archive_cut_short_is_told(tmp_path):
@@ -151,6 +165,12 @@ def test_a_table_that_cannot_be_used_is_told(tmp_path, content, told):
         read_predictions(written(tmp_path, content, "csv"))
 
 
+@pytest.mark.parametrize("column", ["id", "group", "label"])
+def test_a_column_that_was_named_and_is_not_there_is_told(tmp_path, column):
+    with pytest.raises(DataError, match=r"expected .* column 'nope'"):
+        read_predictions(written(tmp_path, rows(), "csv"), PredictionColumns(**{column: "nope"}))
+
+
 def test_what_predict_writes_holds_no_true_labels(tmp_path):
     content = [
         {"id": f"t{text}", "label": "no", "probability": 0.9, "probability.no": 0.9, "probability.yes": 0.1,
@@ -162,13 +182,15 @@ def test_what_predict_writes_holds_no_true_labels(tmp_path):
 
 
 def test_a_labelled_file_is_joined_by_id(tmp_path):
-    judged = read_predictions(written(tmp_path, rows(1), "csv"), PredictionColumns(label=None))
+    grouped = rows(1, group=["a", "b", "a"])
+    judged = read_predictions(written(tmp_path, grouped, "csv"), PredictionColumns(label=None))
     truth = [{"id": f"t{text}", "text": f"text {text}", "label": LABELS[text]} for text in (2, 0, 1)]
     file = tmp_path / "truth.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in truth), encoding="utf-8")
     examples = read_examples(file, DataSettings(train="-", id="id"), ("no", "yes"))
     found = with_truth(judged, examples)
     assert found.examples.texts == ("text 0", "text 1", "text 2")
+    assert found.examples.groups == ("a", "b", "a")
     np.testing.assert_array_equal(found.predictions.labels, [0, 1, 0])
     np.testing.assert_array_equal(found.predictions.log_probs, judged.predictions.log_probs)
     with pytest.raises(DataError, match=r"1 of the predictions are not labelled \(t1\) and 0 labelled"):

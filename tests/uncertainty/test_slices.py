@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from scipy.stats import norm
+from scipy.stats import binom
 
 from credibly.errors import InputError
 from credibly.records import UNKNOWN, Examples, Predictions
-from credibly.uncertainty.slices import FEWEST_ROWS, holm, slices
+from credibly.uncertainty.slices import FEWEST_ROWS, chance_of_as_far, holm, slices
 from credibly.uncertainty.systems import answers
 
 
@@ -21,16 +21,16 @@ def answer_of(positive, labels):
     return answer
 
 
-def drawn(N, seed, honest=True):
+def drawn(N, seed, honest=True, least=0.05, surest=0.95):
     """Probabilities, and labels that follow them, or a squared odds where the system is not honest."""
     random = np.random.default_rng(seed)
-    p = random.uniform(0.05, 0.95, N)
+    p = random.uniform(least, surest, N)
     true = p if honest else 1 / (1 + np.sqrt((1 - p) / p))
     return p, (random.random(N) < true).astype(int)
 
 
 def test_a_slice_counted_by_hand():
-    """40 rows at 0.8 with 28 right: gap 0.1, standard error sqrt(0.16 / 40)."""
+    """40 rows at 0.8 with 28 right, where 32 are expected."""
     labels = np.array([1] * 28 + [0] * 12)
     (found,) = slices(answer_of(np.full(40, 0.8), labels))
     assert (found.kind, found.name, found.rows) == ("predicted class", "yes", 40)
@@ -38,7 +38,25 @@ def test_a_slice_counted_by_hand():
     assert found.accuracy == pytest.approx(0.7)
     assert found.gap.value == pytest.approx(0.1, abs=1e-6)
     assert found.gap.low < 0.1 < found.gap.high
-    assert found.p == found.adjusted_p == pytest.approx(2 * norm.sf(0.1 / np.sqrt(0.16 / 40)), rel=1e-4)
+    assert found.p == found.adjusted_p == pytest.approx(2 * binom.cdf(28, 40, 0.8), rel=0.03)
+
+
+@pytest.mark.parametrize("level", [0.7, 0.9, 0.99, 0.999])
+def test_the_p_value_is_that_of_the_exact_distribution(level):
+    """Of a sum of draws with unequal probabilities, by convolution."""
+    random = np.random.default_rng(0)
+    confidence = np.clip(random.normal(level, (1 - level) / 3, 6000 if level > 0.98 else 60), 0.5, 1)
+    if level > 0.995:
+        confidence = np.tile(confidence, 2)
+    exact = np.ones(1)
+    for p in confidence:
+        exact = np.convolve(exact, [1 - p, p])
+    below, above = np.cumsum(exact), np.cumsum(exact[::-1])[::-1]
+    for right in range(len(exact)):
+        expected = min(1.0, 2 * min(below[right], above[right]))
+        if expected > 0.001:
+            # Rather too large than too small.
+            assert 0.9 * expected - 0.001 < chance_of_as_far(confidence, right) < 1.25 * expected + 0.001
 
 
 def test_groups_and_lengths_are_slices_and_small_ones_are_left_out():
@@ -61,14 +79,15 @@ def test_rows_of_unknown_label_are_left_out():
     assert slices(answer_of(np.concatenate([p, p]), hidden), resamples=20) == known
 
 
-def test_honest_probabilities_raise_no_more_false_alarms_than_promised():
-    """Of 400 data sets with ten slices each at most 5 %, and two standard errors, have an alarm."""
+@pytest.mark.parametrize("surest", [0.95, 0.99, 0.999])
+def test_honest_probabilities_raise_no_more_false_alarms_than_promised(surest):
+    """Of 400 data sets with ten slices at most 5 %, and two standard errors, have an alarm."""
     alarms = 0
     for seed in range(400):
-        p, labels = drawn(400, seed)
+        p, labels = drawn(400, seed, least=0.05 if surest == 0.95 else 2 * surest - 1, surest=surest)
         groups = [f"g{row % 4}" for row in range(400)]
         found = slices(answer_of(p, labels), groups, np.random.default_rng(seed).permutation(400), 2)
-        assert len(found) == 10
+        assert surest > 0.95 or len(found) == 10
         alarms += any(own.adjusted_p < 0.05 for own in found)
     assert alarms / 400 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
 

@@ -8,7 +8,9 @@ indices, and, where there are such, `class_names` and `groups`.
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -28,12 +30,17 @@ from credibly.data.cells import (
     probability_classes,
 )
 from credibly.data.files import open_source
-from credibly.data.rows import Row
+from credibly.data.rows import Row, require_columns
 from credibly.errors import CrediblyError, DataError, listed
 from credibly.records import UNKNOWN, Examples, Predictions, repeated
 
 PREFIX = "probability."
 OBJECT = "probabilities"
+UNREADABLE = (
+    OSError, ValueError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError,
+)  # fmt: skip
+"""What damaged archives raise."""
 OWN_COLUMNS = {"probability", "total", "aleatoric", "epistemic"}
 """Columns of a file that `predict` wrote: there `label` is what was predicted."""
 
@@ -116,6 +123,11 @@ class PredictionTable:
             self.first.has(column) for column in (self.columns.id, self.columns.member, self.columns.group)
         )
         self.has_text = all(map(self.first.has, self.columns.text))
+        usual = vars(PredictionColumns())
+        for name, column in vars(self.columns).items():
+            if column is not None and column != usual[name]:
+                named = [column] if isinstance(column, str) else list(column)
+                require_columns(self.first, named, name)
         if self.has_member and not self.has_id:
             raise DataError(
                 f"{self.first.where}: expected column {self.columns.id!r} beside {self.columns.member!r}: it "
@@ -215,6 +227,9 @@ def label_indices(labels: Iterable[str | None], class_names: Sequence[str], name
     return np.array([UNKNOWN if label is None else index[label] for label in given], dtype=np.int64)
 
 
+LINE = np.empty(0)
+
+
 def read_arrays(path: Path) -> Judged:
     """Read an NPZ file; nothing in it is unpickled.
 
@@ -226,16 +241,20 @@ def read_arrays(path: Path) -> Judged:
             handle.seek(0)
             arrays = np.load(handle, allow_pickle=False)
             found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except UNREADABLE as error:
         advice = "; save it with plain numeric and text arrays" if "pickle" in str(error) else ""
         raise DataError(f"{path}: expected an NPZ file of plain arrays ({error}){advice}") from None
     if lacking := [name for name in ("probabilities", "labels") if name not in found]:
         raise DataError(f"{path}: expected arrays probabilities and labels; it lacks {listed(lacking)}")
     probabilities = found["probabilities"]
+    if strange := [name for name in ("class_names", "groups", "labels") if found.get(name, LINE).ndim != 1]:
+        raise DataError(f"{path}: expected arrays of one axis, got another of {listed(strange)}")
+    if probabilities.dtype.kind not in "fiub":
+        raise DataError(f"{path}: expected probabilities as numbers, got {probabilities.dtype}")
     if probabilities.ndim not in (2, 3):
         raise DataError(f"{path}: expected probabilities (N, C) or (M, N, C), got {probabilities.shape}")
     N, C = probabilities.shape[-2:]
-    names = [canonical(str(name)) for name in found.get("class_names", range(C))]
+    names = [canonical(str(name)) for name in found.get("class_names", np.arange(C))]
     ids = tuple(f"row-{row:06d}" for row in range(1, N + 1))
     try:
         examples = Examples(
@@ -257,9 +276,9 @@ def _indices(labels: NDArray[Any]) -> NDArray[np.int64]:
         DataError: they are not.
     """
     if labels.dtype.kind not in "iub" and not (
-        labels.dtype.kind == "f" and np.array_equal(labels, np.round(labels))
+        labels.dtype.kind == "f" and np.isfinite(labels).all() and np.array_equal(labels, np.round(labels))
     ):
-        raise DataError(f"expected labels as class indices, got {labels.dtype}")
+        raise DataError(f"expected labels as class indices, got {labels.dtype}: {listed(map(str, labels))}")
     return labels.astype(np.int64)
 
 
@@ -281,4 +300,6 @@ def with_truth(judged: Judged, truth: Examples) -> Judged:
         )
     ordered = truth.take([places[name] for name in ids])
     labelled = replace(judged.predictions, labels=ordered.labels, label_probs=ordered.label_probs)
+    if ordered.groups is None:
+        ordered = replace(ordered, groups=judged.examples.groups)
     return Judged(ordered, labelled, texts_known=True)

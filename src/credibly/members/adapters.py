@@ -32,6 +32,10 @@ from credibly.settings import AdaptersSettings, BackboneSettings, LoraSettings
 from credibly.training import UNWATCHED, History, Monitor
 
 CONFIG = "adapter_config.json"
+PEFT_ALPHA = 8
+"""What PEFT takes where a config names none."""
+PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
+"""Other ways to start an adapter change the base's weights too."""
 UPDATE = re.compile(re.escape(lora.PREFIX) + r"(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
 
 
@@ -230,6 +234,8 @@ def read(folder: Path, name: str) -> Adapter:
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or not isinstance(config.get("lora_alpha", 0), int | float):
+            raise InputError(f"{name} is damaged: expected {CONFIG} as PEFT writes it")
         if not (folder / lora.WEIGHTS).is_file() and (folder / "adapter_model.bin").is_file():
             raise InputError(f"{name}: {only_pickled('adapter_model.bin')}")
         state = load_file(folder / lora.WEIGHTS)
@@ -259,6 +265,8 @@ def _unsupported(config: Mapping[str, Any]) -> str:
         return f"peft_type {config.get('peft_type')}"
     if config.get("task_type") not in (None, "SEQ_CLS"):
         return f"task_type {config['task_type']}"
+    if config.get("init_lora_weights", True) not in PLAIN_STARTS:
+        return f"init_lora_weights {config['init_lora_weights']}, which changes the base's own weights"
     if config.get("bias", "none") != "none":
         return f"bias {config['bias']}"
     return listed([key for key in ("use_dora", "lora_bias", "use_qalora") if config.get(key)])
@@ -271,7 +279,7 @@ def scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
     """
     patterns = config.get("alpha_pattern") or {}
     own = [value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", layer)]
-    alpha = float(own[0] if own else config["lora_alpha"])
+    alpha = float(own[0] if own else config.get("lora_alpha", PEFT_ALPHA))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 

@@ -113,7 +113,7 @@ def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_bloc
     Args:
         model: a sequence-classification model.
         targets: names that a layer's own name ends with, as PEFT takes them, or "all-linear": every
-            linear layer of the blocks. Outside the blocks only a full name counts.
+            linear layer of the blocks. Outside the blocks only a full name counts, where all are adapted.
         last_blocks: adapt only so many blocks from the top; all where None.
 
     Raises:
@@ -125,7 +125,8 @@ def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_bloc
     linear = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and (id(module) in inside or name in targets)
+        if isinstance(module, (nn.Linear, Conv1D))
+        and (id(module) in inside or (not last_blocks and name in targets))
     ]
     if targets == "all-linear":
         return linear

@@ -198,7 +198,7 @@ def calibrator_from_json(content: Any) -> Calibrator:
     if kind is None:
         return Temperature.from_json(content)
     readers = {**BY_CLASS, "on_mean": OnMean}
-    if kind not in readers:
+    if not isinstance(kind, str) or kind not in readers:
         raise InputError(f"unknown kind of calibrator '{kind}'{did_you_mean(str(kind), readers)}")
     return readers[kind].from_json(content)
 

@@ -20,6 +20,7 @@ Masks = Mapping[tuple[str, str], NDArray[np.bool_]]
 
 FEWEST_ROWS = 30
 """Smaller slices are left out: of them hardly anything could be told."""
+LEAST_VARIANCE = 5.0
 MOST_GROUPS = 20
 """Of the groups the largest so many are looked at."""
 QUARTERS = ("shortest quarter", "second quarter", "third quarter", "longest quarter")
@@ -64,8 +65,10 @@ def slices(
 ) -> list[Slice]:
     """Return how well calibrated an answer is by predicted class, group and length of text.
 
-    If the probabilities hold, the sum of confidence - correct over a slice has mean 0 and variance
-    sum p (1 - p); the test is the normal one, for slices of 30 rows and more. The p-values are adjusted
+    If the probabilities hold, the number of right answers in a slice is a sum of independent draws with
+    probabilities p; its distribution is the normal one, corrected for skewness and steps (Volkova 1996,
+    https://doi.org/10.1137/1140093). Slices of fewer than 30 rows, or in which the variance sum p (1 - p) is
+    under 5 (hardly a mistake is expected), are left out. The p-values are adjusted
     by Holm's method (1979, https://www.jstor.org/stable/4615733), so that under 0.05 any false alarm
     among all slices has a chance of 5 % at most.
 
@@ -87,9 +90,10 @@ def slices(
     masks = {
         place: mask & known
         for place, mask in _masks(answer, groups, lengths)
-        if (mask & known).sum() >= FEWEST_ROWS and variance[mask & known].sum() > 0
+        if (mask & known).sum() >= FEWEST_ROWS and variance[mask & known].sum() >= LEAST_VARIANCE
     }
-    p = [_p_value(gap[mask], variance[mask]) for mask in masks.values()]
+    right = answer.predicted == answer.labels
+    p = [chance_of_as_far(answer.confidence[mask], int(right[mask].sum())) for mask in masks.values()]
     return [
         Slice(
             kind=kind,
@@ -137,8 +141,18 @@ def _masks(
             yield ("length", name), quarter == place
 
 
-def _p_value(gap: FloatArray, variance: FloatArray) -> float:
-    return float(2 * ndtr(-abs(gap.sum()) / np.sqrt(variance.sum())))
+def chance_of_as_far(confidence: FloatArray, right: int) -> float:
+    """Return the two-sided p-value of so many right answers if each is right with its confidence, (N,)."""
+    variance = confidence * (1 - confidence)
+    deviation = np.sqrt(variance.sum())
+    skewness = (variance * (1 - 2 * confidence)).sum() / deviation**3
+
+    def at_most(count: int) -> float:
+        x = (count + 0.5 - confidence.sum()) / deviation
+        density = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+        return float(np.clip(ndtr(x) + skewness * (1 - x**2) * density / 6, 0.0, 1.0))
+
+    return min(1.0, 2 * min(at_most(right), 1 - at_most(right - 1)))
 
 
 def _mean(values: FloatArray, resampling: Resampling) -> Interval:

@@ -13,7 +13,7 @@ from credibly.errors import RunFolderError
 from credibly.progress import Stages, silent
 from credibly.records import Examples, Predictions
 from credibly.report import build_report, render_html, write_report
-from credibly.runs import Run, write_text
+from credibly.runs import Run, refuse_folder, write_text
 from credibly.settings import with_columns
 from credibly.training import HISTORY
 from credibly.workflows.contents import (
@@ -98,6 +98,8 @@ def evaluate(
         DataError: the file cannot be used, or has a label that the run does not know.
         RunFolderError: the run is unfinished or damaged.
     """
+    if html is not None:
+        refuse_folder(html)
     run = Run.open(path)
     recipe = run.recipe
     data = with_columns(recipe.data, settings or {})

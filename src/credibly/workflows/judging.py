@@ -14,7 +14,7 @@ from credibly.errors import DataError
 from credibly.progress import Stages, silent
 from credibly.records import UNKNOWN, Predictions
 from credibly.report import build_report, render_html
-from credibly.runs import write_text
+from credibly.runs import refuse_folder, write_text
 from credibly.settings import DataSettings, EvaluationSettings
 from credibly.uncertainty.calibrators import cross_fitted
 
@@ -52,7 +52,10 @@ def evaluate_predictions(
 
     Raises:
         DataError: a file cannot be used, or there is no label to score against.
+        InputError: the page would take a folder's place.
     """
+    if html is not None:
+        refuse_folder(html)
     chosen = evaluation or EvaluationSettings()
     given = dict(settings or {})
     if truth is None:

@@ -68,11 +68,16 @@ class Promises:
         """Fit what is wanted of a system on a run's calibration split.
 
         Raises:
-            InputError: too few calibration rows (the message says how many would do), or a value out of
-                range.
+            InputError: too few calibration rows (the message says how many would do), rows in groups, or a
+                value out of range.
         """
         if wanted == Wanted(delta=wanted.delta):
             return cls()
+        if run.recipe.data.group is not None:
+            raise InputError(
+                "a promise needs rows that are independent of one another, and this run's belong together "
+                f"(data.group: {run.recipe.data.group}); fit without --group if they do not"
+            )
         calibrators = calibrators_in(run)
         stored = run.load_predictions(source_of(system), "calibration")
         shown, bare = both_answers(system, stored, calibrators)

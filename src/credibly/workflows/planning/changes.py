@@ -22,8 +22,9 @@ SHORTEST = 16
 def changes(part: Part) -> Iterator[Change]:
     """Yield changes that make a part need less: first of how it is trained, then of what is trained.
 
-    Fewer tokens at once, which changes no result, fewer LoRA members in a pass, a smaller batch, shorter
-    texts; each kind halved to its least, which then holds while the next is tried. Last, another source.
+    Fewer tokens at once, which moves no more than the draws of dropout, fewer LoRA members in a pass, a
+    smaller batch, shorter texts; each kind halved to its least, which then holds while the next is tried.
+    Last, another source.
     """
     change: Change = {}
     for key, values in _smaller(part).items():
