@@ -9,7 +9,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from credibly.errors import InputError
 from credibly.records import Predictions
-from credibly.uncertainty.calibrate import HIGHEST_OFFSET, LOWEST_OFFSET, Temperature, fit_offset
+from credibly.uncertainty.calibrate import (
+    HIGHEST_OFFSET,
+    LOWEST_OFFSET,
+    Temperature,
+    fit_offset,
+    tempered_mean,
+)
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.decompose import decompose
 from uncertainty.cases import dirichlet_of, examples, predictions_of, random_predictions
@@ -194,3 +200,10 @@ def test_json_goes_there_and_back():
 def test_json_of_another_shape_is_refused(content):
     with pytest.raises(InputError, match=r"expected \{'temperature': T, 'offset': c\}"):
         Temperature.from_json(content)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.3, 1.0, 2.5, 20.0])
+def test_the_quick_mean_of_tempered_members_is_that_of_the_record(temperature):
+    predictions = random_predictions(M=4, N=60, C=5)
+    quick = tempered_mean(predictions.log_probs.astype(np.float64), temperature)
+    np.testing.assert_allclose(quick, combine(Temperature(temperature).apply(predictions)), atol=1e-6)

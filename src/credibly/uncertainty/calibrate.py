@@ -73,9 +73,14 @@ class Temperature:
         """
         rows, truth = targets_of(predictions, targets)
 
+        log_probs = rows.log_probs.astype(np.float64)
+
         def loss(log_temperature: float) -> float:
-            tempered = cls(float(np.exp(log_temperature))).apply(rows)
-            return float(-(truth * log_of(combine(tempered, rule))).sum(axis=-1).mean())
+            if rule == "mean_probs":  # many times as fast as making a record of each try
+                combined = tempered_mean(log_probs, float(np.exp(log_temperature)))
+            else:
+                combined = combine(cls(float(np.exp(log_temperature))).apply(rows), rule)
+            return float(-(truth * log_of(combined)).sum(axis=-1).mean())
 
         best = _minimise(loss, float(np.log(LOWEST_TEMPERATURE)), float(np.log(HIGHEST_TEMPERATURE)))
         return cls(float(np.exp(best))) if loss(best) < loss(0.0) else cls()
@@ -112,6 +117,13 @@ class Temperature:
             raise InputError(
                 f"expected {{'temperature': T, 'offset': c}}, got {content!r} ({error})"
             ) from None
+
+
+def tempered_mean(log_probs: FloatArray, temperature: float) -> FloatArray:
+    """Return the mean over members of softmax(log_probs / T): (M, N, C) -> (N, C)."""
+    scaled = np.exp(log_probs / temperature)
+    scaled /= scaled.sum(axis=-1, keepdims=True)
+    return np.asarray(scaled.mean(axis=0))
 
 
 def fit_offset(predictions: Predictions, temperature: float, target_mean_epistemic: float) -> float:
