@@ -29,7 +29,7 @@ SYSTEMS = [
 ]  # fmt: skip
 METRICS = {
     "accuracy", "f1_macro", "precision_macro", "recall_macro", "nll", "brier", "ece", "ece_debiased", "aurc",
-    "eaurc", "augrc", "auroc", "average_precision", "error_auroc", "mean_total", "mean_aleatoric",
+    "augrc", "auroc", "average_precision", "error_auroc", "mean_total", "mean_aleatoric",
     "mean_epistemic", "mean_variance", "nll_raters", "spearman_raters",
 }  # fmt: skip
 COSTS = {"seconds", "parameters", "bytes", "rows_per_second"}

@@ -183,14 +183,15 @@ def shuffled_batches(
 def split_columns(rows: IntArray, lengths: IntArray, token_budget: int) -> list[IntArray]:
     """Split the rows of one step, (M, B), into parts of like lengths, each within a budget of padded tokens.
 
-    A part has some columns of all M members, one at least.
+    A part has some columns of all M members, one at least. Rows that fit in one stay in their order.
 
     >>> rows = np.array([[0, 1, 2], [3, 4, 5]])
     >>> [part.tolist() for part in split_columns(rows, np.array([5, 2, 2, 5, 2, 2]), token_budget=10)]
     [[[0], [3]], [[1, 2], [4, 5]]]
     """
     longest = lengths[rows].max(axis=0)
-    return [rows[:, some] for some in length_batches(longest, token_budget // len(rows))]
+    parts = length_batches(longest, token_budget // len(rows))
+    return [rows] if len(parts) == 1 else [rows[:, some] for some in parts]
 
 
 def pad(tokens: Tokens, indices: IntArray) -> TokenBatch:

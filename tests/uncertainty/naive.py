@@ -48,7 +48,6 @@ def label_scores(probs, total, labels, answer) -> dict[str, float]:
         "ece": ece(probs, labels),
         "ece_debiased": ece_debiased(confidence, ~wrong),
         "aurc": aurc(confidence, wrong),
-        "eaurc": aurc(confidence, wrong) - aurc(-np.arange(len(wrong)), np.sort(wrong)),
         "augrc": augrc(confidence, wrong),
         "auroc": np.mean([auroc(labels == c, probs[:, c]) for c in chosen]),
         "average_precision": np.mean([average_precision(labels == c, probs[:, c]) for c in chosen]),

@@ -36,7 +36,6 @@ def test_bootstrap_intervals_cover():
         "auroc",
         "average_precision",
         "aurc",
-        "eaurc",
         "augrc",
         "error_auroc",
         "f1_macro",

@@ -7,7 +7,7 @@ from credibly.uncertainty.intervals import resampled, score
 from credibly.uncertainty.ranks import LINEAR_FROM, LINEAR_SIDE, area_under_risk_coverage, ranking, spearman
 from uncertainty.cases import random_answer
 
-RANKED = ["auroc", "average_precision", "aurc", "eaurc", "augrc", "error_auroc", "spearman_raters"]
+RANKED = ["auroc", "average_precision", "aurc", "augrc", "error_auroc", "spearman_raters"]
 
 
 def rows(coarse, N=4000):

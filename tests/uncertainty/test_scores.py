@@ -46,8 +46,6 @@ def test_a_table_worked_by_hand():
     assert found["ece"] == pytest.approx((0.1 + 0.7 + 0.4 + 0.8) / 4, abs=1e-6)
     # By confidence: right, wrong, wrong, right. Error rates 0, 1/2, 2/3, 2/4.
     assert found["aurc"] == pytest.approx((0 + 1 / 2 + 2 / 3 + 1 / 2) / 4)
-    # At best right, right, wrong, wrong: error rates 0, 0, 1/3, 2/4.
-    assert found["eaurc"] == pytest.approx(found["aurc"] - (1 / 3 + 1 / 2) / 4)
     # 0, 1, 2 and 2 mistakes among the first of four.
     assert found["augrc"] == pytest.approx((0 + 1 + 2 + 2) / 4 / 4)
     # Rows of class 1 score 0.3 and 0.6, the others 0.1 and 0.8: two of four pairs in order.
@@ -101,7 +99,7 @@ def test_one_class_only_leaves_the_rankings_undefined():
 def test_no_mistakes_leaves_finding_them_undefined():
     found = values(answer_of([[[0.9, 0.1], [0.2, 0.8]]], [0, 1]))
     assert found["error_auroc"] is None
-    assert found["aurc"] == found["eaurc"] == found["augrc"] == 0
+    assert found["aurc"] == found["augrc"] == 0
 
 
 def test_rows_without_labels_have_only_uncertainties():
@@ -123,7 +121,6 @@ def test_rows_of_unknown_label_are_left_out_of_label_metrics():
         "ece",
         "ece_debiased",
         "aurc",
-        "eaurc",
         "augrc",
         "auroc",
         "average_precision",
@@ -212,7 +209,6 @@ def test_the_table_names_every_metric_with_its_direction():
         "ece",
         "ece_debiased",
         "aurc",
-        "eaurc",
         "augrc",
         "nll_raters",
     }

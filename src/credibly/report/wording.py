@@ -46,7 +46,6 @@ METRIC_WORDS: dict[str, MetricWords] = {
     ),
     "ece_debiased": MetricWords("ECE, debiased", 1, True, "the same gap with the sampling noise taken out"),
     "aurc": MetricWords("AURC", 3, False, "mean risk when only the most certain texts are answered"),
-    "eaurc": MetricWords("E-AURC", 3, False, "AURC above that of the same answers with all mistakes last"),
     "augrc": MetricWords(
         "AUGRC", 3, False, "share of all texts answered wrongly, mean over how many are answered"
     ),

@@ -218,10 +218,9 @@ def calibration_matrix(answer: Answer) -> csr_matrix:
 def selective(answer: Answer) -> Statistic | None:
     """Prepare areas under the risk-coverage curve, by the probability of the predicted class.
 
-    `eaurc` is the AURC less that of the same answers with all mistakes last, which is the mean over
-    k = 1..N of max(0, k - right) / k. `augrc` counts mistakes among all rows instead of among the answered:
-    the mean over k of the mistakes among the k most confident, over N. That is (1 - A) E (N - E) + E (E + 1)
-    / 2, over N^2, for E mistakes and the AUROC A of confidence for finding right answers; ties are halved.
+    `augrc` counts mistakes among all rows instead of among the answered: the mean over k = 1..N of the
+    mistakes among the k most confident, over N. That is (1 - A) E (N - E) + E (E + 1) / 2, over N^2, for E
+    mistakes and the AUROC A of confidence for finding right answers; ties are halved.
     """
     rows = np.flatnonzero(answer.labels != UNKNOWN)
     if not len(rows):
@@ -235,13 +234,9 @@ def selective(answer: Answer) -> Statistic | None:
         taken = _taken(counts, rows)
         N, E = np.asarray(sums @ taken)
         auroc = np.nan_to_num(ranked(taken)[0]) if ranked else np.zeros_like(N)
-        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, int(N.max(initial=0)) + 1))])
-        right = (N - E).astype(np.int64)
-        aurc = area(taken)
         with np.errstate(divide="ignore", invalid="ignore"):
-            best = (E - right * (harmonic[N.astype(np.int64)] - harmonic[right])) / N
-            augrc = ((1 - auroc) * E * right + E * (E + 1) / 2) / N**2
-        return {"aurc": aurc, "eaurc": aurc - best, "augrc": augrc}
+            augrc = ((1 - auroc) * E * (N - E) + E * (E + 1) / 2) / N**2
+        return {"aurc": area(taken), "augrc": augrc}
 
     return statistic
 
@@ -302,7 +297,6 @@ BRIER = "Brier 1950, https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.
 GUO = "Guo et al. 2017, https://arxiv.org/abs/1706.04599"
 KUMAR = "after Kumar et al. 2019, https://arxiv.org/abs/1909.10155"
 GEIFMAN = "Geifman & El-Yaniv 2017, https://arxiv.org/abs/1705.08500"
-EAURC = "Geifman et al. 2019, https://arxiv.org/abs/1805.08206"
 TRAUB = "Traub et al. 2024, https://arxiv.org/abs/2407.01032"
 HENDRYCKS = "Hendrycks & Gimpel 2017, https://arxiv.org/abs/1610.02136"
 DEPEWEG = "Depeweg et al. 2018, https://arxiv.org/abs/1710.07283"
@@ -324,7 +318,6 @@ METRICS: dict[str, Metric] = {
         Metric(
             "aurc", False, "error rate among the most confident rows, mean over coverages", GEIFMAN, selective
         ),
-        Metric("eaurc", False, "AURC above that of the same answers in the best order", EAURC, selective),
         Metric("augrc", False, "share of rows answered wrongly, mean over coverages", TRAUB, selective),
         Metric(
             "auroc",
