@@ -495,6 +495,11 @@ def test_the_peak_of_memory_is_told_within_a_factor_of_one_and_a_half(standin, l
     said = max(memory.texts + max(memory.step, memory.loading), memory.prediction)
     places = {"tests": str(Path(__file__).parent), "small": str(standin()), "large": str(larger)}
     program = MEASURED.format(source=source, precision=precision, **places)
-    answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    found = int(answer.stdout)
+    found = 0
+    # What is seen every few milliseconds can miss a peak on a busy machine, and is never above it.
+    for _ in range(3):
+        answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        found = max(found, int(answer.stdout))
+        if said < 1.5 * found:
+            break
     assert found / 1.5 < said < 1.5 * found
