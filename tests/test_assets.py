@@ -284,7 +284,7 @@ def test_two_processes_that_fetch_at_once_both_get_it(home):
 
 @pytest.mark.parametrize(
     "name",
-    ["../evil", "/tmp/evil", "a/../../evil", "..", "", ".", "c:/evil", "a\\..\\evil", "deep/../../../evil"],
+    ["../evil", "/evil", "a/../../evil", "..", "", ".", "c:/evil", "a\\..\\evil", "deep/../../../evil"],
 )
 def test_a_name_that_leaves_the_folder_is_refused(home, tmp_path, name):
     folder = tmp_path / "inside"

@@ -7,6 +7,7 @@ from credibly import workflows
 from credibly.errors import InputError
 from credibly.runs import Run
 from credibly.uncertainty.conformal import PredictionSets
+from credibly.uncertainty.reasons import Reasons
 from credibly.uncertainty.selective import Abstention
 from credibly.uncertainty.systems import answers
 from credibly.workflows.contents import calibrators_in
@@ -35,10 +36,16 @@ def test_a_coverage_is_kept_by_the_total_uncertainty_before_temperature(fitted, 
     answered = bare.uncertainty.total <= predictor.promises.abstention.threshold
     assert [row["answered"] for row in rows] == answered.tolist()
     plain = workflows.load(fitted.run).predict(TEXTS)
-    for row, without in zip(rows, plain, strict=True):
+    run = Run.open(fitted.run)
+    stored = run.load_predictions("student", "calibration")
+    seen = answers("student+temperature", stored, calibrators_in(run))[0].uncertainty
+    aleatoric, epistemic = ([row[part] for row in rows] for part in ("aleatoric", "epistemic"))
+    reasons = Reasons.fit(seen.aleatoric, seen.epistemic).of(aleatoric, epistemic)
+    for row, without, reason in zip(rows, plain, reasons, strict=True):
         assert row["label"] == (without["label"] if row["answered"] else None)
-        assert row["reason"] in ((None,) if row["answered"] else ("ambiguous", "unfamiliar"))
+        assert row["reason"] == (None if row["answered"] else reason)
         assert row["probabilities"] == without["probabilities"]
+    assert not answered.all()
 
 
 def test_a_risk_is_tested_on_the_calibration_split(fitted, calibration):

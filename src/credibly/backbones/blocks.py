@@ -158,17 +158,21 @@ class BlockCut:
 
     def _count_outputs(self) -> int | None:
         """Return how many values a block returns as a tuple; None where it returns the states alone."""
-        forms: list[int | None] = []
+        outputs: list[Any] = []
 
         def note(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-            forms.append(len(output) if isinstance(output, tuple) else None)
-            raise _Reached(arguments[0] if arguments else output)
+            outputs.append(output)
+            raise _Noted
 
         handle = self.blocks[0].register_forward_hook(note)
-        with torch.no_grad(), suppress(_Reached):
+        with torch.no_grad(), suppress(_Noted):
             self.model(**self._probe())
         handle.remove()
-        return forms[0]
+        return len(outputs[0]) if isinstance(outputs[0], tuple) else None
+
+
+class _Noted(Exception):
+    """Ends a forward pass of which enough was seen."""
 
 
 class _Reached(Exception):

@@ -227,9 +227,6 @@ def label_indices(labels: Iterable[str | None], class_names: Sequence[str], name
     return np.array([UNKNOWN if label is None else index[label] for label in given], dtype=np.int64)
 
 
-LINE = np.empty(0)
-
-
 def read_arrays(path: Path) -> Judged:
     """Read an NPZ file; nothing in it is unpickled.
 
@@ -247,7 +244,9 @@ def read_arrays(path: Path) -> Judged:
     if lacking := [name for name in ("probabilities", "labels") if name not in found]:
         raise DataError(f"{path}: expected arrays probabilities and labels; it lacks {listed(lacking)}")
     probabilities = found["probabilities"]
-    if strange := [name for name in ("class_names", "groups", "labels") if found.get(name, LINE).ndim != 1]:
+    if strange := [
+        name for name in ("class_names", "groups", "labels") if name in found and found[name].ndim != 1
+    ]:
         raise DataError(f"{path}: expected arrays of one axis, got another of {listed(strange)}")
     if probabilities.dtype.kind not in "fiub":
         raise DataError(f"{path}: expected probabilities as numbers, got {probabilities.dtype}")

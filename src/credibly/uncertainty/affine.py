@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,27 @@ FloatArray = NDArray[np.float64]
 Map = TypeVar("Map")
 
 
+class SavedMap:
+    """A dataclass that goes to JSON by the names of its values, and back."""
+
+    kind: ClassVar[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return {"kind": self.kind, **asdict(cast(Any, self))}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Return the map that `as_json` wrote.
+
+        Raises:
+            InputError: a key is missing or unknown, or a value of another type.
+        """
+        return from_values(cls, cls.kind, content)
+
+
 @dataclass(frozen=True)
-class VectorScaling:
+class VectorScaling(SavedMap):
     """The softmax of w * x + b, x a member's log-probabilities (Guo et al. 2017).
 
     https://arxiv.org/abs/1706.04599. The paper maps logits; a record holds log-probabilities, which are
@@ -38,6 +57,7 @@ class VectorScaling:
     'vector'
     """
 
+    kind: ClassVar[str] = "vector"
     class_names: tuple[str, ...]
     slopes: tuple[float, ...]
     intercepts: tuple[float, ...]
@@ -86,22 +106,9 @@ class VectorScaling:
         x = predictions.log_probs.astype(np.float64)
         return with_log_probs(predictions, normalised_log_probs(x * self.slopes + self.intercepts))
 
-    def as_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        return {"kind": "vector", **asdict(self)}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> VectorScaling:
-        """Return the map that `as_json` wrote.
-
-        Raises:
-            InputError: a key is missing or unknown, or a value of another type.
-        """
-        return from_values(cls, "vector", content)
-
 
 @dataclass(frozen=True)
-class DirichletCalibration:
+class DirichletCalibration(SavedMap):
     """The softmax of W x + b, x a member's log-probabilities (Kull et al. 2019).
 
     https://arxiv.org/abs/1910.12656. Named for what it would be exact for: classes whose predictions
@@ -117,6 +124,7 @@ class DirichletCalibration:
         InputError: numbers that are not finite, or of another shape.
     """
 
+    kind: ClassVar[str] = "dirichlet"
     class_names: tuple[str, ...]
     weights: tuple[tuple[float, ...], ...]
     intercepts: tuple[float, ...]
@@ -165,19 +173,6 @@ class DirichletCalibration:
         check_same_classes(self.class_names, predictions)
         z = predictions.log_probs.astype(np.float64) @ np.array(self.weights).T + self.intercepts
         return with_log_probs(predictions, normalised_log_probs(z))
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        return {"kind": "dirichlet", **asdict(self)}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> DirichletCalibration:
-        """Return the map that `as_json` wrote.
-
-        Raises:
-            InputError: a key is missing or unknown, or a value of another type.
-        """
-        return from_values(cls, "dirichlet", content)
 
 
 def _fitted(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from scipy.optimize import isotonic_regression
 
 from credibly.errors import InputError
 from credibly.records import Predictions, check_class_names, log_of_probs
-from credibly.uncertainty.affine import check_numbers, check_same_classes, from_values, with_log_probs
+from credibly.uncertainty.affine import SavedMap, check_numbers, check_same_classes, with_log_probs
 from credibly.uncertainty.calibration_rows import Targets, check_classes, targets_of
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.numerics import log_of, probs_of
@@ -26,7 +25,7 @@ AS_IT_IS: Curve = ((0.0, 1.0), (0.0, 1.0))
 
 
 @dataclass(frozen=True)
-class IsotonicCalibration:
+class IsotonicCalibration(SavedMap):
     """A rising curve for each class's probability, then renormalised (Zadrozny & Elkan 2002).
 
     https://doi.org/10.1145/775047.775151. Between its corners a curve is straight, beyond them flat.
@@ -39,6 +38,7 @@ class IsotonicCalibration:
         InputError: not one curve for each class, or numbers that make no such curve.
     """
 
+    kind: ClassVar[str] = "isotonic"
     class_names: tuple[str, ...]
     curves: tuple[Curve, ...]
 
@@ -90,19 +90,6 @@ class IsotonicCalibration:
         instead = np.stack([np.interp(said[..., c], *curve) for c, curve in enumerate(self.curves)], axis=-1)
         instead[instead.sum(axis=-1) == 0] = 1.0
         return with_log_probs(predictions, log_of_probs(instead / instead.sum(axis=-1, keepdims=True)))
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        return {"kind": "isotonic", **asdict(self)}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> IsotonicCalibration:
-        """Return the curves that `as_json` wrote.
-
-        Raises:
-            InputError: a key is missing or unknown, or a value of another type.
-        """
-        return from_values(cls, "isotonic", content)
 
 
 def _curve(said: FloatArray, truth: FloatArray) -> Curve:

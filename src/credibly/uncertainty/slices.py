@@ -21,6 +21,7 @@ Masks = Mapping[tuple[str, str], NDArray[np.bool_]]
 FEWEST_ROWS = 30
 """Smaller slices are left out: of them hardly anything could be told."""
 LEAST_VARIANCE = 5.0
+"""Of the number of right answers: where hardly a mistake is expected, one would look like an alarm."""
 MOST_GROUPS = 20
 """Of the groups the largest so many are looked at."""
 QUARTERS = ("shortest quarter", "second quarter", "third quarter", "longest quarter")

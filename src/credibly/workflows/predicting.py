@@ -23,10 +23,10 @@ from credibly.records import UNKNOWN, Examples, Predictions
 from credibly.runs import Run
 from credibly.settings import DataSettings
 from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.systems import Answer, source_of
+from credibly.uncertainty.systems import Answer, answers, source_of
 from credibly.workflows.contents import calibrators_in, class_names_of, network_systems, tuned_systems
 from credibly.workflows.lengths import cut_sentence
-from credibly.workflows.promises import Promises, Wanted, both_answers
+from credibly.workflows.promises import Promises, Wanted
 from credibly.workflows.zero_shot import ZERO_SHOT, zero_shot_network
 
 BATCH_ROWS = 2048
@@ -67,14 +67,17 @@ class Predictor:
         Raises:
             InputError: a text is not a string or is empty, or a row lacks a column.
         """
-        return self._answers(texts)[0]
+        return self._answer(self._record(texts))
 
-    def _answers(self, texts: Sequence[Given]) -> tuple[Answer, Answer]:
-        """Return the system's answer, and the one before its temperature."""
+    def _answer(self, predictions: Predictions) -> Answer:
+        return answers(self.system, predictions, self.calibrators)[0]
+
+    def _record(self, texts: Sequence[Given]) -> Predictions:
+        """Return the raw record of texts."""
         whole = self.read(texts)
         ids = tuple(str(index) for index in range(len(whole)))
         examples = Examples(ids, whole, self.class_names, np.full(len(whole), UNKNOWN))
-        return both_answers(self.system, self.record(examples), self.calibrators)
+        return self.record(examples)
 
     def read(self, texts: Sequence[Given]) -> tuple[str, ...]:
         """Return texts as the model reads them: rows put together as the run's own were.
@@ -111,10 +114,11 @@ class Predictor:
         Raises:
             InputError: as `answer`.
         """
-        answer, bare = self._answers(texts)
+        record = self._record(texts)
+        answer = self._answer(record)
         parts = answer.uncertainty
         columns = (
-            self.promises.kept(answer, bare),
+            self.promises.kept(self.system, answer, record, self.calibrators),
             answer.predicted,
             answer.probs,
             parts.total,

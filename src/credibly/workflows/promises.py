@@ -80,7 +80,8 @@ class Promises:
             )
         calibrators = calibrators_in(run)
         stored = run.load_predictions(source_of(system), "calibration")
-        shown, bare = both_answers(system, stored, calibrators)
+        shown = answers(system, stored, calibrators)[0]
+        bare = bare_answer(system, stored, calibrators)
         abstention = _abstention(shown, bare, wanted)
         return cls(
             abstention,
@@ -90,16 +91,24 @@ class Promises:
             else PredictionSets.fit(bare.probs, bare.labels, wanted.sets, class_names=bare.class_names),
         )
 
-    def kept(self, shown: Answer, bare: Answer) -> list[dict[str, Any]]:
+    def kept(
+        self, system: str, shown: Answer, predictions: Predictions, calibrators: Mapping[str, Temperature]
+    ) -> list[dict[str, Any]]:
         """Return what is said of each of N rows beside its answer.
 
         `answered` and `reason` (``ambiguous``, ``unfamiliar``, None where it is answered), and `set`, the
         names of the classes; each only where it was asked for.
 
         Args:
-            shown: the system's answer.
-            bare: the one before its temperature.
+            system: whose promises these are.
+            shown: its answer.
+            predictions: the raw record that it answers from.
+            calibrators: the run's, by system.
         """
+        N = len(shown.ids)
+        if self == Promises():
+            return [{} for _ in range(N)]
+        bare = bare_answer(system, predictions, calibrators)
         columns: dict[str, Sequence[Any]] = {}
         if self.abstention and self.reasons:
             answered = self.abstention.answers(bare.uncertainty.total)
@@ -109,17 +118,12 @@ class Promises:
         if self.sets:
             names = np.asarray(bare.class_names, dtype=object)
             columns["set"] = [names[row].tolist() for row in self.sets.sets(bare.probs)]
-        return [{name: values[row] for name, values in columns.items()} for row in range(len(bare.ids))]
+        return [{name: values[row] for name, values in columns.items()} for row in range(N)]
 
 
-def both_answers(
-    system: str, predictions: Predictions, calibrators: Mapping[str, Temperature]
-) -> tuple[Answer, Answer]:
-    """Return the answers of a system as it is shown, and without its temperature."""
-    shown, bare = (
-        answers(name, predictions, calibrators)[0] for name in (system, system.removesuffix(CALIBRATED))
-    )
-    return shown, bare
+def bare_answer(system: str, predictions: Predictions, calibrators: Mapping[str, Temperature]) -> Answer:
+    """Return the answer of a system before its temperature."""
+    return answers(system.removesuffix(CALIBRATED), predictions, calibrators)[0]
 
 
 def _abstention(shown: Answer, bare: Answer, wanted: Wanted) -> Abstention | None:
