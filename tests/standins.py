@@ -70,18 +70,24 @@ def tokenizer(padding_side: str = "right", causal: bool = False, architecture: s
     )
 
 
-def config(architecture: str):
+def config(architecture: str, width: int = WIDTH):
     """Return the config of a tiny model of this architecture."""
     from transformers import AutoConfig
 
-    sizes = {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": HEADS}
+    sizes = {"hidden_size": width, "num_hidden_layers": BLOCKS, "num_attention_heads": HEADS}
     usual = {**sizes, "intermediate_size": 64, "max_position_embeddings": POSITIONS}
-    causal = {**usual, "num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 2, "eos_token_id": 3}
+    causal = {
+        **usual,
+        "num_key_value_heads": 2,
+        "head_dim": width // HEADS,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    }
     alternating = ["sliding_attention", "full_attention", "sliding_attention"]
     gemma = {**causal, "query_pre_attn_scalar": 8, "sliding_window": WINDOW, "layer_types": alternating}
     special = {
         "distilbert": {
-            "dim": WIDTH, "n_layers": BLOCKS, "n_heads": HEADS, "hidden_dim": 64,
+            "dim": width, "n_layers": BLOCKS, "n_heads": HEADS, "hidden_dim": 64,
             "max_position_embeddings": POSITIONS,
         },
         "roberta": {**usual, "max_position_embeddings": POSITIONS + 2, "type_vocab_size": 1},
@@ -100,7 +106,7 @@ def config(architecture: str):
             "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3,
         },
         "gpt2": {
-            "n_embd": WIDTH, "n_layer": BLOCKS, "n_head": HEADS, "n_positions": POSITIONS, "bos_token_id": 2,
+            "n_embd": width, "n_layer": BLOCKS, "n_head": HEADS, "n_positions": POSITIONS, "bos_token_id": 2,
             "eos_token_id": 3,
         },
         "mistral": {**causal, "sliding_window": WINDOW},
@@ -123,6 +129,7 @@ def save_model(
     padding_side: str = "right",
     seed: int = 0,
     output_layer: bool = False,
+    width: int = WIDTH,
 ) -> Path:
     """Make a tiny model and save it with its tokenizer; the same arguments give the same weights.
 
@@ -134,7 +141,7 @@ def save_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kind = AutoModelForCausalLM if output_layer else AutoModel
-        model = kind.from_config(config(architecture))
+        model = kind.from_config(config(architecture, width))
         for parameter in model.parameters():
             # Biases and norms too, which start at 0 and 1: an equal pair could be swapped unnoticed.
             parameter.data += 0.02 * torch.randn_like(parameter)

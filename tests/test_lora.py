@@ -36,9 +36,9 @@ def fitted(folder, seeds=(5, 6, 7), token_budget=4096, **changed):
     return lora.fit(material, chosen, seeds)[0]
 
 
-def peft_log_probs(base, adapter):
+def peft_log_probs(base, adapter, **loading):
     """Return PEFT's log-probabilities, (N, C), for a saved member."""
-    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, **loading)
     tokenizer = lora.load_classifier(BackboneSettings(name=str(base)), CLASSES, 0.0, 0).tokenizer
     plain.config.get_text_config().pad_token_id = plain.config.pad_token_id = tokenizer.pad_token_id
     model = PeftModel.from_pretrained(plain, adapter).eval()

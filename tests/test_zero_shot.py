@@ -100,7 +100,7 @@ def test_evaluating_the_test_rows_gives_the_runs_own_zero_shot_figures(begun, no
 def test_a_run_stopped_after_zero_shot_goes_on_without_asking_again(begun, tmp_path, no_plots, monkeypatch):
     train, settings, run, _ = begun
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "train_members", None)
+        patch.setattr(fitting, "train", None)
         with pytest.raises(TypeError):
             fit(train, tmp_path / "run", settings)
     monkeypatch.setattr(fitting, "zero_shot_network", None)

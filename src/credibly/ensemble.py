@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from credibly.backbones.reading import Reader
-from credibly.errors import InputError, TrainingError
+from credibly.errors import InputError
 from credibly.members import SOURCES, Members, TrainingData
 from credibly.passes import Group, Pass, groups_of, passes_of
 from credibly.progress import Stages, silent
@@ -79,11 +79,12 @@ def train_members(
     examples: Examples,
     stages: Stages = silent,
     validation: Examples | None = None,
-) -> None:
+    seeds: Collection[int] | None = None,
+) -> dict[int, str]:
     """Train the members that the run does not hold yet, and write each member's folder whole.
 
     A training that was killed goes on from its last checkpoint. Where some members' training fails, the
-    others are written before that is told.
+    others are written, and why it failed is returned by seed.
 
     Args:
         run: where to.
@@ -91,11 +92,11 @@ def train_members(
         examples: all of which need a label or label probabilities.
         stages: told of progress.
         validation: held out, for the histories and for stopping early.
+        seeds: of the members to train, where not all that are missing.
 
     Raises:
         RecordError: a row has no label.
         InputError: there are fewer rows than members, or settings that do not fit the backbone.
-        TrainingError: a member's loss was no longer finite.
     """
     if recipe.members.count > len(examples):
         raise InputError(
@@ -108,7 +109,7 @@ def train_members(
     failures: dict[int, str] = {}
     for group in groups_of(recipe):
         source = SOURCES[group.settings.source]
-        passes = list(passes_of(run, recipe, group))
+        passes = list(passes_of(run, recipe, group, seeds))
         if passes:
             material = source.prepare(data, group.backbone, group.settings, stages)
         for each in passes:
@@ -119,11 +120,7 @@ def train_members(
             failures |= _store(run, members, each, histories)
             checkpoints.remove()
             del members  # or two of them lie in memory while the next is trained
-    if failures:
-        raise TrainingError(
-            "; ".join(f"member {seed}: {failure}" for seed, failure in failures.items())
-            + f" ({recipe.members.count - len(failures)} of {recipe.members.count} members are trained)"
-        )
+    return failures
 
 
 def _training_data(examples: Examples) -> TrainingData:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,18 +115,25 @@ def missing_of(run: Run, recipe: Recipe) -> list[int]:
     return [seed for seed in member_seeds(recipe) if not run.member_folder(seed).is_dir()]
 
 
-def passes_of(run: Run, recipe: Recipe, group: Group) -> Iterator[Pass]:
-    """Yield the passes of a group in which a member is missing: at the recipe's rate, then at others."""
+def passes_of(run: Run, recipe: Recipe, group: Group, seeds: Collection[int] | None = None) -> Iterator[Pass]:
+    """Yield the passes of a group in which a member is missing: at the recipe's rate, then at others.
+
+    Args:
+        run: which holds some members, or none.
+        recipe: what to train.
+        group: of the recipe.
+        seeds: of the members that count as missing, where not all do.
+    """
     again = recipe.other_rates
-    absent = set(missing_of(run, recipe))
+    absent = {seed for seed in missing_of(run, recipe) if seeds is None or seed in seeds}
     size = SOURCES[group.settings.source].group_size(group.settings)
     for rate in dict.fromkeys([None, *(again[seed] for seed in group.seeds if seed in again)]):
         own = tuple(seed for seed in group.seeds if again.get(seed) == rate)
         together = group.seeds if rate is None else own
         for start in range(0, len(together), size):
-            seeds = together[start : start + size]
-            if missing := tuple(seed for seed in seeds if seed in own and seed in absent):
-                yield Pass(group, seeds, missing, rate)
+            members = together[start : start + size]
+            if missing := tuple(seed for seed in members if seed in own and seed in absent):
+                yield Pass(group, members, missing, rate)
 
 
 def changed_rates(run: Run, recipe: Recipe) -> dict[int, float]:

@@ -244,6 +244,7 @@ class LoraSettings(TunedSettings):
         "all-linear", description="names that an adapted layer's name ends with"
     )
     blocks: Count | None = Field(None, description="adapt only so many blocks from the top; all if left out")
+    load_in_4bit: bool = Field(False, description="hold the frozen base's blocks in four bits, as QLoRA does")
     group: Count = Field(10, description="members that are trained in one pass")
     optimiser: OptimiserSettings = OptimiserSettings(
         epochs=3,
@@ -348,6 +349,9 @@ class Recipe(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
         default_factory=list, description="told of every training while it goes on"
+    )
+    processes: Literal["auto"] | Count = Field(
+        "auto", description="that train members side by side; auto: one a GPU, and one where there is none"
     )
     seed: Annotated[int, Field(ge=0)] = 0
     resolved: ResolvedSettings | None = None

@@ -24,6 +24,7 @@ from transformers.initialization import no_init_weights
 
 from credibly.backbones.block_size import BlockSize
 from credibly.backbones.blocks import BlockCut, blocks_of
+from credibly.backbones.four_bit import WEIGHT_BYTES
 from credibly.backbones.loading import (
     Precision,
     best_device,
@@ -128,6 +129,11 @@ class Outline:
         """Bytes of the weights that `packing.packed_linears` holds beside the model's own."""
         packs = self.precision == "bf16" and self.device.type == "cpu"
         return 2 * self.block.products * self.blocks if packs else 0
+
+    @property
+    def saved_in_4bit(self) -> int:
+        """Bytes that the blocks' products need less where their weights are held in four bits."""
+        return round((self.element_bytes - WEIGHT_BYTES) * self.block.products * self.blocks)
 
     def above(self, top: int) -> int:
         """Return the number of weights that are tuned with the last `top` blocks, as `BlockCut` finds them.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from credibly.backbones.footprint import Needs
+from credibly.backbones.four_bit import count_held
 from credibly.backbones.outline import Outline, Texts
 from credibly.backbones.reading import Reader
 from credibly.progress import Stages
@@ -91,7 +92,7 @@ class Source(Protocol):
 
 def count_weights(tensors: Iterable[Tensor]) -> int:
     """Return the number of weights in all tensors together."""
-    return sum(tensor.numel() for tensor in tensors)
+    return sum(count_held(tensor) for tensor in tensors)
 
 
 def training_rows(N: int, seed: int, bootstrap: bool) -> IntArray:

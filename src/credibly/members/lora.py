@@ -33,6 +33,7 @@ from credibly.backbones.footprint import (
     trained,
     trunk_bytes,
 )  # fmt: skip
+from credibly.backbones.four_bit import check_four_bit, to_four_bit
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.backbones.outline import Outline, Texts
 from credibly.batching import (
@@ -328,11 +329,15 @@ def _base(
     words: Mapping[str, str] | None = None,
 ) -> tuple[Classifier, BlockCut | None]:
     """Return the frozen base, with its head in float32, and where it is cut."""
+    if settings.load_in_4bit:
+        check_four_bit()
     classifier = load_classifier(backbone, class_names, dropout=0.0, seed=0, words=words)
     cut = BlockCut(classifier.model, settings.blocks) if settings.blocks else None
     classifier.model.requires_grad_(False)
     if classifier.precision == "bf16":
         classifier.model.base_model.to(torch.bfloat16)
+    if settings.load_in_4bit:
+        to_four_bit(classifier.model)
     return classifier, cut
 
 
@@ -373,6 +378,7 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
     head = sum(count_weights(model.get_submodule(name).parameters()) for name in head_names(model))
     trainable = head + settings.r * sum(inputs + outputs for inputs, outputs in shapes)
     base, blocks = outline.parameters - head, settings.blocks or outline.blocks
+    held = outline.element_bytes * base - (outline.saved_in_4bit if settings.load_in_4bit else 0)
     if settings.blocks:
         outline.above(blocks)  # raises where there are not so many
     states, mapped = trunk_bytes(outline, texts) if settings.blocks else (0, 0)
@@ -395,12 +401,12 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
         parameters=base + trainable,
         trainable=trainable,
         memory=Memory(
-            base=outline.element_bytes * base,
+            base=held,
             **trained(group * trainable, optimiser),
             activations=heaped(outline, step),
             texts=states - mapped,
             loading=FLOAT * (outline.parameters + group * trainable),
-            prediction=outline.element_bytes * base + FLOAT * M * trainable + passing,
+            prediction=held + FLOAT * M * trainable + passing,
         ),
         preparing=below,
         training=training * (M * optimiser.epochs),

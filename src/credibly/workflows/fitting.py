@@ -21,7 +21,8 @@ from credibly.backbones.sources import source_of
 from credibly.data import Splits, load_splits
 from credibly.distil import DirichletTargets, Network, dirichlet_targets, transfer_texts, tune_network
 from credibly.distil.tuning import student_loss
-from credibly.ensemble import Ensemble, train_members
+from credibly.engines.jobs import train
+from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError, TrainingError
 from credibly.passes import changed_rates, groups_of, member_seeds, missing_of
 from credibly.progress import Stages, silent
@@ -300,7 +301,7 @@ def _members(work: Work) -> None:
     if not missing_of(run, recipe) and not missing and measured:
         return
     began = time.perf_counter()
-    train_members(run, recipe, work.splits.train, work.stages, work.splits.validation)
+    train(run, recipe, work.splits.train, work.stages, work.splits.validation)
     seconds = time.perf_counter() - began
     ensemble = Ensemble.open(run, recipe, work.splits.train.class_names)
     told = work.stages("predicting with the members")

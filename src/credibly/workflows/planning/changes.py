@@ -22,9 +22,9 @@ SHORTEST = 16
 def changes(part: Part) -> Iterator[Change]:
     """Yield changes that make a part need less: first of how it is trained, then of what is trained.
 
-    Fewer tokens at once, which moves no more than the draws of dropout, fewer LoRA members in a pass, a
-    smaller batch, shorter texts; each kind halved to its least, which then holds while the next is tried.
-    Last, another source.
+    Fewer processes side by side, fewer tokens at once, which moves no more than the draws of dropout, fewer
+    LoRA members in a pass, a smaller batch, shorter texts; each kind lowered to its least, which then holds
+    while the next is tried. Last, another source.
     """
     change: Change = {}
     for key, values in _smaller(part).items():
@@ -40,6 +40,7 @@ def _smaller(part: Part) -> dict[str, list[int]]:
     group = min(settings.group, settings.count) if isinstance(settings, LoraSettings) else 1
     batch = settings.optimiser.batch_size if part.steps else 1
     return {
+        "processes": list(range(part.together - 1, 0, -1)),
         f"{part.backbone_key}.token_budget": halves(part.backbone.token_budget, longest),
         f"{part.key}.group": list(range(group - 1, 0, -1)),
         f"{part.key}.optimiser.batch_size": halves(batch),

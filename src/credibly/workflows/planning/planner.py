@@ -10,6 +10,7 @@ from credibly.backbones.footprint import starting_from_words, tuned_needs
 from credibly.backbones.outline import Outline, Texts, outline
 from credibly.batching import padded_length, tokenise
 from credibly.data import Splits
+from credibly.engines.jobs import count_processes
 from credibly.members import SOURCES
 from credibly.passes import Group, groups_of
 from credibly.records import IntArray
@@ -83,6 +84,7 @@ class Planner:
         if isinstance(settings, TunedSettings) and settings.words is not None:
             needs = starting_from_words(needs, own, texts, backbone.token_budget)
         shared = backbone is recipe.backbone
+        passes = -(-settings.count // source.group_size(settings))
         return Part(
             name=group.name,
             key=group.key,
@@ -93,7 +95,8 @@ class Planner:
             outline=own,
             texts=texts,
             networks=settings.count,
-            passes=-(-settings.count // source.group_size(settings)),
+            passes=passes,
+            together=min(count_processes(recipe), passes),
             needs=needs,
         )
 
@@ -112,6 +115,7 @@ class Planner:
             texts=texts,
             networks=networks,
             passes=networks,
+            together=1,
             needs=tuned_needs(own, texts, backbone.token_budget, distil, blocks, networks, together=False),
         )
 

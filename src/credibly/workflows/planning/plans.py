@@ -29,7 +29,8 @@ class Part:
         outline: of the model.
         texts: to train on.
         networks: how many.
-        passes: trainings, one after the other.
+        passes: trainings.
+        together: how many of them go on at a time, each in a process of its own.
         needs: what it needs.
     """
 
@@ -43,6 +44,7 @@ class Part:
     texts: Texts
     networks: int
     passes: int
+    together: int
     needs: Needs
 
     @property
@@ -110,8 +112,11 @@ class Plan:
         predicting = sum(own.needs.memory.prediction for own in groups)
         texts = memory.texts + (part.needs.mapped if part.needs.mapped > self.room.cache else 0)
         if part.outline.device.type == "cpu":
-            return {"memory": max(texts + max(memory.step, memory.loading), predicting)}
-        return {"GPU memory": max(memory.step, predicting), "memory": texts + memory.loading}
+            return {"memory": max(part.together * (texts + max(memory.step, memory.loading)), predicting)}
+        return {
+            "GPU memory": max(memory.step, predicting),
+            "memory": part.together * (texts + memory.loading),
+        }
 
     @property
     def peak(self) -> int:
@@ -154,6 +159,8 @@ class Plan:
     def _part_json(self, part: Part, speed: Speed) -> dict[str, Any]:
         needs = part.needs
         answered = (self.judged if part.is_student else self.rows) / len(part.texts)
+        # Processes on one processor share its cores, so that they take no less time than one.
+        devices = 1 if part.outline.device.type == "cpu" else part.together
         return {
             "source": part.source,
             "backbone": part.backbone.name,
@@ -161,6 +168,7 @@ class Plan:
             "device": part.outline.device.type,
             "networks": part.networks,
             "passes": part.passes,
+            "processes": part.together,
             "parameters": needs.parameters,
             "trainable_parameters": needs.trainable,
             "steps": part.steps,
@@ -168,7 +176,7 @@ class Plan:
             "memory_bytes": {**asdict(needs.memory), "peak": sum(self.held(part).values())},
             "seconds": {
                 "preparing": speed.seconds(needs.preparing),
-                "training": speed.seconds(needs.training),
+                "training": speed.seconds(needs.training) / devices,
                 "predicting": speed.seconds(needs.predicting) * answered,
             },
         }

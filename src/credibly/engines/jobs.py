@@ -1,0 +1,56 @@
+"""The jobs of training members, dealt out to as many processes as the recipe and the machine want."""
+
+from __future__ import annotations
+
+import torch
+
+from credibly.engines.processes import train_side_by_side
+from credibly.ensemble import train_members
+from credibly.errors import TrainingError
+from credibly.passes import groups_of, passes_of
+from credibly.progress import Stages, silent
+from credibly.records import Examples
+from credibly.runs import Run
+from credibly.settings import Recipe
+
+
+def train(
+    run: Run,
+    recipe: Recipe,
+    examples: Examples,
+    stages: Stages = silent,
+    validation: Examples | None = None,
+) -> None:
+    """Train the members that the run does not hold yet, and write each member's folder whole.
+
+    Args:
+        run: where to.
+        recipe: what to train; `processes` says on how many devices or processes.
+        examples: all of which need a label or label probabilities.
+        stages: told of progress.
+        validation: held out, for the histories and for stopping early.
+
+    Raises:
+        RecordError: a row has no label.
+        InputError: there are fewer rows than members, or settings that do not fit the backbone.
+        TrainingError: a member's loss was no longer finite, or a process died; the others are written.
+    """
+    missing = [each.missing for group in groups_of(recipe) for each in passes_of(run, recipe, group)]
+    processes = min(count_processes(recipe), len(missing))
+    if processes > 1:
+        shares = [frozenset(sum(missing[place::processes], ())) for place in range(processes)]
+        failures = train_side_by_side(run, recipe, examples, shares, stages, validation)
+    else:
+        failures = train_members(run, recipe, examples, stages, validation)
+    if failures:
+        raise TrainingError(
+            "; ".join(f"member {seed}: {failure}" for seed, failure in sorted(failures.items()))
+            + f" ({recipe.members.count - len(failures)} of {recipe.members.count} members are trained)"
+        )
+
+
+def count_processes(recipe: Recipe) -> int:
+    """Return how many trainings a recipe wants side by side: by itself one a GPU, and one without any."""
+    if recipe.processes == "auto":
+        return max(1, torch.cuda.device_count())
+    return recipe.processes

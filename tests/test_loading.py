@@ -1,0 +1,178 @@
+"""Language models loaded as they are meant to be, and errors that name what cannot be."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import standins
+from credibly.backbones import (
+    embed,
+    load_backbone,
+    load_classifier,
+    resolve_precision,
+)
+from credibly.backbones.loading import open_classifier
+from credibly.errors import AssetError, CrediblyError
+from credibly.settings import BackboneSettings
+
+CLASSES = ("bad", "good", "even")
+TEXTS = standins.made_texts(np.arange(12) % 3, seed=3, words=15)
+CPU = torch.device("cpu")
+
+all_architectures = pytest.mark.parametrize("architecture", standins.ARCHITECTURES)
+
+
+def settings(folder, **changed):
+    return BackboneSettings(**{"name": str(folder), "precision": "fp32", **changed})
+
+
+def classifier_of(folder, seed=0, dropout=0.1):
+    return load_classifier(settings(folder), CLASSES, dropout, seed)
+
+
+def full_logits(classifier, batch):
+    return classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+
+
+def state_of(model):
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+# Loading
+
+
+@all_architectures
+def test_a_new_head_follows_the_seed_and_disturbs_no_one(standin, architecture):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, same, other = (classifier_of(standin(architecture), seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)
+    weights = [state_of(classifier.model) for classifier in (first, same, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    differing = {name for name in weights[0] if not torch.equal(weights[0][name], weights[2][name])}
+    assert differing
+    assert all(("classifier" in name) or ("pooler" in name) for name in differing)
+
+
+@all_architectures
+def test_dropout_reaches_every_place(standin, architecture):
+    model = classifier_of(standin(architecture), dropout=0.37).model
+    found = {name: m.p for name, m in model.named_modules() if isinstance(m, nn.Dropout)}
+    assert found
+    assert set(found.values()) == {0.37}, found
+    assert {m.drop_prob for m in model.modules() if hasattr(m, "drop_prob")} <= {0.37}
+
+
+@all_architectures
+def test_a_classifier_has_the_class_names_and_no_gradients_switched_off(standin, architecture):
+    classifier = classifier_of(standin(architecture))
+    assert classifier.class_names == CLASSES
+    assert classifier.model.config.label2id == {"bad": 0, "good": 1, "even": 2}
+    assert classifier.model.config.pad_token_id == standins.SPECIAL.index("[PAD]")
+    assert not classifier.model.training
+    assert {p.dtype for p in classifier.model.parameters()} == {torch.float32}
+
+
+@all_architectures
+def test_the_longest_text_that_the_model_can_take_goes_through(standin, architecture):
+    backbone = load_backbone(settings(standin(architecture)))
+    assert backbone.max_tokens == standins.POSITIONS
+    assert np.isfinite(embed(backbone, ["film " * 1000])).all()
+    assert load_backbone(settings(standin(architecture), max_tokens=7)).max_tokens == 7
+    assert load_backbone(settings(standin(architecture), max_tokens=10_000)).max_tokens == standins.POSITIONS
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"),
+    [
+        (None, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_lasttoken": True}, "last"),
+    ],
+)
+def test_pooling_is_the_one_that_the_model_was_trained_with(standin, tmp_path, modes, expected):
+    folder = tmp_path / "model"
+    shutil.copytree(standin(), folder)
+    if modes is not None:
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes), encoding="utf-8")
+    assert load_backbone(settings(folder)).pooling == expected
+    assert load_backbone(settings(folder, pooling="last")).pooling == "last"
+
+
+def cut_weights(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def pickled_weights(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def broken_config(folder):
+    (folder / "config.json").write_text("{", encoding="utf-8")
+
+
+def own_code(folder):
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    content |= {"model_type": "mine", "auto_map": {"AutoConfig": "code.Mine", "AutoModel": "code.Mine"}}
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "code.py").write_text(f"open({str(folder / 'ran')!r}, 'w')", encoding="utf-8")
+
+
+def no_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [cut_weights, no_weights, pickled_weights, broken_config, own_code, no_tokenizer]
+)
+def test_a_model_that_cannot_be_loaded_is_told_by_name(standin, tmp_path, damage):
+    folder = tmp_path / "model"
+    shutil.copytree(standin(), folder)
+    damage(folder)
+    for load in (
+        lambda: load_backbone(settings(folder)),
+        lambda: load_classifier(settings(folder), CLASSES, 0.1, 0),
+        lambda: open_classifier(folder, settings(folder)),
+    ):
+        with pytest.raises(AssetError, match="cannot be loaded") as caught:
+            load()
+        assert str(folder) in str(caught.value)
+    assert not (folder / "ran").exists()
+
+
+def test_precision_is_what_is_asked_for_or_what_the_processor_can(monkeypatch):
+    assert resolve_precision("fp32", CPU) == "fp32"
+    assert resolve_precision("bf16", CPU) == "bf16"
+    for abilities, expected in [
+        ({"amx_bf16": True}, "bf16"),
+        ({"avx2": True, "bf16": False}, "fp32"),
+        ({}, "fp32"),
+    ]:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=abilities: found)
+        assert resolve_precision("auto", CPU) == expected
+
+
+def test_loading_leaves_the_log_level_of_transformers_alone(standin):
+    from transformers.utils import logging as transformers_logging
+
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    load_backbone(settings(standin()))
+    with pytest.raises(CrediblyError):
+        open_classifier(Path("nowhere-at-all"), settings("x"))
+    assert transformers_logging.get_verbosity() == level
+    assert transformers_logging.is_progress_bar_enabled() == bars
