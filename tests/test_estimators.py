@@ -36,7 +36,6 @@ TEXTS = standins.made_texts(LABELS, words=3, noise=0.1)
 NAMES = np.array(CLASSES)[LABELS]
 NEW = standins.made_texts(np.arange(12) % 3, seed=1)
 
-SPLITS = ("train", "validation", "calibration")
 SETTINGS = {
     "backbone.precision": "fp32",
     "members.hidden": [16],
@@ -95,10 +94,9 @@ def test_answers_are_those_of_the_calibrated_members_of_the_run(fitted):
     calibration = run.load_predictions("members", "calibration")
     temperature = Temperature.fit(calibration)
     assert run.read_json(run.calibration_file)["ensemble+temperature"] == temperature.as_json()
-    # The train split stands in the run as raw members; tempered and combined they are the answers.
-    stored = run.load_predictions("members", "train")
-    texts = [TEXTS[int(name)] for name in stored.ids]
-    tempered = temperature.apply(stored)
+    # What stands in the run are raw members; tempered and combined they are the answers.
+    texts = [TEXTS[int(name)] for name in calibration.ids]
+    tempered = temperature.apply(calibration)
     np.testing.assert_allclose(fitted.predict_proba(texts), combine(tempered), atol=1e-5)
     for part in ("total", "aleatoric", "epistemic"):
         given = getattr(fitted.predict_uncertainty(texts), part)
@@ -106,8 +104,9 @@ def test_answers_are_those_of_the_calibrated_members_of_the_run(fitted):
     assert fitted.predict(texts).tolist() == fitted.classes_[combine(tempered).argmax(axis=1)].tolist()
 
 
-def test_a_share_of_every_class_calibrates_and_trains_nothing(fitted):
-    run = fitted.run_.run
+def test_a_share_of_every_class_calibrates_and_trains_nothing(fitted, student):
+    assert fitted.run_.run.splits_of("members") == ["calibration"]
+    run = student.run_.run
     parts = {name: run.load_predictions("members", name) for name in run.splits_of("members")}
     assert set(parts) == {"train", "calibration"}
     assert np.bincount(parts["calibration"].labels).tolist() == [3, 3, 3]
@@ -262,9 +261,9 @@ def test_certain_probabilities_are_labels(ensemble, from_list):
 def test_probabilities_are_learned_as_they_are(ensemble):
     y = np.random.RandomState(0).dirichlet(np.ones(3), N)
     y[0] = [0.4, 0.4, 0.2]
-    classifier = ensemble(epochs=1).fit(TEXTS, y)
+    student = ensemble(epochs=1).fit(TEXTS, y).distil()
     for split in ("train", "calibration"):
-        stored = classifier.run_.run.load_predictions("members", split)
+        stored = student.run_.run.load_predictions("members", split)
         rows = list(map(int, stored.ids))
         np.testing.assert_allclose(stored.label_probs, y[rows])
         expected = [-1 if row == 0 else y[row].argmax() for row in rows]
@@ -295,8 +294,9 @@ def test_parameters_become_the_recipe(ensemble):
     optimiser = recipe.members.optimiser
     assert (optimiser.epochs, optimiser.learning_rate, optimiser.batch_size) == (1, 0.1, 7)
     assert (recipe.backbone.max_tokens, recipe.data.calibration_share) == (32, 0.3)
-    parts = {name: len(classifier.run_.run.load_predictions("members", name).ids) for name in SPLITS}
-    assert parts == {"train": 36, "validation": 6, "calibration": 18}
+    run = classifier.run_.run
+    parts = {name: len(run.load_predictions("members", name).ids) for name in run.splits_of("members")}
+    assert parts == {"validation": 6, "calibration": 18}
 
 
 @pytest.mark.parametrize("source", ["lora", "full", "mixed"])
@@ -310,7 +310,7 @@ def test_every_source_answers(ensemble, standin, source):
     ]
     settings = {"backbone.precision": "fp32", **({"members.parts": parts} if source == "mixed" else {})}
     classifier = ensemble(source=source, epochs=1, settings=settings).fit(TEXTS, NAMES)
-    assert classifier.run_.run.load_predictions("members", "train").shape == (2, 51, 3)
+    assert classifier.run_.run.load_predictions("members", "calibration").shape == (2, 9, 3)
     np.testing.assert_allclose(classifier.predict_proba(NEW).sum(axis=1), 1, atol=1e-9)
     assert (classifier.predict_uncertainty(NEW).epistemic > 0).all()
 

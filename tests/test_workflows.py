@@ -586,7 +586,7 @@ def test_class_weights_and_bootstrap_change_the_members(tmp_path, standin, no_pl
     found = set()
     for number, changed in enumerate(changes):
         run = fit(data, tmp_path / str(number), quick(standin(), distil__enabled=False, **changed))
-        found.add(run.load_predictions("members", "train").log_probs.tobytes())
+        found.add(run.load_predictions("members", "test").log_probs.tobytes())
     assert len(found) == 4
 
 

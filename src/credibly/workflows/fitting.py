@@ -294,8 +294,12 @@ def _lower_rates(work: Work) -> str:
 
 
 def _members(work: Work) -> None:
-    """Train the members where they are not there yet, and store their predictions on every split."""
-    run, recipe, splits = work.run, work.recipe, work.splits.named()
+    """Train the members where they are not there yet, and store their predictions.
+
+    What they say of the texts to train on is asked only where a student learns from it.
+    """
+    run, recipe = work.run, work.recipe
+    splits = work.splits.named() if recipe.distil.enabled else work.scored()
     missing = [split for split in splits if not run.predictions_file("members", split).is_file()]
     measured = work.splits.test is None or "rows_per_second" in known_costs(run).get("members", {})
     if not missing_of(run, recipe) and not missing and measured:

@@ -48,7 +48,8 @@ class Planner:
             parts.append(self._student(recipe))
         rows = {name: len(own) for name, own in self.splits.named().items()}
         judged = sum(rows.values()) - rows["train"] - rows.get("unlabelled", 0)
-        return Plan(tuple(parts), self.room, sum(rows.values()), judged, len(network_systems(recipe)))
+        asked = sum(rows.values()) if recipe.distil.enabled else judged
+        return Plan(tuple(parts), self.room, sum(rows.values()), asked, judged, len(network_systems(recipe)))
 
     def smallest_change(self, recipe: Recipe) -> tuple[Change, Plan] | None:
         """Return the smallest change that makes a recipe fit, with the plan it makes; None if there is none.

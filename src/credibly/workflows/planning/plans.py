@@ -68,6 +68,7 @@ class Plan:
         parts: the groups of members, then the student where there is one.
         room: what is free.
         rows: of all sets together.
+        asked: of those that the members answer.
         judged: of those on which networks beside the members are scored.
         systems: how many such networks there are, the untrained one of label words among them.
     """
@@ -75,6 +76,7 @@ class Plan:
     parts: tuple[Part, ...]
     room: Room
     rows: int
+    asked: int
     judged: int
     systems: int
 
@@ -84,7 +86,7 @@ class Plan:
         groups = [(part.networks, part.needs) for part in self.parts if not part.is_student]
         networks = [(part.networks, part.needs) for part in self.parts if part.is_student]
         # A student stores its concentrations beside its probabilities.
-        answers = self.rows * sum(count for count, _ in groups)
+        answers = self.asked * sum(count for count, _ in groups)
         answers += self.judged * (self.systems + len(networks))
         return {
             "members": sum(count * FLOAT * own.trainable for count, own in groups),
@@ -158,7 +160,7 @@ class Plan:
 
     def _part_json(self, part: Part, speed: Speed) -> dict[str, Any]:
         needs = part.needs
-        answered = (self.judged if part.is_student else self.rows) / len(part.texts)
+        answered = (self.judged if part.is_student else self.asked) / len(part.texts)
         # Processes on one processor share its cores, so that they take no less time than one.
         devices = 1 if part.outline.device.type == "cpu" else part.together
         return {
