@@ -37,6 +37,14 @@ System = Annotated[str | None, typer.Option(help="Which system answers; the cali
 TextColumns = Annotated[list[str] | None, typer.Option("--text", help="Text column; may be given again.")]
 IdColumn = Annotated[str | None, typer.Option("--id", help="Id column.")]
 
+Risk = Annotated[
+    float | None, typer.Option(help="Answer only as long as at most this share of the answers is wrong.")
+]
+Coverage = Annotated[float | None, typer.Option(help="Answer this share of texts, the surest.")]
+Sets = Annotated[
+    float | None, typer.Option(help="Add the set of classes that holds the true one this often.")
+]
+
 
 def main() -> None:
     """Run the command line and exit: 0 when all went well, 2 for wrong input, 1 for a failure."""
@@ -181,13 +189,9 @@ def predict(
         Literal["jsonl", "csv"], typer.Option("--format", help="One JSON object or CSV row a text.")
     ] = "jsonl",
     keep_text: Annotated[bool, typer.Option(help="Pass the text columns on.")] = False,
-    risk: Annotated[
-        float | None, typer.Option(help="Answer only as long as at most this share of the answers is wrong.")
-    ] = None,
-    coverage: Annotated[float | None, typer.Option(help="Answer this share of texts, the surest.")] = None,
-    sets: Annotated[
-        float | None, typer.Option(help="Add the set of classes that holds the true one this often.")
-    ] = None,
+    risk: Risk = None,
+    coverage: Coverage = None,
+    sets: Sets = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -200,6 +204,42 @@ def predict(
     for line in workflows.answer_lines(workflows.predict_file(predictor, source, data, keep_text), form):
         sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+@app.command()
+def serve(
+    run: RunFolder,
+    host: Annotated[str, typer.Option(help="Where to listen; the default is reached from here alone.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="Callers must show the token in this file, or in the variable CREDIBLY_TOKEN."),
+    ] = None,
+    system: System = None,
+    members: Annotated[
+        bool, typer.Option("--members", help="Let callers ask what each member says.")
+    ] = False,
+    risk: Risk = None,
+    coverage: Coverage = None,
+    sets: Sets = None,
+    max_batch: Annotated[int, typer.Option(help="Texts that the model is given at once.")] = 64,
+    max_delay_ms: Annotated[float, typer.Option(help="How long an idle model waits for more texts.")] = 3.0,
+    max_queue: Annotated[int, typer.Option(help="Texts that may wait; beyond, requests get 429.")] = 4096,
+    max_texts: Annotated[int, typer.Option(help="Texts in a request.")] = 1000,
+    quiet: Quiet = False,
+) -> None:
+    """Answer over HTTP: POST /predict, and a page for people at /."""
+    settings = workflows.ServiceSettings(
+        token=workflows.token_of(token_file),
+        max_batch=max_batch,
+        max_delay_ms=max_delay_ms,
+        max_queue=max_queue,
+        max_texts=max_texts,
+    )
+    wanted = workflows.Wanted(risk, coverage, sets)
+    workflows.serve(run, workflows.Address(host, port), settings, system, wanted, members, quiet)
 
 
 @app.command()

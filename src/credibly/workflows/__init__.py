@@ -16,6 +16,10 @@ _HOMES = {
     "make_recipe": "credibly.workflows.recipes",
     "demo_recipe": "credibly.workflows.recipes",
     "load": "credibly.workflows.predicting",
+    "serve": "credibly.workflows.serving",
+    "Address": "credibly.workflows.serving",
+    "ServiceSettings": "credibly.workflows.serving",
+    "token_of": "credibly.workflows.serving",
     "Wanted": "credibly.workflows.promises",
     "predict_file": "credibly.workflows.predicting",
     "answer_lines": "credibly.workflows.predicting",
@@ -24,6 +28,8 @@ _HOMES = {
     "report": "credibly.workflows.evaluating",
     "doctor": "credibly.workflows.checkup",
 }
+
+_EXTRAS = {"credibly.workflows.serving": "serve"}
 
 __all__ = list(_HOMES)
 
@@ -40,6 +46,7 @@ def _imported(module: str) -> ModuleType:
     except ImportError as error:
         if str(error.name).startswith("credibly"):
             raise
+        extra = _EXTRAS.get(module, "train")
         raise MissingExtraError(
-            f'this needs packages that are not installed ({error}): pip install "credibly[train]"'
+            f'this needs packages that are not installed ({error}): pip install "credibly[{extra}]"'
         ) from error

@@ -23,6 +23,7 @@ from credibly.records import UNKNOWN, Examples, Predictions
 from credibly.runs import Run
 from credibly.settings import DataSettings
 from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.numerics import FloatArray, probs_of
 from credibly.uncertainty.systems import Answer, answers, source_of
 from credibly.workflows.contents import calibrators_in, class_names_of, network_systems, tuned_systems
 from credibly.workflows.lengths import cut_sentence
@@ -137,6 +138,18 @@ class Predictor:
             }
             for kept, label, probs, total, aleatoric, epistemic in zip(*columns, strict=True)
         ]
+
+    def members(self, texts: Sequence[Given]) -> FloatArray:
+        """Return what each member says: probabilities, (M, N, C), after the system's temperature.
+
+        Args:
+            texts: as for `answer`.
+
+        Raises:
+            InputError: as `answer`.
+        """
+        calibrator = self.calibrators.get(self.system, Temperature())
+        return probs_of(calibrator.apply(self._record(texts)).log_probs)
 
 
 def load(path: str | Path, system: str | None = None, wanted: Wanted | None = None) -> Predictor:
