@@ -24,7 +24,7 @@ POISON = "poison"
 def row_of(text: object) -> dict:
     """Return a row that no other text has."""
     digest = zlib.crc32(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    first = 0.4 + 0.5 * digest / 2**32
+    first = 0.5 + 0.4 * digest / 2**32
     probs = dict(zip(CLASSES, (first, 0.75 * (1 - first), 0.25 * (1 - first)), strict=True))
     return {
         "label": "bad",

@@ -91,7 +91,7 @@ class Guard:
         self.metrics.requests[path, status] += 1
         if path == PREDICT:
             self.metrics.request_seconds.add(seconds)
-        facts = {"status": status, "milliseconds": round(1000 * seconds, 1)}
+        facts: dict[str, Any] = {"status": status, "milliseconds": round(1000 * seconds, 1)}
         tell("request", method=method, path=path, **facts, **scope.get("state", {}).get("facts", {}))
 
 

@@ -23,7 +23,7 @@ function degree(value, most, word, from, fully) {
 function doubts(answer) {
   const most = Math.log(Object.keys(answer.probabilities).length);
   return {
-    aleatoric: degree(answer.aleatoric, most, "ambiguous", 0.15, 0.5),
+    aleatoric: degree(answer.aleatoric, most, "ambiguous", 0.35, 0.65),
     epistemic: degree(answer.epistemic, most, "unfamiliar", 0.02, 0.1),
   };
 }
@@ -45,8 +45,9 @@ function classBars(answer) {
   const list = made("dl", "classes");
   const classes = Object.entries(answer.probabilities).sort((one, other) => other[1] - one[1]);
   for (const [place, [name, probability]] of classes.slice(0, MOST_CLASSES).entries()) {
-    list.append(made("dt", place === 0 ? "first" : "", name), bar([probability, ""]), made("dd", "", percent(probability)));
-    if (answer.members) list.append(dots(answer.members.map((opinion) => opinion[name]), name));
+    const style = place === 0 ? "first" : "";
+    list.append(made("dt", style, name), bar([probability, ""]), made("dd", "", percent(probability)));
+    if (answer.members) list.append(dots(answer.members.map((opinion) => opinion[name]), name, style));
   }
   const others = classes.slice(MOST_CLASSES);
   if (others.length) {
@@ -57,8 +58,8 @@ function classBars(answer) {
 }
 
 /** Returns one dot a member. */
-function dots(shares, name) {
-  const row = made("dd", "dots");
+function dots(shares, name, style) {
+  const row = made("dd", `dots ${style}`.trim());
   row.setAttribute("role", "img");
   const [low, high] = [Math.min(...shares), Math.max(...shares)];
   row.setAttribute("aria-label", `${name}: ${shares.length} members say ${percent(low)} to ${percent(high)}`);
@@ -75,9 +76,9 @@ function dots(shares, name) {
 function doubtBar(answer) {
   const most = Math.log(Object.keys(answer.probabilities).length);
   const line = made(
-    "p", "", `Uncertainty ${answer.total.toFixed(2)} of ${most.toFixed(2)}:`,
-    made("span", "key aleatoric"), `ambiguous ${answer.aleatoric.toFixed(2)}`,
-    made("span", "key epistemic"), `unfamiliar ${answer.epistemic.toFixed(3)}`,
+    "p", "", made("span", "", `Uncertainty ${answer.total.toFixed(3)} of ${most.toFixed(3)}`),
+    made("span", "", made("span", "key aleatoric"), `ambiguous ${answer.aleatoric.toFixed(3)}`),
+    made("span", "", made("span", "key epistemic"), `unfamiliar ${answer.epistemic.toFixed(3)}`),
   );
   return made("div", "doubt", line, bar([answer.aleatoric / most, "aleatoric"], [answer.epistemic / most, "epistemic"]));
 }
@@ -90,10 +91,15 @@ function tags(answer) {
     list.append(made("li", "open", `not answered: ${answer.reason || "too uncertain"}`));
   }
   for (const part of ["aleatoric", "epistemic"]) {
-    if (found[part]) list.append(made("li", part, found[part]));
+    if (found[part] && found[part] !== answer.reason) list.append(made("li", part, found[part]));
   }
-  if (answer.set) list.append(made("li", "set", answer.set.length ? `one of: ${answer.set.join(", ")}` : "no class fits"));
+  if (answer.set) list.append(made("li", "set", setInWords(answer.set)));
   return list;
+}
+
+function setInWords(classes) {
+  if (!classes.length) return "no class fits";
+  return classes.length === 1 ? `only ${classes[0]}` : `one of: ${classes.join(", ")}`;
 }
 
 /** Returns the text of what was given: a string, or columns by name. */

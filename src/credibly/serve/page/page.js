@@ -223,7 +223,8 @@ async function readAbout() {
   const about = await asked("about");
   byId("about").textContent = `${about.system} · ${about.classes.join(" / ")}`;
   byId("most").textContent = `ln ${about.classes.length} = ${Math.log(about.classes.length).toFixed(2)}`;
-  byId("promise").textContent = about.promise || "";
+  byId("promise").textContent = about.promise;
+  byId("promise").hidden = !about.promise;
   byId("members-row").hidden = !about.members;
   if (about.columns.length) showFields(about.columns);
   return about;
