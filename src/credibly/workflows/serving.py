@@ -57,10 +57,11 @@ def serve(
         RunFolderError: the run is unfinished, damaged or of another format.
         InputError: no such system, too few calibration rows for a promise, or the address is taken.
     """
-    set_service_log(quiet)
-    listener = bound(address.host, address.port)  # before the model is read, which takes longer
-    answering = answering_of(load(path, system, wanted), load(path, MEMBERS) if members else None)
-    run(create_app(answering, settings), listener, settings)
+    with bound(address.host, address.port) as listener:  # before the model is read, which takes longer
+        answering = answering_of(load(path, system, wanted), load(path, MEMBERS) if members else None)
+        app = create_app(answering, settings)
+        set_service_log(quiet)
+        run(app, listener, settings)
 
 
 def answering_of(predictor: Predictor, members: Predictor | None = None) -> Answering:

@@ -1,0 +1,133 @@
+"""A run behind the service: the answers are the predictor's, and what cannot be served is told at once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+import credibly
+from credibly import workflows
+from credibly.errors import InputError
+from credibly.runs import Run
+from credibly.serve import bound, create_app
+from credibly.workflows.serving import answering_of, token_of
+from service import wait_until
+from workshop import CLASSES
+
+TEXTS = ["warm funny bright", "dull slow empty", "a film of words unknown"]
+ENSEMBLE = "ensemble+temperature"
+TOKEN = "a-token-of-some-length"
+
+
+def answers_of(client, **more):
+    return client.post("/predict", json={"texts": TEXTS, **more}).json()["answers"]
+
+
+def test_answers_are_those_of_predict(fitted):
+    wanted = workflows.Wanted(coverage=0.5, sets=0.8)
+    predictor = workflows.load(fitted.run, wanted=wanted)
+    with TestClient(create_app(answering_of(predictor))) as client:
+        assert answers_of(client) == [{"id": None, **row} for row in predictor.predict(TEXTS)]
+        about = client.get("/about").json()
+    assert about["system"] == "student+temperature"
+    assert sorted(about["classes"]) == sorted(CLASSES)
+    assert about["promise"] == predictor.promises.abstention.in_words()
+    assert about["members"] is False
+
+
+def test_members_are_those_whose_mean_the_ensemble_is(fitted):
+    ensemble = workflows.load(fitted.run, ENSEMBLE)
+    with TestClient(create_app(answering_of(workflows.load(fitted.run), ensemble))) as client:
+        rows = answers_of(client, members=True)
+    for row, expected in zip(rows, ensemble.predict(TEXTS), strict=True):
+        assert len(row["members"]) == 3
+        for name, probability in expected["probabilities"].items():
+            mean = sum(member[name] for member in row["members"]) / 3
+            assert mean == pytest.approx(probability, abs=1e-6)
+
+
+@pytest.fixture
+def started(fitted, tmp_path):
+    """Start `credibly serve` on the run; yield a function that gives (process, client, log)."""
+    children = []
+
+    def start(*options, **variables):
+        log = tmp_path / f"log{len(children)}"
+        program = "from credibly.cli import main; main()"
+        environment = {**os.environ, "PYTHONPATH": str(Path(credibly.__file__).parents[1]), **variables}
+        with log.open("wb") as handle:
+            command = [sys.executable, "-c", program, "serve", str(fitted.run), "--port", "0", *options]
+            child = subprocess.Popen(command, stderr=handle, stdout=subprocess.PIPE, env=environment)
+        children.append(child)
+        wait_until(lambda: b"serving" in log.read_bytes() or child.poll() is not None, 120)
+        assert child.poll() is None, log.read_text()
+        (line,) = [json.loads(line) for line in log.read_text().splitlines() if "serving" in line]
+        return child, httpx.Client(base_url=line["address"]), log
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_it_is_told_to_stop(started, fitted):
+    child, client, log = started("--coverage", "0.5", CREDIBLY_TOKEN=TOKEN)
+    with client:
+        assert client.get("/ready").status_code == 200
+        assert client.post("/predict", json={"texts": TEXTS}).status_code == 401
+        client.headers["authorization"] = f"Bearer {TOKEN}"
+        expected = workflows.load(fitted.run, wanted=workflows.Wanted(coverage=0.5)).predict(TEXTS)
+        for row, other in zip(answers_of(client), expected, strict=True):
+            assert (row["label"], row["answered"], row["reason"]) == (
+                other["label"], other["answered"], other["reason"],
+            )  # fmt: skip
+            assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+        assert "<title>Credibly</title>" in client.get("/").text
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=20)[0] == b""
+    assert child.returncode == 0
+    content = log.read_text()
+    assert TOKEN not in content
+    assert not any(text in content for text in TEXTS)
+
+
+def test_what_cannot_be_served_is_told_at_the_start(fitted, tmp_path):
+    address, settings = workflows.Address(port=0), workflows.ServiceSettings()
+    with pytest.raises(InputError, match="expected a run folder"):
+        workflows.serve(tmp_path / "nowhere", address, settings)
+    with pytest.raises(InputError, match="did you mean 'student'"):
+        workflows.serve(fitted.run, address, settings, system="studnt")
+    copy = tmp_path / "copy"
+    shutil.copytree(fitted.run, copy)
+    weights = Run(copy).model_folder("student") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
+        workflows.serve(copy, address, settings)
+    with bound("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match="another --port"):
+            workflows.serve(fitted.run, workflows.Address(port=port), settings)
+
+
+def test_the_token_is_read_from_a_file_or_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv("CREDIBLY_TOKEN", raising=False)
+    assert token_of(None) is None
+    monkeypatch.setenv("CREDIBLY_TOKEN", TOKEN)
+    assert token_of(None) == TOKEN
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}-of-the-file\n")
+    assert token_of(file) == f"{TOKEN}-of-the-file"
+    file.write_text("\n")
+    with pytest.raises(InputError, match="16 or more ASCII characters"):
+        token_of(file)
+    with pytest.raises(InputError, match="expected a file with the service's token"):
+        token_of(tmp_path / "none")
