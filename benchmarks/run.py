@@ -29,6 +29,7 @@ NAMES = (
     "lora_parameters",
     "trainer",
     "plan",
+    "service",
 )
 
 

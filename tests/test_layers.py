@@ -36,6 +36,7 @@ TORCH_FREE = {
     "data",
     "uncertainty",
     "report",
+    "serve",
     "cli",
 }
 FORBIDDEN = {

@@ -1,8 +1,10 @@
 """What the README says is run as it stands there, on the packaged model and a small file of one's own."""
 
 import csv
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,10 +40,13 @@ def folder(tmp_path_factory):
 
 
 def run(command, folder):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, "PATH": path}, check=True, capture_output=True, text=True
+        command, cwd=folder, env=environment(), check=True, capture_output=True, text=True
     ).stdout
+
+
+def environment():
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.mark.assets
@@ -60,9 +65,27 @@ def test_the_shell_and_python_blocks_run_as_they_stand(folder):
     scores, answer = run([sys.executable, "-c", scikit_learn], folder).splitlines()
     assert min(map(float, scores.strip("[]").split())) > 0.5
     assert answer[1] in "01"
+    (http,) = blocks("shell", "credibly serve")
+    check_the_service(http.strip().splitlines(), folder)
     (plain,) = blocks("python", "transformers import pipeline")
     question = "print(classify('A film to remember.')[0]['label'])"
     assert run([sys.executable, "-c", f"{plain}\n{question}"], folder).strip() in ("0", "1")
+
+
+def check_the_service(lines, folder):
+    """Start the service as the first line says, on a free port, and ask it as the second says."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    serve, ask = (line.replace("8000", port) for line in lines)
+    child = subprocess.Popen(["bash", "-c", f"exec {serve}"], cwd=folder, env=environment())
+    try:
+        asked = run(["bash", "-c", f"{ask} --retry 100 --retry-delay 1 --retry-connrefused"], folder)
+        (answer,) = json.loads(asked)["answers"]
+        assert answer["label"] in ("0", "1")
+    finally:
+        child.terminate()
+        assert child.wait(60) == 0
 
 
 def test_every_verb_of_the_readme_is_one_of_the_makefile():
