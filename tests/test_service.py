@@ -227,6 +227,7 @@ def test_the_service_says_what_it_is(client):
 def test_ready_is_not_said_before_or_after_the_service_runs():
     client = client_of()
     assert client.get("/ready").status_code == 503
+    assert post(client, {"texts": "a"}).status_code == 503
     with client:
         assert client.get("/ready").json() == {"status": "ready"}
     assert client.get("/ready").status_code == 503

@@ -110,6 +110,15 @@ def test_bodies_that_are_held_at_once_are_limited():
         assert ask(server, "x" * 90_000).status_code == 200  # what they held is free again
 
 
+def test_more_connections_than_allowed_are_turned_away():
+    with served(Standin().answering(), max_connections=3) as server:
+        with connected(server), connected(server), connected(server):
+            wait_until(lambda: len(server.server_state.connections) == 3)
+            assert ask(server, "a").status_code == 503
+        wait_until(lambda: not server.server_state.connections)
+        assert ask(server, "a").status_code == 200
+
+
 def test_beyond_the_limit_clients_are_told_to_come_again():
     standin = Standin()
     with served(standin.answering(), max_queue=4, max_texts=4) as server, ThreadPoolExecutor(8) as pool:

@@ -100,8 +100,11 @@ class Batcher:
     @property
     def ready(self) -> bool:
         """Whether a request would be taken on."""
-        running = self._task is not None and not self._task.done()
-        return running and not self.stopping and self.depth < self.settings.max_queue
+        return self._running and self.depth < self.settings.max_queue
+
+    @property
+    def _running(self) -> bool:
+        return self._task is not None and not self._task.done() and not self.stopping
 
     def start(self) -> None:
         """Begin to answer, in the event loop that runs."""
@@ -123,7 +126,7 @@ class Batcher:
             StoppingError: the service stops.
             ModelError: the model failed on a batch with some of them.
         """
-        if self.stopping:
+        if not self._running:
             raise StoppingError
         if self.depth + len(texts) > self.settings.max_queue:
             raise BusyError(self.retry_seconds())

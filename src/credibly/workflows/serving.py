@@ -14,7 +14,7 @@ from credibly.serve import Answering, ServiceSettings, bound, create_app, run
 from credibly.serve.logs import set_service_log
 from credibly.serve.settings import Given, Opinion, check_token
 from credibly.workflows.predicting import Predictor, load
-from credibly.workflows.promises import Wanted
+from credibly.workflows.promises import Promises, Wanted
 
 TOKEN_VARIABLE = "CREDIBLY_TOKEN"  # noqa: S105  # its name, and no token
 MEMBERS = "ensemble+temperature"
@@ -71,15 +71,22 @@ def answering_of(predictor: Predictor, members: Predictor | None = None) -> Answ
         predictor: of the system that answers.
         members: of the ensemble, where callers may ask for its members' opinions.
     """
-    abstention = predictor.promises.abstention
     return Answering(
         name=predictor.system,
         classes=predictor.class_names,
         predict=predictor.predict,
         columns=tuple(predictor.data.text) if predictor.data.cut_column else (),
         opinions=None if members is None else opinions_of(members),
-        promise=abstention.in_words() if abstention else None,
+        promise=promised(predictor.promises),
     )
+
+
+def promised(promises: Promises) -> str | None:
+    """Return what is promised of the answers, in words; None where nothing is."""
+    words = [promises.abstention.in_words()] if promises.abstention else []
+    if promises.sets:
+        words.append(f"A set of classes holds the true one {100 * promises.sets.coverage:.4g} % of the time.")
+    return " ".join(words) or None
 
 
 def opinions_of(ensemble: Predictor) -> Callable[[Sequence[Given]], list[list[Opinion]]]:
