@@ -145,7 +145,7 @@ def measured_service(texts: Path, size: int, *options: str, seconds: int = SECON
 def service(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Yield a running `credibly serve` and its address."""
     program = "from credibly.cli import main; main()"
-    command = [sys.executable, "-c", program, "serve", str(RUN), "--port", "0", *options]
+    command = [sys.executable, "-c", program, "serve", str(RUN / "export"), "--port", "0", *options]
     with tempfile.NamedTemporaryFile("w+", encoding="utf-8") as log:
         child = subprocess.Popen(command, stderr=log, text=True)
         try:

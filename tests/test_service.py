@@ -98,7 +98,7 @@ def test_a_model_that_reads_columns_together_is_given_them():
         ({"texts": [{"txt": "a"}]}, "texts[0]: 'txt' is not known (did you mean 'text'?)"),
         ({"texts": "a", "member": True}, "the request: 'member' is not known (did you mean 'members'?)"),
         ({"texts": "a", "members": 1}, "members: expected true or false, got a number"),
-        ({"x" * 100_000: 1, **{f"k{number}": 1 for number in range(200_000)}}, "is not known"),
+        ({"x" * 100_000: 1, **{f"k{number}": 1 for number in range(50_000)}}, "is not known"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(client, body, told):

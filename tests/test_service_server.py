@@ -100,7 +100,7 @@ JSON = {"content-type": "application/json"}
 
 
 def test_bodies_that_are_held_at_once_are_limited():
-    limits = {"max_body_bytes": 100_000, "max_held_bytes": 150_000, "patience_seconds": 1.0}
+    limits = {"max_body_bytes": 100_000, "max_held_bytes": 150_000, "patience_seconds": 0.5}
     with served(Standin().answering(), **limits) as server:
         with connected(server) as first, connected(server) as second:
             for connection in (first, second):
@@ -227,6 +227,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from /proc")
 def test_hostile_bodies_cost_little_memory_and_are_refused(process):
     child, url, _ = process
@@ -252,6 +253,7 @@ def test_the_log_is_json_and_holds_nothing_that_was_typed(process):
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(SECRET.encode() + b"\r\n\r\n")
         assert b" 400 " in received(connection)
+    wait_until(lambda: '"status": 405' in log.read_text(encoding="utf-8"))
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     requests = [line for line in lines if line["event"] == "request"]
     assert {"method": "POST", "path": "/predict", "status": 200, "texts": 2}.items() <= requests[-6].items()

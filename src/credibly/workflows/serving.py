@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from credibly import workflows
 from credibly.errors import InputError
 from credibly.serve import Answering, ServiceSettings, bound, create_app, run
 from credibly.serve.logs import set_service_log
 from credibly.serve.settings import Given, Opinion, check_token
-from credibly.workflows.predicting import Predictor, load
+from credibly.workflows.predicting import Predictor
 from credibly.workflows.promises import Promises, Wanted
 
 TOKEN_VARIABLE = "CREDIBLY_TOKEN"  # noqa: S105  # its name, and no token
@@ -58,8 +59,9 @@ def serve(
         InputError: no such system, too few calibration rows for a promise, or the address is taken.
     """
     with bound(address.host, address.port) as listener:  # before the model is read, which takes longer
-        answering = answering_of(load(path, system, wanted), load(path, MEMBERS) if members else None)
-        app = create_app(answering, settings)
+        predictor = workflows.load(path, system, wanted)
+        ensemble = workflows.load(path, MEMBERS) if members else None
+        app = create_app(answering_of(predictor, ensemble), settings)
         set_service_log(quiet)
         run(app, listener, settings)
 
