@@ -217,6 +217,7 @@ def test_the_service_says_what_it_is(client):
         "columns": [],
         "members": True,
         "promise": None,
+        "unfamiliar": None,
         "max_texts": 1000,
         "max_characters": 100_000,
         "max_body_bytes": 4 * 2**20,

@@ -123,6 +123,24 @@ def test_abstentions_reasons_and_sets_are_marked_and_can_be_chosen(open_page, se
     assert answered(page, 3).locator(".words").all_inner_texts() == ["no", "yes", "yes again"]
 
 
+def test_unfamiliar_is_what_is_seldom_so_unfamiliar(open_page):
+    epistemic = {"low": 0.002, "some": 0.0021, "high": 0.0051}
+
+    def predict(texts):
+        return [{**row_of(text), "aleatoric": 0.1, "epistemic": epistemic[text]} for text in texts]
+
+    with served(Standin().answering(predict=predict, unfamiliar=(0.002, 0.005))) as server:
+        page = open_page(server)
+        answer(page, "low\nsome\nhigh")
+        items = answered(page, 3)
+        found = [items.nth(place).locator(".tags").inner_text() for place in range(3)]
+        assert found == ["", "somewhat unfamiliar", "unfamiliar"]
+        page.get_by_label("In order of").select_option("epistemic")
+        assert answered(page, 3).locator(".words").all_inner_texts() == ["high", "some", "low"]
+        page.locator("summary").click()
+        assert "above 95 % of them" in page.locator("details").inner_text()
+
+
 def test_members_opinions_are_drawn_and_told(open_page, server):
     page = open_page(server)
     page.get_by_label("Also what each member").check()

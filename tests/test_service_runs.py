@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -17,7 +18,8 @@ from credibly import workflows
 from credibly.errors import InputError
 from credibly.runs import Run
 from credibly.serve import bound, create_app
-from credibly.workflows.serving import answering_of, token_of
+from credibly.uncertainty.systems import answers
+from credibly.workflows.serving import answering_of, token_of, unfamiliar_in
 from service import wait_until
 from workshop import CLASSES
 
@@ -41,6 +43,18 @@ def test_answers_are_those_of_predict(fitted):
     sets = "A set of classes holds the true one 80 % of the time."
     assert about["promise"] == f"{predictor.promises.abstention.in_words()} {sets}"
     assert about["members"] is False
+
+
+def test_a_text_is_unfamiliar_where_the_calibration_texts_are_seldom_so(fitted, tmp_path):
+    predictor = workflows.load(fitted.run)
+    some, most = unfamiliar_in(fitted.run, predictor)
+    stored = Run.open(fitted.run).load_predictions("student", "calibration")
+    seen = answers("student+temperature", stored, predictor.calibrators)[0].uncertainty.epistemic
+    assert np.mean(seen <= some) == pytest.approx(0.8, abs=1 / len(seen))
+    assert np.mean(seen <= most) == pytest.approx(0.95, abs=1 / len(seen))
+    with TestClient(create_app(answering_of(predictor, unfamiliar=(some, most)))) as client:
+        assert client.get("/about").json()["unfamiliar"] == [some, most]
+    assert unfamiliar_in(tmp_path, predictor) is None
 
 
 def test_members_are_those_whose_mean_the_ensemble_is(fitted):

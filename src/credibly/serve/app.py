@@ -119,6 +119,7 @@ class Service:
             columns=list(answering.columns),
             members=answering.opinions is not None,
             promise=answering.promise,
+            unfamiliar=None if answering.unfamiliar is None else list(answering.unfamiliar),
             max_texts=settings.max_texts,
             max_characters=settings.max_characters,
             max_body_bytes=settings.max_body_bytes,

@@ -38,6 +38,9 @@ class About(BaseModel):
     columns: list[str] = Field(description="those that make a text; empty where texts are strings")
     members: bool = Field(description="whether the members' opinions can be asked for")
     promise: str | None
+    unfamiliar: list[float] | None = Field(
+        description="epistemic uncertainty above which a text is somewhat unfamiliar, and unfamiliar"
+    )
     max_texts: int
     max_characters: int
     max_body_bytes: int

@@ -28,7 +28,9 @@ class Answering:
         predict: N texts to N rows.
         columns: those that make a text, where the model reads several together; else texts are strings.
         opinions: N texts to what each member says of each; None where there are no members.
-        promise: what is promised of the answers, in one sentence; None where nothing is.
+        promise: what is promised of the answers, in words; None where nothing is.
+        unfamiliar: epistemic uncertainties from which on a text is called somewhat unfamiliar, and
+            unfamiliar; None where it is not known what is usual.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Answering:
     columns: tuple[str, ...] = ()
     opinions: Callable[[Sequence[Given]], list[list[Opinion]]] | None = None
     promise: str | None = None
+    unfamiliar: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

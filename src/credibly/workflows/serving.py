@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from credibly import workflows
-from credibly.errors import InputError
+from credibly.errors import InputError, RunFolderError
+from credibly.runs import Run
 from credibly.serve import Answering, ServiceSettings, bound, create_app, run
 from credibly.serve.logs import set_service_log
 from credibly.serve.settings import Given, Opinion, check_token
+from credibly.uncertainty.systems import answers, source_of
 from credibly.workflows.predicting import Predictor
 from credibly.workflows.promises import Promises, Wanted
 
 TOKEN_VARIABLE = "CREDIBLY_TOKEN"  # noqa: S105  # its name, and no token
 MEMBERS = "ensemble+temperature"
+UNFAMILIAR = (0.8, 0.95)
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,22 @@ def serve(
     with bound(address.host, address.port) as listener:  # before the model is read, which takes longer
         predictor = workflows.load(path, system, wanted)
         ensemble = workflows.load(path, MEMBERS) if members else None
-        app = create_app(answering_of(predictor, ensemble), settings)
+        app = create_app(answering_of(predictor, ensemble, unfamiliar_in(path, predictor)), settings)
         set_service_log(quiet)
         run(app, listener, settings)
 
 
-def answering_of(predictor: Predictor, members: Predictor | None = None) -> Answering:
+def answering_of(
+    predictor: Predictor,
+    members: Predictor | None = None,
+    unfamiliar: tuple[float, float] | None = None,
+) -> Answering:
     """Return what the service asks of a run.
 
     Args:
         predictor: of the system that answers.
         members: of the ensemble, where callers may ask for its members' opinions.
+        unfamiliar: as `unfamiliar_in` gives it.
     """
     return Answering(
         name=predictor.system,
@@ -80,7 +88,23 @@ def answering_of(predictor: Predictor, members: Predictor | None = None) -> Answ
         columns=tuple(predictor.data.text) if predictor.data.cut_column else (),
         opinions=None if members is None else opinions_of(members),
         promise=promised(predictor.promises),
+        unfamiliar=unfamiliar,
     )
+
+
+def unfamiliar_in(path: str | Path, predictor: Predictor) -> tuple[float, float] | None:
+    """Return the epistemic uncertainties that 80 % and 95 % of the calibration texts do not pass.
+
+    None where the calibration record is not there. By itself the figure says little: a student's may be a
+    hundredth of a nat where it knows least.
+    """
+    try:
+        stored = Run.open(path).load_predictions(source_of(predictor.system), "calibration")
+    except RunFolderError:
+        return None
+    epistemic = answers(predictor.system, stored, predictor.calibrators)[0].uncertainty.epistemic
+    some, most = np.quantile(epistemic, UNFAMILIAR)
+    return float(some), float(most)
 
 
 def promised(promises: Promises) -> str | None:

@@ -14,17 +14,17 @@ function percent(share) {
   return `${(100 * share).toFixed(share > 0.995 || share < 0.005 ? 1 : 0)} %`;
 }
 
-/** Returns the words for an uncertainty's part: none where it is small. */
-function degree(value, most, word, from, fully) {
-  if (value < from * most) return null;
-  return value < fully * most ? `somewhat ${word}` : word;
+/** Returns the words for a part of an uncertainty: none where it is small. */
+function degree(value, word, [some, most]) {
+  if (value <= some) return null;
+  return value <= most ? `somewhat ${word}` : word;
 }
 
 function doubts(answer) {
   const most = Math.log(Object.keys(answer.probabilities).length);
   return {
-    aleatoric: degree(answer.aleatoric, most, "ambiguous", 0.35, 0.65),
-    epistemic: degree(answer.epistemic, most, "unfamiliar", 0.02, 0.1),
+    aleatoric: degree(answer.aleatoric, "ambiguous", [0.35 * most, 0.65 * most]),
+    epistemic: degree(answer.epistemic, "unfamiliar", state.about.unfamiliar || [0.02 * most, 0.1 * most]),
   };
 }
 
@@ -78,7 +78,7 @@ function doubtBar(answer) {
   const line = made(
     "p", "", made("span", "", `Uncertainty ${answer.total.toFixed(3)} of ${most.toFixed(3)}`),
     made("span", "", made("span", "key aleatoric"), `ambiguous ${answer.aleatoric.toFixed(3)}`),
-    made("span", "", made("span", "key epistemic"), `unfamiliar ${answer.epistemic.toFixed(3)}`),
+    made("span", "", made("span", "key epistemic"), `unfamiliar ${answer.epistemic.toFixed(4)}`),
   );
   return made("div", "doubt", line, bar([answer.aleatoric / most, "aleatoric"], [answer.epistemic / most, "epistemic"]));
 }

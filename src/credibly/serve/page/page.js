@@ -225,6 +225,9 @@ async function readAbout() {
   byId("most").textContent = `ln ${about.classes.length} = ${Math.log(about.classes.length).toFixed(2)}`;
   byId("promise").textContent = about.promise;
   byId("promise").hidden = !about.promise;
+  if (about.unfamiliar) {
+    byId("usual").textContent = "somewhat unfamiliar where it is more so than 80 % of the texts that the model was calibrated on, and unfamiliar above 95 % of them";
+  }
   byId("members-row").hidden = !about.members;
   if (about.columns.length) showFields(about.columns);
   return about;
