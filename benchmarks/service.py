@@ -92,7 +92,7 @@ def lacking() -> str | None:
 
 def write_texts(folder: Path) -> Path:
     """Write the texts that both sides answer: test rows of the packaged reviews."""
-    from credibly.data import load_reviews
+    from credibly.data.reviews import load_reviews
 
     texts = load_reviews().test.texts
     file = folder / "texts.json"
