@@ -48,7 +48,7 @@ class Standin:
     def predict(self, texts: Sequence[object]) -> list[dict]:
         self.batches.append(list(texts))
         self.busy.set()
-        assert self.free.wait(30)
+        assert self.free.wait(10)
         if any(POISON in str(text) for text in texts):
             raise ValueError(f"cannot read {texts}")
         return [row_of(text) for text in texts]

@@ -67,7 +67,7 @@ def open_page(browser):
 
 
 def answered(page, count):
-    page.wait_for_function("count => document.querySelectorAll('.answer').length === count", arg=count)
+    page.locator(f"#answers:has(> :nth-child({count}):last-child)").wait_for()
     page.wait_for_selector("#send:enabled")
     return page.locator(".answer")
 
@@ -261,18 +261,16 @@ def test_a_busy_service_is_waited_for_and_a_long_job_can_be_stopped(open_page):
         assert standin.busy.wait(10)
         page = open_page(server)
         answer(page, "1\n2")
-        page.wait_for_function("document.getElementById('state').textContent.includes('asking again')")
+        page.locator("#state", has_text="asking again").wait_for()
         others.get_by_role("button", name="Stop").click()
-        others.wait_for_function(
-            "document.getElementById('state').textContent.startsWith('Stopped: 0 texts')"
-        )
+        others.locator("#state", has_text="Stopped: 0 texts").wait_for()
         standin.free.set()
         answered(page, 2)
 
 
 def test_it_can_be_used_by_keyboard_alone(open_page, server):
     page = open_page(server)
-    page.wait_for_function("document.getElementById('about').textContent.includes('stand-in')")
+    page.locator("#about", has_text="stand-in").wait_for()
     page.keyboard.press("Tab")
     page.keyboard.type("typed by keyboard")
     page.keyboard.press("Control+Enter")
