@@ -65,6 +65,46 @@ def test_a_file_that_is_its_own_calibration_set_is_cross_fitted_and_said_so(tmp_
     assert any("the other four" in note for note in report["notes"])
 
 
+@pytest.mark.parametrize("kind", ["vector", "dirichlet", "isotonic"])
+def test_another_calibrator_can_be_cross_fitted(tmp_path, no_plots, kind):
+    probs, labels = made()
+    report = evaluate_predictions(table(tmp_path, probs[:1], labels), evaluation=QUICK, calibrator=kind)
+    mended, raw = report["systems"][f"cross_fitted_{kind}"], report["systems"]["ensemble"]
+    assert mended["nll"]["value"] < raw["nll"]["value"] - 0.02
+    assert "cross_fitted_temperature" not in report["systems"]
+    assert any(f"{kind} calibrator that was fitted on the other four" in note for note in report["notes"])
+
+
+@pytest.mark.slow
+def test_auto_cross_fits_its_choice_and_says_what_it_left_out(tmp_path, no_plots):
+    probs, labels = made()
+    report = evaluate_predictions(table(tmp_path, probs[:1], labels), evaluation=QUICK, calibrator="auto")
+    assert report["systems"]["cross_fitted_auto"]["ece_debiased"]["value"] < 0.03
+    assert any(
+        note.startswith("calibrator identity: NLL ") and "left out" in note for note in report["notes"]
+    )
+    assert any(note.startswith("calibrator temperature: ") and "taken" in note for note in report["notes"])
+    assert any("chosen and fitted on the other four" in note for note in report["notes"])
+
+
+def test_where_nothing_helps_auto_shows_nothing_and_says_so(tmp_path, no_plots):
+    probs, labels = made(sharpness=1.0)
+    report = evaluate_predictions(table(tmp_path, probs[:1], labels), evaluation=QUICK, calibrator="auto")
+    assert not any(name.startswith("cross_fitted") for name in report["systems"])
+    assert "no calibrator lowers the NLL beyond noise, so none is shown" in report["notes"]
+
+
+def test_too_few_rows_to_cross_fit_are_told_where_it_was_asked_for(tmp_path, no_plots):
+    probs, labels = made()
+    file = table(tmp_path, probs[:1], labels)
+    pd.read_csv(file).head(60).to_csv(file, index=False)
+    with pytest.raises(
+        InputError, match="expected 100 labelled rows or more to cross-fit a calibrator, got 60"
+    ):
+        evaluate_predictions(file, evaluation=QUICK, calibrator="vector")
+    assert "cross_fitted_temperature" not in evaluate_predictions(file, evaluation=QUICK)["systems"]
+
+
 def test_a_group_on_which_the_probabilities_fail_is_found(tmp_path, no_plots):
     probs, labels = made(sharpness=1.0)
     groups = np.where(np.arange(N) < 100, "strange", "usual")

@@ -28,9 +28,11 @@ SYSTEMS = [
     "soft_labels", "soft_labels+temperature", "student", "student+temperature",
 ]  # fmt: skip
 METRICS = {
-    "accuracy", "f1_macro", "precision_macro", "recall_macro", "nll", "brier", "ece", "ece_debiased", "aurc",
-    "augrc", "auroc", "average_precision", "error_auroc", "mean_total", "mean_aleatoric",
-    "mean_epistemic", "mean_variance", "nll_raters", "spearman_raters",
+    "accuracy", "f1_macro", "precision_macro", "recall_macro", "nll", "brier", "ece", "ece_debiased",
+    "ece_equal_mass", "ece_classwise", "smooth_ece", "brier_reliability", "brier_resolution",
+    "brier_uncertainty", "brier_within_bins", "aurc", "eaurc", "augrc", "auroc", "average_precision",
+    "risk_at_80", "risk_at_90", "coverage_at_1", "coverage_at_5", "error_auroc", "mean_total",
+    "mean_aleatoric", "mean_epistemic", "mean_variance", "nll_raters", "kl_raters", "spearman_raters",
 }  # fmt: skip
 COSTS = {"seconds", "parameters", "bytes", "rows_per_second"}
 ANSWERING = ["majority_vote", "mean_logits", "mean_logits+temperature", *SYSTEMS[1:3], *SYSTEMS[4:]]

@@ -317,6 +317,17 @@ class DistilSettings(Settings):
     _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
 
 
+class CalibrationSettings(Settings):
+    """What makes probabilities hold, fitted on the calibration split; a temperature is fitted in any case."""
+
+    method: Literal["temperature", "vector", "dirichlet", "isotonic", "auto"] = Field(
+        "temperature", description="auto takes the simplest that cross-validated NLL bears out, if any"
+    )
+    on: Literal["members", "mean"] = Field(
+        "members", description="every member alike, or their mean, which leaves no epistemic part"
+    )
+
+
 class EvaluationSettings(Settings):
     """How figures and their confidence intervals are computed."""
 
@@ -346,6 +357,7 @@ class Recipe(Settings):
         Field(discriminator="source"),
     ] = HeadsSettings()
     distil: DistilSettings = DistilSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
         default_factory=list, description="told of every training while it goes on"

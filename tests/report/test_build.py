@@ -167,7 +167,10 @@ def test_every_comparison_is_the_paired_difference(run: dict[str, Any], binary: 
         first, second = pair.split(" - ")
         for metric, written in by_metric.items():
             expected = paired_difference(given[first], given[second], metric, **options(run)).as_json()
-            assert written == {end: pytest.approx(value, abs=1e-12) for end, value in expected.items()}
+            shown = {end: written[end] for end in expected}
+            assert shown == {end: pytest.approx(value, abs=1e-12) for end, value in expected.items()}
+            judged = {"p", "adjusted_p"} if first == binary["shipped"] else set()
+            assert set(written) == set(expected) | judged
 
 
 def test_the_gain_kept_is_the_ratio_of_the_designs_differences(

@@ -11,7 +11,9 @@ import pytest
 
 from credibly.records import Predictions
 from credibly.report.findings import change, findings, headline, verdict
+from credibly.report.page import parts
 from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibrators import fit_calibrator
 from report.samples import built, examples, members_only
 
 EQUALS_DIRECT = "The student equals the same network trained directly within the interval."
@@ -296,3 +298,37 @@ def test_what_training_brought_goes_by_the_interval(accuracy: float, claim: str)
     run["stored"]["zero_shot"] = {"test": Predictions.from_logits(np.eye(2)[undecided], test)}
     (found,) = (finding for finding in findings(built(run)) if finding.claim == claim)
     assert found.evidence.startswith("From zero_shot to ensemble: ")
+
+
+def choices(bare: str, system: str) -> dict[str, Any]:
+    """What a run stores of a choice of calibrator."""
+    candidates = [
+        {"kind": "identity", "nll": 0.4},
+        {"kind": "vector", "nll": 0.38},
+        {"kind": "x", "nll": None},
+    ]
+    return {bare: {"system": system, "candidates": candidates}}
+
+
+def test_where_no_calibrator_helps_the_bare_system_ships_and_it_is_said(run: dict[str, Any]) -> None:
+    report = built({**run, "choices": choices("student", "student")})
+    assert report["shipped"] == "student"
+    (said,) = (found for found in findings(report) if "No calibrator" in found.claim)
+    assert said.claim == "No calibrator was found to help student: it is left as it is."
+    assert said.evidence == "Cross-validated NLL on the calibration texts: identity 0.4000, vector 0.3800."
+
+
+def test_a_chosen_calibrator_is_held_against_the_bare_system(run: dict[str, Any]) -> None:
+    vector = fit_calibrator(run["stored"]["student"]["calibration"], "vector", "members")
+    calibrators = {**run["calibrators"], "student+vector": vector}
+    report = built({**run, "calibrators": calibrators, "choices": choices("student", "student+vector")})
+    assert report["shipped"] == "student+vector"
+    assert report["promises"]["system"] == "student+temperature"
+    assert list(report["curves"]["uncertainty"]["test"]) == ["ensemble+temperature", "student+vector"]
+    outcome = verdict("nll", report["comparisons"]["student+vector - student"]["nll"])
+    words = {"better": "better", "equal": "equal to those", "worse": "worse"}[str(outcome)]
+    (said,) = (found for found in findings(report) if found.claim.startswith("student+vector has "))
+    assert words in said.claim
+    assert said.evidence.startswith("On the test texts NLL is ")
+    families = {name: len(lines) for name, lines, _ in parts(report)["reliability"]}
+    assert families["student"] == 2

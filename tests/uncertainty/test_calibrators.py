@@ -19,6 +19,7 @@ from credibly.uncertainty.calibration_rows import folds_of
 from credibly.uncertainty.calibrators import (
     BY_CLASS,
     KINDS,
+    InTurn,
     OnMean,
     calibrator_from_json,
     cross_fitted,
@@ -324,6 +325,17 @@ def test_a_saved_calibrator_is_read_back_by_its_kind(kind, on):
     assert calibrator_from_json(json.loads(json.dumps(calibrator.as_json()))) == calibrator
 
 
+def test_calibrators_in_turn_are_applied_in_their_order_and_read_back():
+    predictions = random_predictions(N=50, raters=False)
+    vector = VectorScaling(predictions.class_names, (0.5, 1.0, 2.0), (1.0, 0.0, -1.0))
+    both = InTurn((vector, Temperature(2.0)))
+    expected = Temperature(2.0).apply(vector.apply(predictions))
+    assert np.array_equal(both.apply(predictions).log_probs, expected.log_probs)
+    other = InTurn((Temperature(2.0), vector)).apply(predictions)
+    assert not np.allclose(other.log_probs, expected.log_probs)
+    assert calibrator_from_json(json.loads(json.dumps(both.as_json()))) == both
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -338,6 +350,10 @@ def test_a_saved_calibrator_is_read_back_by_its_kind(kind, on):
         {"kind": "isotonic", "class_names": ["a", "b"], "curves": 3},
         {"kind": "on_mean", "rule": "mean_probs"},
         {"kind": "on_mean", "rule": "mean", "calibrator": {"temperature": 1.0, "offset": 0.0}},
+        {"kind": "in_turn"},
+        {"kind": "in_turn", "calibrators": {"temperature": 1.0, "offset": 0.0}},
+        {"kind": "in_turn", "calibrators": [{"kind": "vectors"}]},
+        {"kind": "in_turn", "calibrators": [], "rule": "mean_probs"},
         [1.0],
     ],
 )

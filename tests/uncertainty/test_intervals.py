@@ -42,7 +42,8 @@ def test_every_vectorised_figure_equals_a_loop_over_written_out_resamples(option
         expected = [figures[name] for figures in loop]
         found = resampled([answer], name, resamples=CHUNK + 4)
         assert np.isfinite(found).sum() > CHUNK / 2, name
-        assert found == pytest.approx(expected, abs=1e-6 if name == "ece" else 1e-9, nan_ok=True), name
+        tolerance = naive.TOLERANCES.get(name, 1e-9)
+        assert found == pytest.approx(expected, abs=tolerance, nan_ok=True), name
 
 
 def test_counts_are_a_bootstraps():

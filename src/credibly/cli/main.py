@@ -253,6 +253,10 @@ def evaluate(
         str | None,
         typer.Option(help="Saved predictions of any model, as a table or .npz file; then no run is needed."),
     ] = None,
+    calibrator: Annotated[
+        Literal["temperature", "vector", "dirichlet", "isotonic", "auto"] | None,
+        typer.Option(help="What saved predictions are cross-fitted with; a temperature by default."),
+    ] = None,
     text: TextColumns = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
     id_column: IdColumn = None,
@@ -266,11 +270,15 @@ def evaluate(
     settings = _given({"text": text, "label": label, "id": id_column})
     with shown_progress(quiet) as stages:
         if predictions is not None and source is None:
-            content = workflows.evaluate_predictions(predictions, run, settings, html, stages)
-        elif run is not None and source is not None and predictions is None:
+            content = workflows.evaluate_predictions(
+                predictions, run, settings, html, stages, calibrator=calibrator
+            )
+        elif run is not None and source is not None and predictions is None and calibrator is None:
             content = workflows.evaluate(run, source, settings, html, stages)
         else:
-            raise InputError("expected a run folder and a labelled file, or --predictions FILE")
+            raise InputError(
+                "expected a run folder and a labelled file, or --predictions FILE (with --calibrator)"
+            )
     _show(content, html, as_json)
 
 

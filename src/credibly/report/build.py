@@ -30,19 +30,26 @@ from credibly.report.promises import promises
 from credibly.report.texts import compared_texts
 from credibly.report.wording import COST_METRICS
 from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibrators import Calibrator
 from credibly.uncertainty.consistency import perfect_ece
 from credibly.uncertainty.intervals import score, score_classes, score_shift
 from credibly.uncertainty.resampling import Resampling
 from credibly.uncertainty.slices import slices
-from credibly.uncertainty.systems import Answer, answers, source_of
+from credibly.uncertainty.systems import (
+    Answer,
+    Choices,
+    answers,
+    bare_name,
+    chosen_form,
+    forms_of,
+    shipped_system,
+    source_of,
+)
 
 FORMAT_VERSION = 1
 
 UNTRAINED = "zero_shot"
 """What the members started from stands above them."""
-FROM_MEMBERS = ("single", "ensemble", "ensemble+temperature", "majority_vote")
-FROM_ONE = ("single", "ensemble", "ensemble+temperature")
-"""The vote of one is always certain, which says nothing."""
 CONTROLS_FIRST = ("direct", "soft_labels")
 """The order of the networks in every table: these, then others by name, then the student."""
 
@@ -51,7 +58,7 @@ def build_report(
     run_name: str,
     recipe: dict[str, Any],
     stored: Mapping[str, Mapping[str, Predictions]],
-    calibrators: Mapping[str, Temperature],
+    calibrators: Mapping[str, Calibrator],
     costs: Mapping[str, Mapping[str, float | None]],
     test: Examples,
     notes: Sequence[str],
@@ -60,6 +67,7 @@ def build_report(
     seed: int,
     shift_splits: Sequence[str],
     histories: Mapping[str, list[dict[str, Any]]] | None = None,
+    choices: Choices | None = None,
 ) -> dict[str, Any]:
     """Return the whole report, as `json.dumps` writes it; undefined figures are None, never NaN.
 
@@ -69,7 +77,7 @@ def build_report(
         stored: predictions by source (``members``, ``student``, ``direct``, ...) and split.
         calibrators: by system name.
         costs: seconds, parameters, bytes and rows_per_second by system; what is left out is unknown.
-            ``X+temperature`` costs what ``X`` costs.
+            ``X+temperature``, and ``X`` with any calibrator, costs what ``X`` costs.
         test: the test split's texts, in the order of the stored predictions.
         notes: sentences on the data.
         resamples: bootstrap resamples an interval.
@@ -77,6 +85,7 @@ def build_report(
         seed: of the resamples.
         shift_splits: names of the stored splits that are shift sets.
         histories: training histories by network; members' as ``members/SEED``.
+        choices: in which form systems answer that were to be calibrated by more than a temperature.
 
     Raises:
         InputError: no members are stored on the test split, or the test texts are not those.
@@ -84,7 +93,8 @@ def build_report(
     resampling = Resampling(resamples, confidence, seed)
     on_test = answered(stored, "test", calibrators)
     _check(on_test, test)
-    shipped = shipped_system(on_test)
+    choices = choices or {}
+    shipped = shipped_system(on_test, choices)
     systems = {name: _scores(name, given, costs, resampling) for name, given in on_test.items()}
     shifted = {split: answered(stored, split, calibrators) for split in shift_splits}
     shift = {split: _shift_scores(on_test, outside, resampling) for split, outside in shifted.items()}
@@ -104,9 +114,12 @@ def build_report(
         "calibration_tests": {
             name: _calibration_test(given, resampling) for name, given in on_test.items() if len(given) == 1
         },
-        "promises": promises(shipped, _calibrating(stored, calibrators, test), on_test, confidence),
+        "promises": promises(
+            shipped, _calibrating(stored, calibrators, test), on_test, calibrators, confidence
+        ),
         "slices": _slices(on_test[shipped][0], test, resampling),
         "calibrators": {name: calibrator.as_json() for name, calibrator in calibrators.items()},
+        "choices": choices,
         "comparisons": comparisons(paired, shipped),
         "nll_gain_kept": nll_gain_kept(paired),
         "agreement": agreement(on_test["student"][0], on_test["ensemble"][0], resampling)
@@ -118,7 +131,7 @@ def build_report(
             for split, found in shift.items()
             if shipped in found
         },
-        "curves": _curves(on_test, shifted, confidence),
+        "curves": _curves(on_test, shifted, confidence, choices),
         "histories": {name: history_columns(history) for name, history in (histories or {}).items()},
         **_texts(test, stored["members"]["test"], calibrators, on_test),
         "notes": list(notes),
@@ -131,33 +144,24 @@ def build_report(
 
 
 def systems_of(
-    stored: Mapping[str, Mapping[str, Predictions]], calibrators: Mapping[str, Temperature], split: str
+    stored: Mapping[str, Mapping[str, Predictions]], calibrators: Mapping[str, Calibrator], split: str
 ) -> list[str]:
     """Return the systems that a split's stored predictions allow, in the order of every table."""
     networks = [source for source in stored if source != "members" and split in stored[source]]
     others = sorted(set(networks) - {UNTRAINED, *CONTROLS_FIRST, "student"})
     own = stored.get("members", {}).get(split)
-    members = () if own is None else FROM_MEMBERS if own.shape[0] > 1 else FROM_ONE
+    members = [] if own is None else ["single", *forms_of("ensemble", calibrators)]
+    # The vote of one is always certain, which says nothing.
+    vote = ["majority_vote"] if own is not None and own.shape[0] > 1 else []
 
     def forms(*names: str) -> list[str]:
-        return [form for name in names if name in networks for form in (name, f"{name}+temperature")]
+        return [form for name in names if name in networks for form in forms_of(name, calibrators)]
 
-    names = [*forms(UNTRAINED), *members, *forms(*CONTROLS_FIRST, *others, "student")]
-    return [name for name in names if not name.endswith("+temperature") or name in calibrators]
-
-
-def shipped_system(names: Sequence[str] | Answers) -> str:
-    """Return the system that answers in use: the student where there is one, calibrated where it can be.
-
-    >>> shipped_system(["single", "ensemble", "ensemble+temperature"])
-    'ensemble+temperature'
-    """
-    wanted = ("student+temperature", "student", "ensemble+temperature", "ensemble")
-    return next(name for name in wanted if name in names)
+    return [*forms(UNTRAINED), *members, *vote, *forms(*CONTROLS_FIRST, *others, "student")]
 
 
 def answered(
-    stored: Mapping[str, Mapping[str, Predictions]], split: str, calibrators: Mapping[str, Temperature]
+    stored: Mapping[str, Mapping[str, Predictions]], split: str, calibrators: Mapping[str, Calibrator]
 ) -> Answers:
     """Return every system's answers on a split."""
     return {
@@ -203,9 +207,9 @@ def _scores(
 
 def _costs_of(name: str, costs: Mapping[str, Mapping[str, float | None]]) -> Mapping[str, float | None]:
     """Return a system's costs: its own, else its network's, else (made of members) the ensemble's."""
-    base = name.removesuffix("+temperature")
-    shared = ("ensemble",) if source_of(name) == "members" and base != "single" else ()
-    return next((costs[form] for form in (name, base, *shared) if form in costs), {})
+    bare = bare_name(name)
+    shared = ("ensemble",) if source_of(name) == "members" and bare != "single" else ()
+    return next((costs[form] for form in (name, bare, *shared) if form in costs), {})
 
 
 def _shift_scores(on_test: Answers, outside: Answers, resampling: Resampling) -> dict[str, Any]:
@@ -224,7 +228,7 @@ def _calibration_test(given: tuple[Answer, ...], resampling: Resampling) -> dict
 
 
 def _calibrating(
-    stored: Mapping[str, Mapping[str, Predictions]], calibrators: Mapping[str, Temperature], test: Examples
+    stored: Mapping[str, Mapping[str, Predictions]], calibrators: Mapping[str, Calibrator], test: Examples
 ) -> Answers:
     """Return every system's answers on the calibration split; none where rows belong together."""
     # No promise holds for rows that depend on one another.
@@ -251,8 +255,10 @@ def _rows(stored: Mapping[str, Mapping[str, Predictions]], shift_splits: Sequenc
     return {name: found[name] for name in dict.fromkeys([*order, *found]) if name in found}
 
 
-def _curves(on_test: Answers, shifted: Mapping[str, Answers], confidence: float) -> dict[str, Any]:
-    drawn = [name for name in (best_form(on_test, "ensemble"), best_form(on_test, "student")) if name]
+def _curves(
+    on_test: Answers, shifted: Mapping[str, Answers], confidence: float, choices: Choices
+) -> dict[str, Any]:
+    drawn = [form for name in ("ensemble", "student") if (form := chosen_form(name, on_test, choices))]
     return {
         "reliability": {name: reliability(given, confidence) for name, given in on_test.items()},
         "risk_coverage": {name: risk_coverage(given, confidence) for name, given in on_test.items()},
@@ -264,7 +270,7 @@ def _curves(on_test: Answers, shifted: Mapping[str, Answers], confidence: float)
 
 
 def _texts(
-    test: Examples, members: Predictions, calibrators: Mapping[str, Temperature], on_test: Answers
+    test: Examples, members: Predictions, calibrators: Mapping[str, Calibrator], on_test: Answers
 ) -> dict[str, Any]:
     """Return the compared texts and the systems shown: the calibrated ones, the members likewise."""
     ensemble, student = best_form(on_test, "ensemble") or "ensemble", best_form(on_test, "student")

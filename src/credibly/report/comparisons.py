@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from credibly.records import Interval
 from credibly.report.curves import KINDS
+from credibly.report.verdicts import p_value, sign_test
 from credibly.report.wording import MAIN_METRICS, higher_is_better
-from credibly.uncertainty.calibration_interval import CORRECTED, corrected_difference
-from credibly.uncertainty.intervals import rank_correlation, resampled
+from credibly.uncertainty.estimates import CORRECTED, corrected_difference, mean_estimate, resampled_as
+from credibly.uncertainty.intervals import rank_correlation, resampled_together
 from credibly.uncertainty.resampling import Resampling
-from credibly.uncertainty.systems import Answer
+from credibly.uncertainty.slices import holm
+from credibly.uncertainty.systems import Answer, chosen_form
 
 Floats = NDArray[np.float64]
 Answers = Mapping[str, tuple[Answer, ...]]
@@ -26,11 +28,13 @@ Json = dict[str, Any]
 Scores = Mapping[str, Mapping[str, Any]]
 
 COMPARED_METRICS = ("nll", "accuracy", "brier", "ece_debiased", "aurc")
+SAMPLED_METRICS = tuple(dict.fromkeys(map(resampled_as, (*COMPARED_METRICS, *MAIN_METRICS))))
+"""What pairs and leaders need resamples of: drawn once a system for all."""
 SHIFT_CHANGES = ("accuracy", "nll", "ece_debiased", "mean_total", "mean_epistemic")
 
 
 class Paired:
-    """Differences between systems on the test rows; each system is resampled once a metric.
+    """Differences between systems on the test rows; each system is resampled once.
 
     The same figures as `paired_difference` gives, at the price of one system instead of two.
 
@@ -42,7 +46,7 @@ class Paired:
 
     def __init__(self, on_test: Answers, systems: Scores, resampling: Resampling) -> None:
         self.on_test, self.systems, self.resampling = on_test, systems, resampling
-        self.samples = cache(self._samples)
+        self.all_samples, self.estimate = cache(self._all_samples), cache(self._estimate)
 
     def value(self, name: str, metric: str) -> float | None:
         """Return a system's figure; None where it is undefined."""
@@ -56,29 +60,67 @@ class Paired:
             return Interval(None)
         value = values[0] - values[1]
         if metric in CORRECTED:
-            sides = self.on_test[first], self.on_test[second]
-            plain = [{"ece": self.samples(name, "ece")} for name in (first, second)]
-            return corrected_difference(value, *sides, plain, self.resampling)
+            estimates = [self.estimate(name, metric) for name in (first, second)]
+            one, other = (self.samples(name, resampled_as(metric)) for name in (first, second))
+            return corrected_difference(value, estimates, (one, other))
         return Interval(
             value, *self.resampling.ends(self.samples(first, metric) - self.samples(second, metric))
         )
 
-    def _samples(self, name: str, metric: str) -> Floats:
-        return resampled(self.on_test[name], metric, self.resampling.resamples, self.resampling.seed)
+    def p_value(self, first: str, second: str, metric: str, difference: Interval) -> float | None:
+        """Return a difference's p-value: the larger of the interval's and, for accuracies, the exact one."""
+        p = p_value(difference, self.resampling.confidence)
+        if p is None or metric != "accuracy":
+            return p
+        return max(p, sign_test(self.on_test[first], self.on_test[second]) or p)
+
+    def _estimate(self, name: str, metric: str) -> tuple[float, float, float]:
+        return mean_estimate(metric, self.on_test[name], self.resampling.confidence)
+
+    def samples(self, name: str, metric: str) -> Floats:
+        """Return a system's figure on every resample, (R,); NaN where it is undefined."""
+        return self.all_samples(name)[metric]
+
+    def _all_samples(self, name: str) -> Mapping[str, Floats]:
+        return resampled_together(
+            self.on_test[name], SAMPLED_METRICS, self.resampling.resamples, self.resampling.seed
+        )
 
 
 def comparisons(paired: Paired, shipped: str) -> dict[str, dict[str, Json]]:
-    """Return the paired differences that the findings need: {"first - second": {metric: figure}}."""
+    """Return paired differences: {"first - second": {metric: figure}}.
+
+    Those of the shipped system to every other one are a table by which systems are judged: each has a
+    two-sided `p`, and `adjusted_p`, by Holm's method for all systems and metrics of that table.
+    """
+    found = {
+        (first, second): {metric: paired.difference(first, second, metric) for metric in COMPARED_METRICS}
+        for first, second in pairs(list(paired.systems), shipped)
+    }
+    p_values = {
+        (pair, metric): p
+        for pair, by_metric in found.items()
+        for metric, own in by_metric.items()
+        if pair[0] == shipped and (p := paired.p_value(*pair, metric, own)) is not None
+    }
+    judged = dict(
+        zip(p_values, zip(p_values.values(), holm(list(p_values.values())), strict=True), strict=True)
+    )
+
+    def figure(pair: tuple[str, str], metric: str, own: Interval) -> Json:
+        both = judged.get((pair, metric))
+        return {**own.as_json(), **({"p": both[0], "adjusted_p": both[1]} if both else {})}
+
     return {
         f"{first} - {second}": {
-            metric: paired.difference(first, second, metric).as_json() for metric in COMPARED_METRICS
+            metric: figure((first, second), metric, own) for metric, own in by_metric.items()
         }
-        for first, second in pairs(list(paired.systems), shipped)
+        for (first, second), by_metric in found.items()
     }
 
 
 def pairs(names: Sequence[str], shipped: str) -> list[tuple[str, str]]:
-    """Return the pairs of systems that are compared, each once.
+    """Return the pairs of systems that are compared, each once: those of findings, and shipped with all.
 
     >>> pairs(["single", "ensemble", "ensemble+temperature"], "ensemble+temperature")
     [('ensemble', 'single'), ('ensemble+temperature', 'ensemble'), ('ensemble+temperature', 'single')]
@@ -90,6 +132,7 @@ def pairs(names: Sequence[str], shipped: str) -> list[tuple[str, str]]:
         ("ensemble", "single"), ("ensemble+temperature", "ensemble"), ("majority_vote", "ensemble"),
         (ensemble, zero_shot), (ensemble, direct), (student, ensemble), (student, direct), (student, soft),
         ("student", "direct"), ("student", "soft_labels"), (soft, direct), (shipped, "single"),
+        *((shipped, name) for name in names),
     )  # fmt: skip
     there = [
         (first, second) for first, second in wanted if first in names and second in names and first != second
@@ -103,7 +146,7 @@ def best_form(names: Sequence[str] | Mapping[str, object], name: str) -> str | N
     >>> best_form(["direct", "direct+temperature"], "direct"), best_form(["direct"], "student")
     ('direct+temperature', None)
     """
-    return next((form for form in (f"{name}+temperature", name) if form in names), None)
+    return chosen_form(name, names)
 
 
 def leaders(paired: Paired) -> dict[str, list[str]]:

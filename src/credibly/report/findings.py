@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from credibly.report.comparisons import best_form
+from credibly.report.verdicts import Verdict, verdict
 from credibly.report.wording import (
     Figure,
     count,
     difference,
-    higher_is_better,
     listed_words,
     number,
     with_interval,
     words_of,
 )  # fmt: skip
+from credibly.uncertainty.systems import bare_name
 
 Mark = Literal["good", "equal", "bad", "noted"]
-Verdict = Literal["better", "equal", "worse"]
 Report = Mapping[str, Any]
 
 REJECTED_BELOW = 0.01
@@ -62,7 +62,7 @@ class Finding:
 def findings(report: Report) -> list[Finding]:
     """Return what the report's own figures bear out, the weightiest first."""
     parts = (
-        _training, _ensemble, _disagreement, _temperature, _calibration, _slices, _student, _gain,
+        _training, _ensemble, _disagreement, _temperature, _choice, _calibration, _slices, _student, _gain,
         _soft_labels, _agreement, _abstention, _people, _shift,
     )  # fmt: skip
     return [finding for part in parts for finding in part(report)]
@@ -80,21 +80,6 @@ def headline(report: Report) -> str:
     if rejecting:
         return f"{right}, but its probabilities do not hold: {error}, rejected by {listed_words(rejecting)}."
     return f"{right}, and its probabilities hold as far as these rows can tell: {error}."
-
-
-def verdict(metric: str, figure: Figure | None) -> Verdict | None:
-    """Say whether a difference (first - second) makes the first better, by its interval alone.
-
-    >>> verdict("nll", {"value": -0.02, "low": -0.03, "high": -0.01})
-    'better'
-    >>> verdict("accuracy", {"value": -0.02, "low": -0.05, "high": 0.01})
-    'equal'
-    """
-    if figure is None or figure["low"] is None or figure["high"] is None:
-        return None
-    if figure["low"] <= 0 <= figure["high"]:
-        return "equal"
-    return "better" if (figure["low"] > 0) == higher_is_better(metric) else "worse"
 
 
 def change(metric: str, figure: Figure | None) -> str:
@@ -205,6 +190,28 @@ def _temperature(report: Report) -> Iterator[Finding]:
         f"{with_it}{change('nll', compared['nll'])} and {change('ece_debiased', compared['ece_debiased'])}."
     )
     yield Finding(MARKS[outcome], claim, _capital(evidence))
+
+
+def _choice(report: Report) -> Iterator[Finding]:
+    """Say what came of the shipped system's calibrator where more than a temperature was asked for."""
+    shipped, bare = report["shipped"], bare_name(report["shipped"])
+    choice = report.get("choices", {}).get(bare)
+    if choice is None:
+        return
+    tried = [f"{own['kind']} {own['nll']:.4f}" for own in choice["candidates"] if own["nll"] is not None]
+    said = f"Cross-validated NLL on the calibration texts: {', '.join(tried)}." if tried else ""
+    compared = _compare(report, shipped, bare)
+    outcome = verdict("nll", compared["nll"]) if compared else None
+    if shipped == bare:
+        yield Finding("noted", f"No calibrator was found to help {bare}: it is left as it is.", said)
+    elif compared and outcome:
+        claim = {
+            "better": f"{shipped} has better probabilities than {bare}.",
+            "equal": f"{shipped} has probabilities equal to those of {bare} within the interval.",
+            "worse": f"{shipped} has worse probabilities than {bare}.",
+        }[outcome]
+        changes = f"{change('nll', compared['nll'])} and {change('ece_debiased', compared['ece_debiased'])}."
+        yield Finding(MARKS[outcome], claim, f"On the test texts {changes} {said}".rstrip())
 
 
 def _calibration(report: Report) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import Any
 from credibly.report import plots
 from credibly.report.curves import KINDS
 from credibly.report.findings import findings
+from credibly.report.verdicts import SIGNS, WORDS, against_shipped
 from credibly.report.views import (
     Cell,
     Column,
@@ -33,6 +34,7 @@ from credibly.report.wording import (
     number,
     with_interval,
 )  # fmt: skip
+from credibly.uncertainty.systems import bare_name, chosen_form
 
 Report = Mapping[str, Any]
 
@@ -146,13 +148,22 @@ def _system_tables(report: Report) -> dict[str, Any]:
         if name not in MAIN_METRICS + CLASS_FIGURES and not name.startswith("ood_")
     ]
     doubt = [name for name in rest if name.startswith("mean_") or name.endswith("_raters")]
+    held = [name for name in rest if name.startswith(("ece", "smooth", "brier"))]
+    abstaining = [name for name in rest if name.startswith(("eaurc", "augrc", "risk_at", "coverage_at"))]
     groups = (
-        ("Classification", [name for name in rest if name not in doubt]),
+        ("Classification", [name for name in rest if name not in (*doubt, *held, *abstaining)]),
+        ("Calibration", held),
+        ("Abstaining", abstaining),
         ("Uncertainty, in nats, and people's opinions where they are known", doubt),
     )
     tables = [(title, systems_table(systems, names, shipped, report["leaders"])) for title, names in groups]
     return {
-        "main_table": systems_table(systems, MAIN_METRICS, shipped, report["leaders"], forest=True),
+        "main_table": systems_table(
+            systems, MAIN_METRICS, shipped, report["leaders"], forest=True, verdicts=against_shipped(report)
+        ),
+        "systems_judged": any(against_shipped(report).values()),
+        "verdict_signs": SIGNS,
+        "verdict_words": WORDS,
         "further_tables": [(title, table) for title, table in tables if table.columns],
         "comparisons": _comparisons(report),
         "class_table": classes_table(systems, shipped, report["classes"]),
@@ -188,16 +199,23 @@ def _comparisons(report: Report) -> Table | None:
 
 def _difference(metric: str, figure: Mapping[str, Any]) -> Cell:
     value, _, interval = difference(metric, figure).replace(" points", "").partition(" ")
-    return Cell(value, interval)
+    p = figure.get("adjusted_p")
+    return Cell(value, interval, "" if p is None else f"p {_p_value(p)}")
 
 
 def _reliable(report: Report) -> dict[str, dict[str, Any]]:
-    """Return the systems with reliability bins by the name without temperature: before and after it."""
+    """Return the systems with reliability bins by the name without calibrator: before it, and as chosen."""
     families: dict[str, dict[str, Any]] = {}
     for name, bins in report["curves"]["reliability"].items():
-        if bins:
-            families.setdefault(name.removesuffix("+temperature"), {})[name] = bins
+        bare = bare_name(name)
+        if bins and name in (bare, _settled(report, bare)):
+            families.setdefault(bare, {})[name] = bins
     return families
+
+
+def _settled(report: Report, bare: str) -> str | None:
+    """Return the form in which a system answers."""
+    return chosen_form(bare, report["systems"], report.get("choices"))
 
 
 def _calibration(report: Report) -> dict[str, Any]:
@@ -276,8 +294,8 @@ def _p_value(value: float | None) -> str:
 
 
 def _families(report: Report, names: list[str]) -> list[str]:
-    """Return one system a family, the calibrated one where it stands: temperature hardly moves a ranking."""
-    return [name for name in names if f"{name}+temperature" not in report["systems"]]
+    """Return one system a family, as it answers: temperature hardly moves a ranking."""
+    return [name for name in names if name == _settled(report, bare_name(name))]
 
 
 def _abstaining_systems(report: Report) -> list[str]:

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from credibly.report.extras import optional
+from credibly.uncertainty.systems import bare_name
 
 FAMILIES = ("single", "ensemble", "majority_vote", "direct", "soft_labels", "student", "other")
-"""Families of systems, each with a colour; `+temperature` shares its family's."""
+"""Families of systems, each with a colour, whatever calibrates them."""
 
 # Placeholder colours, replaced by CSS variables when the SVG is written.
 INK, SOFT, GRID = "#000001", "#000002", "#000003"
@@ -55,7 +56,7 @@ def family(system: str) -> str:
     >>> family("student+temperature"), family("members/42"), family("label_smoothing")
     ('student', 'ensemble', 'other')
     """
-    name = system.removesuffix("+temperature").partition("/")[0]
+    name = bare_name(system).partition("/")[0]
     if name in ("members", "mean_logits"):
         return "ensemble"
     return name if name in FAMILIES else "other"

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from credibly.errors import InputError
 from credibly.records import UNKNOWN, IntArray, Interval
+from credibly.uncertainty.calibrators import Calibrator
 from credibly.uncertainty.conformal import PredictionSets
 from credibly.uncertainty.selective import Abstention
 from credibly.uncertainty.selective_figures import selective_table
 from credibly.uncertainty.set_figures import set_table
-from credibly.uncertainty.systems import CALIBRATED, Answer
+from credibly.uncertainty.systems import Answer, bare_name, chosen_form, keeps_labels
 
 RISKS = (0.01, 0.02, 0.05, 0.1)
 COVERAGES = (0.8, 0.9, 0.95)
@@ -26,24 +27,35 @@ Answers = Mapping[str, tuple[Answer, ...]]
 Json = dict[str, Any]
 
 
-def promises(shipped: str, on_calibration: Answers, on_test: Answers, confidence: float) -> Json:
+def promises(
+    shipped: str,
+    on_calibration: Answers,
+    on_test: Answers,
+    calibrators: Mapping[str, Calibrator],
+    confidence: float,
+) -> Json:
     """Return abstention at some risks and prediction sets at some coverages; None where a split is missing.
 
-    Both go by the system before its temperature, which the calibration rows were used for. What there are
-    too few rows to promise is left out.
+    Both go by the system before its calibrator, which the calibration rows were used for; where that
+    moves labels, the system has its temperature instead. What there are too few rows to promise is left
+    out.
 
     Args:
         shipped: the system.
         on_calibration: every system's answers on the calibration split; empty where there is none.
         on_test: likewise on the test split.
+        calibrators: by system.
         confidence: of the intervals.
     """
     if shipped not in on_calibration:
         return {"abstention": [], "sets": []}
+    if not keeps_labels(shipped, calibrators):
+        shipped = chosen_form(bare_name(shipped), on_test) or shipped
     calibration, test = (_rows(shipped, answers) for answers in (on_calibration, on_test))
     if not len(test.labels):
         return {"abstention": [], "sets": []}
     return {
+        "system": shipped,
         "abstention": _abstention(calibration, test, confidence),
         "sets": _sets(calibration, test, confidence),
     }
@@ -51,7 +63,7 @@ def promises(shipped: str, on_calibration: Answers, on_test: Answers, confidence
 
 @dataclass(frozen=True)
 class Rows:
-    """A system on the rows of known label: what it is wrong on, and the rest before its temperature.
+    """A system on the rows of known label: what it is wrong on, and the rest before its calibrator.
 
     Args:
         uncertainty: total, in nats, (N,).
@@ -69,7 +81,7 @@ class Rows:
 
 
 def _rows(shipped: str, answers: Answers) -> Rows:
-    shown, bare = answers[shipped][0], answers[shipped.removesuffix(CALIBRATED)][0]
+    shown, bare = answers[shipped][0], answers[bare_name(shipped)][0]
     known = np.asarray(shown.labels) != UNKNOWN
     wrong = (shown.predicted != shown.labels)[known]
     return Rows(bare.uncertainty.total[known], wrong, bare.probs[known], bare.labels[known], bare.class_names)

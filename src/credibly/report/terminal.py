@@ -12,6 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from credibly.report.findings import Mark, findings
+from credibly.report.verdicts import SIGNS as VERDICT_SIGNS
+from credibly.report.verdicts import WORDS as VERDICT_WORDS
+from credibly.report.verdicts import Verdict, against_shipped
 from credibly.report.wording import bracket, count, number, visible, with_interval
 
 Report = Mapping[str, Any]
@@ -39,6 +42,9 @@ SIGNS: Mapping[Mark, tuple[str, str]] = {
 }
 
 
+VERDICT_STYLES: Mapping[Verdict, str] = {"better": "green", "equal": "dim", "worse": "red"}
+
+
 def print_report(report: Report, console: Console) -> None:
     """Print a report, rendered from report.json's dictionary alone.
 
@@ -62,11 +68,8 @@ def print_report(report: Report, console: Console) -> None:
 
 def _table(report: Report) -> Table:
     """Return systems x metrics, each figure with its interval on the line below."""
-    confidence = f"{100 * report['evaluation']['confidence']:g} %"
-    caption = (
-        f"{count(report['rows']['test'])} test texts; {confidence} intervals in "
-        "brackets; * none is better beyond the interval.\nECE is debiased, epistemic in nats."
-    )
+    verdicts = against_shipped(report)
+    caption = Text(_caption(report, any(verdicts.values())))
     table = Table(
         box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption, caption_justify="left", pad_edge=False
     )
@@ -76,16 +79,32 @@ def _table(report: Report) -> Table:
     for name, scores in report["systems"].items():
         style = "bold" if name == report["shipped"] else ""
         cells = [
-            _cell(metric, scores[metric], name in report["leaders"].get(metric, ())) for metric in COLUMNS
+            _cell(
+                metric, scores[metric], name in report["leaders"].get(metric, ()), verdicts[name].get(metric)
+            )
+            for metric in COLUMNS
         ]
         table.add_row(Text(visible(name), style=style), *cells)
     return table
 
 
-def _cell(metric: str, figure: Mapping[str, Any], leads: bool) -> Text:
-    text = Text(
-        f"{'*' if leads else ''}{number(metric, figure['value'], unit=False)}", style="bold" if leads else ""
-    )
+def _caption(report: Report, judged: bool) -> str:
+    confidence = f"{100 * report['evaluation']['confidence']:g} %"
+    lines = [
+        f"{count(report['rows']['test'])} test texts; {confidence} intervals in brackets; * none is better "
+        "beyond the interval.",
+        "ECE is debiased, epistemic in nats.",
+    ]
+    if judged:
+        signs = ", ".join(f"{VERDICT_SIGNS[kind]} {words}" for kind, words in VERDICT_WORDS.items())
+        lines.append(f"Against {visible(report['shipped'])}: {signs} (paired, corrected for their number).")
+    return "\n".join(lines)
+
+
+def _cell(metric: str, figure: Mapping[str, Any], leads: bool, outcome: Verdict | None) -> Text:
+    text = Text(VERDICT_SIGNS[outcome] if outcome else "", style=VERDICT_STYLES[outcome] if outcome else "")
+    shown = f"{'*' if leads else ''}{number(metric, figure['value'], unit=False)}"
+    text.append(shown, style="bold" if leads else "not bold default")
     interval = bracket(metric, figure)
     return text.append(f"\n{interval}", style="not bold dim") if interval else text
 

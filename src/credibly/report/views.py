@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from credibly.report.plots import family
+from credibly.report.verdicts import Verdict
 from credibly.report.wording import (
     COST_METRICS,
     UNDEFINED,
@@ -49,6 +50,7 @@ class Cell:
         spread: the standard deviation over members, in small text.
         leads: whether no other system is better beyond the interval, and one at least is worse.
         forest: its place on the column's scale, where the table shows it.
+        verdict: whether it is truly better than the shipped system's, or worse, or equal within doubt.
     """
 
     main: str
@@ -56,6 +58,7 @@ class Cell:
     spread: str = ""
     leads: bool = False
     forest: Forest | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def systems_table(
     shipped: str,
     leaders: Mapping[str, Sequence[str]] | None = None,
     forest: bool = False,
+    verdicts: Mapping[str, Mapping[str, Verdict]] | None = None,
 ) -> Table:
     """Return systems x metrics; a metric that is undefined for every system has no column."""
     shown = [name for name in metrics if any(_value(scores, name) is not None for scores in systems.values())]
@@ -107,6 +111,7 @@ def systems_table(
                     scores.get(metric),
                     name in (leaders or {}).get(metric, ()),
                     scales[metric] if forest else None,
+                    (verdicts or {}).get(name, {}).get(metric),
                 )
                 for metric in shown
             ),
@@ -254,7 +259,11 @@ def _column(metric: str, higher: bool | None) -> Column:
 
 
 def _cell(
-    metric: str, figure: Figure | None, leads: bool = False, scale: tuple[float, float] | None = None
+    metric: str,
+    figure: Figure | None,
+    leads: bool = False,
+    scale: tuple[float, float] | None = None,
+    verdict: Verdict | None = None,
 ) -> Cell:
     if figure is None or figure["value"] is None:
         return Cell(UNDEFINED)
@@ -265,6 +274,7 @@ def _cell(
         f"±{number(metric, spread, False)}" if spread else "",
         leads,
         _forest(figure, scale),
+        verdict,
     )
 
 

@@ -45,7 +45,46 @@ METRIC_WORDS: dict[str, MetricWords] = {
         "ECE, plain", 1, True, "gap between confidence and accuracy in 15 bins; biased upwards"
     ),
     "ece_debiased": MetricWords("ECE, debiased", 1, True, "the same gap with the sampling noise taken out"),
+    "ece_equal_mass": MetricWords(
+        "ECE, equal mass", 1, True, "the plain gap in 15 bins that hold as many texts each"
+    ),
+    "ece_classwise": MetricWords(
+        "ECE, class-wise", 1, True, "the plain gap of every class's probability, mean over the classes"
+    ),
+    "smooth_ece": MetricWords(
+        "Smooth ECE", 1, True, "the gap without bins: each text is spread over its like"
+    ),
+    "brier_reliability": MetricWords(
+        "Brier: reliability", 4, False, "part of Brier that calibration could remove; lower is better"
+    ),
+    "brier_resolution": MetricWords(
+        "Brier: resolution", 4, False, "part that telling texts apart takes off Brier; higher is better"
+    ),
+    "brier_uncertainty": MetricWords(
+        "Brier: uncertainty", 4, False, "Brier of one who knows no more than the classes' shares"
+    ),
+    "brier_within_bins": MetricWords(
+        "Brier: within bins",
+        4,
+        False,
+        "what 15 bins hide: Brier is reliability - resolution + uncertainty + this",
+    ),
     "aurc": MetricWords("AURC", 3, False, "mean risk when only the most certain texts are answered"),
+    "eaurc": MetricWords("E-AURC", 3, False, "AURC above that of the same answers with all mistakes last"),
+    "risk_at_80": MetricWords("Risk at 80 %", 1, True, "mistakes when the most certain 80 % are answered"),
+    "risk_at_90": MetricWords("Risk at 90 %", 1, True, "mistakes when the most certain 90 % are answered"),
+    "coverage_at_1": MetricWords(
+        "Coverage at 1 %",
+        1,
+        True,
+        "texts that could be answered with at most 1 % mistakes among them, seen afterwards",
+    ),
+    "coverage_at_5": MetricWords(
+        "Coverage at 5 %",
+        1,
+        True,
+        "texts that could be answered with at most 5 % mistakes among them, seen afterwards",
+    ),
     "augrc": MetricWords(
         "AUGRC", 3, False, "share of all texts answered wrongly, mean over how many are answered"
     ),
@@ -67,6 +106,9 @@ METRIC_WORDS: dict[str, MetricWords] = {
     ),
     "nll_raters": MetricWords(
         "NLL to raters", 3, False, "cross-entropy of the probabilities with the shares of people's answers"
+    ),
+    "kl_raters": MetricWords(
+        "KL to raters", 3, False, "the same less the entropy of people's own answers: 0 is their shares"
     ),
     "spearman_raters": MetricWords(
         "Spearman to raters", 3, False, "rank correlation of aleatoric uncertainty with people's disagreement"

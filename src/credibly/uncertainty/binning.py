@@ -77,13 +77,27 @@ def binned(confidence: FloatArray, correct: NDArray[np.bool_], counts: FloatArra
     return summed(bin_matrix(confidence, correct), counts)
 
 
-def bin_matrix(confidence: FloatArray, correct: NDArray[np.bool_]) -> csr_matrix:
-    """Return the sparse matrix, (3 B, N), whose product with counts is every sum of `Bins`."""
+def bin_matrix(
+    confidence: FloatArray, correct: NDArray[np.bool_], place: IntArray | None = None
+) -> csr_matrix:
+    """Return the sparse matrix, (3 B, N), whose product with counts is every sum of `Bins`.
+
+    Args:
+        confidence: (N,).
+        correct: (N,).
+        place: of each row's bin, (N,); that of `bin_of` if left out.
+    """
     N = len(confidence)
-    bins, rows = bin_of(confidence), np.arange(N)
+    bins, rows = bin_of(confidence) if place is None else place, np.arange(N)
     values = np.concatenate([np.ones(N), confidence, correct.astype(np.float64)])
     places = np.concatenate([bins, bins + BINS, bins + 2 * BINS])
     return csr_matrix((values, (places, np.tile(rows, 3))), shape=(3 * BINS, N))
+
+
+def over_all_rows(matrix: csr_matrix, rows: NDArray[np.intp], N: int) -> csr_matrix:
+    """Return a matrix over some rows, (K, len(rows)), as one over all N, the others' columns left empty."""
+    into = csr_matrix((np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), N))
+    return (matrix @ into).tocsr()
 
 
 def summed(matrix: csr_matrix, counts: FloatArray) -> Bins:

@@ -25,6 +25,9 @@ from credibly.uncertainty.numerics import log_of
 
 FloatArray = NDArray[np.float64]
 
+FOLDS = 5
+"""Of the cross-validation, unless another number is given."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -83,7 +86,7 @@ def choose_calibrator(
     on: On = "mean",
     rule: str = "mean_probs",
     targets: Targets = "labels",
-    folds: int = 5,
+    folds: int = FOLDS,
     seed: int = 0,
 ) -> CalibratorChoice:
     """Return the simplest calibrator that the cross-validated NLL of these rows bears out.
@@ -130,7 +133,7 @@ def cross_fitted_choice(
     on: On = "mean",
     rule: str = "mean_probs",
     targets: Targets = "labels",
-    folds: int = 5,
+    folds: int = FOLDS,
     seed: int = 0,
 ) -> Predictions:
     """Return the record in which every row was mapped by what `choose_calibrator` took on the other folds.

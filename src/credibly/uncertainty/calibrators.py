@@ -2,7 +2,7 @@
 
 A calibrator is one map, shared by all members, with `fit`, `apply`, `as_json` and `from_json`.
 `Temperature` is one number, `VectorScaling` two a class, `DirichletCalibration` a matrix,
-`IsotonicCalibration` a curve a class; `OnMean` averages the members first.
+`IsotonicCalibration` a curve a class; `OnMean` averages the members first, `InTurn` joins several.
 """
 
 from __future__ import annotations
@@ -80,6 +80,40 @@ class OnMean:
         values = dict(content)
         values["calibrator"] = calibrator_from_json(values.get("calibrator"))
         return from_values(cls, "on_mean", values)
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Calibrators one after another.
+
+    Args:
+        calibrators: the first one first.
+    """
+
+    calibrators: tuple[Calibrator, ...]
+
+    def apply(self, predictions: Predictions) -> Predictions:
+        """Return the record after all maps."""
+        for calibrator in self.calibrators:
+            predictions = calibrator.apply(predictions)
+        return predictions
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return {"kind": "in_turn", "calibrators": [own.as_json() for own in self.calibrators]}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> InTurn:
+        """Return the calibrators that `as_json` wrote.
+
+        Raises:
+            InputError: a key is missing or unknown, or a value of another type.
+        """
+        values, inner = dict(content), content.get("calibrators")
+        if not isinstance(inner, list):
+            raise InputError(f"expected a list of calibrators, got {inner!r:.200}")
+        values["calibrators"] = [calibrator_from_json(own) for own in inner]
+        return from_values(cls, "in_turn", values)
 
 
 BY_CLASS: dict[str, type[VectorScaling] | type[DirichletCalibration] | type[IsotonicCalibration]] = {
@@ -197,7 +231,7 @@ def calibrator_from_json(content: Any) -> Calibrator:
     kind = content.get("kind") if isinstance(content, Mapping) else None
     if kind is None:
         return Temperature.from_json(content)
-    readers = {**BY_CLASS, "on_mean": OnMean}
+    readers = {**BY_CLASS, "on_mean": OnMean, "in_turn": InTurn}
     if not isinstance(kind, str) or kind not in readers:
         raise InputError(f"unknown kind of calibrator '{kind}'{did_you_mean(str(kind), readers)}")
     return readers[kind].from_json(content)

@@ -7,20 +7,30 @@ far it could move with other training runs, for which there is the spread over m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from credibly.errors import InputError, listed
 from credibly.records import Interval
-from credibly.uncertainty.calibration_interval import CORRECTED, corrected_difference, corrected_interval
+from credibly.uncertainty.estimates import (
+    CORRECTED,
+    corrected_difference,
+    corrected_interval,
+    mean_estimate,
+    resampled_as,
+)
 from credibly.uncertainty.ranks import ranking, spearman
-from credibly.uncertainty.resampling import Resampling
-from credibly.uncertainty.scores import Family, Statistic, checked_metrics, class_figures, families, values
+from credibly.uncertainty.resampling import Family, Resampling, Statistic
+from credibly.uncertainty.risk import excess_influence
+from credibly.uncertainty.scores import checked_metrics, class_figures, families, values
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]
+
+ACCELERATED: Mapping[str, Callable[[Answer], FloatArray]] = {"eaurc": excess_influence}
+"""Figures too skewed for percentiles as they are, and the function that gives each row's influence."""
 
 SHIFT_FIGURES = {"ood_auroc": "total", "ood_auroc_epistemic": "epistemic"}
 """Figures that tell shifted rows from the others, and the uncertainty each goes by."""
@@ -35,10 +45,11 @@ def score(
 ) -> dict[str, Interval]:
     """Return figures with intervals by metric name; value None where a figure is undefined.
 
-    Percentile bootstrap over rows, but for ``ece`` and ``ece_debiased``, where it is biased upwards:
-    see `corrected_interval`. Resamples in which a figure is undefined are left out. Of several
-    answers: the mean over them, with `Interval.spread` their standard deviation (ddof = 1); undefined
-    where it is undefined for one of them.
+    Percentile bootstrap over rows, but for figures that chance adds to, as to calibration errors, an
+    interval by formula (`estimates`), and for ``eaurc``, which is skewed, an accelerated one. Resamples in
+    which a figure is undefined are left out. Of several answers: the mean over them, with
+    `Interval.spread` their standard deviation (ddof = 1); undefined where it is undefined for one of
+    them.
 
     Args:
         answers: of one system, all on the same rows.
@@ -60,7 +71,9 @@ def score(
         name: _interval([figure[name] for figure in figures], samples.get(name), resampling) for name in names
     }
     for name in set(names) & set(CORRECTED):
-        found[name] = corrected_interval(answers, found[name], resampling)
+        found[name] = corrected_interval(name, answers, found[name], confidence)
+    for name in set(names) & set(ACCELERATED):
+        found[name] = _accelerated(answers, found[name], samples.get(name), ACCELERATED[name], resampling)
     return found
 
 
@@ -156,7 +169,9 @@ def paired_difference(
     samples = [_resampled(side, families(names), resampling) for side in (first, second)]
     difference = means[0] - means[1]
     if metric in CORRECTED:
-        return corrected_difference(difference, first, second, samples, resampling)
+        estimates = [mean_estimate(metric, side, confidence) for side in (first, second)]
+        one, other = (side[resampled_as(metric)] for side in samples)
+        return corrected_difference(difference, estimates, (one, other))
     return Interval(difference, *resampling.ends(samples[0][metric] - samples[1][metric]))
 
 
@@ -169,11 +184,17 @@ def resampled(answers: Sequence[Answer], metric: str, resamples: int = 1000, see
     Raises:
         InputError: no answers or rows, different rows, or an unknown metric.
     """
-    names = checked_metrics([metric])
+    return resampled_together(answers, [metric], resamples, seed)[metric]
+
+
+def resampled_together(
+    answers: Sequence[Answer], metrics: Iterable[str], resamples: int = 1000, seed: int = 0
+) -> dict[str, FloatArray]:
+    """Return several metrics on every resample, (R,) each, as `resampled` does one."""
+    names = checked_metrics(metrics)
     check_same_rows(answers)
-    return _resampled(answers, families(names), Resampling(resamples, seed=seed)).get(
-        metric, np.full(resamples, np.nan)
-    )
+    found = _resampled(answers, families(names), Resampling(resamples, seed=seed))
+    return {name: found.get(name, np.full(resamples, np.nan)) for name in names}
 
 
 def rank_correlation(
@@ -243,6 +264,20 @@ def _interval(
     spread = float(np.std(known, ddof=1)) if len(known) > 1 else None
     low, high = (None, None) if samples is None else resampling.ends(samples)
     return Interval(float(np.mean(known)), low, high, spread)
+
+
+def _accelerated(
+    answers: Sequence[Answer],
+    figure: Interval,
+    samples: FloatArray | None,
+    influence: Callable[[Answer], FloatArray],
+    resampling: Resampling,
+) -> Interval:
+    if figure.value is None or samples is None:
+        return figure
+    each = np.mean([influence(answer) for answer in answers], axis=0)
+    low, high = resampling.accelerated_ends(samples, figure.value, each)
+    return Interval(figure.value, low, high, figure.spread)
 
 
 def _separation(

@@ -1,14 +1,8 @@
-"""Every metric, as a function of how often each row is taken, and the table of them.
-
-A *statistic* is prepared once from an answer (sorted, binned, summed) and then turns counts, float64
-(N, R), whole numbers >= 0, into figures (R,) by name: one column of ones gives the figure itself, and a
-thousand columns of resampled counts its bootstrap, by the same code. NaN marks a resample in which the
-figure is undefined; a statistic that is undefined altogether is None.
-"""
+"""Every metric, as a function of how often each row is taken (`resampling`), and the table of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,16 +11,18 @@ from scipy.sparse import csr_matrix
 
 from credibly.errors import InputError, did_you_mean
 from credibly.records import UNKNOWN
-from credibly.uncertainty.binning import bin_matrix, debiased_error, plain_error, summed
+from credibly.uncertainty.binning import bin_matrix, debiased_error, over_all_rows, plain_error, summed
+from credibly.uncertainty.brier import brier_parts
 from credibly.uncertainty.numerics import entropy, log_of
+from credibly.uncertainty.other_bins import class_wise, equal_mass
 from credibly.uncertainty.ranks import area_under_risk_coverage, ranking, spearman
+from credibly.uncertainty.resampling import Family, Statistic
+from credibly.uncertainty.risk import best_area, operating_points
+from credibly.uncertainty.smooth import smooth
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-
-Statistic = Callable[[FloatArray], Mapping[str, FloatArray]]
-Family = Callable[[Answer], Statistic | None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,8 @@ def means(answer: Answer) -> Statistic:
     """Prepare the metrics that are means of one number a row: losses and uncertainties.
 
     NLL is -ln p(label), Brier's score the sum over classes of (p - one-hot)^2, in [0, 2]; `nll_raters`
-    the cross-entropy of the raters' shares against p. Probabilities below 1e-12 are scored as that.
+    the cross-entropy of the raters' shares against p, `kl_raters` what of it is above the shares' own
+    entropy. Probabilities below 1e-12 are scored as that.
     """
     known = answer.labels != UNKNOWN
     one_hot = np.eye(answer.probs.shape[1])[answer.labels]
@@ -112,7 +109,9 @@ def means(answer: Answer) -> Statistic:
         "mean_variance": (answer.uncertainty.variance, everywhere),
     }
     if answer.label_probs is not None:
-        columns["nll_raters"] = (-(answer.label_probs * log_probs).sum(axis=1), everywhere)
+        surprise = -(answer.label_probs * log_probs).sum(axis=1)
+        columns["nll_raters"] = (surprise, everywhere)
+        columns["kl_raters"] = (surprise - entropy(answer.label_probs), everywhere)
     # A sparse product: threaded BLAS waits longer for its threads than so thin a one takes.
     masks = np.stack([rows for _, rows in columns.values()]).astype(np.float64)
     numbers = csr_matrix(np.stack([column for column, _ in columns.values()]) * masks)
@@ -209,18 +208,16 @@ def calibration_matrix(answer: Answer) -> csr_matrix:
     """Return the `bin_matrix` of an answer over all its rows, those of unknown label left empty."""
     rows = np.flatnonzero(answer.labels != UNKNOWN)
     small = bin_matrix(answer.confidence[rows], (answer.predicted == answer.labels)[rows])
-    into = csr_matrix(
-        (np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), len(answer.labels))
-    )
-    return (small @ into).tocsr()
+    return over_all_rows(small, rows, len(answer.labels))
 
 
 def selective(answer: Answer) -> Statistic | None:
     """Prepare areas under the risk-coverage curve, by the probability of the predicted class.
 
-    `augrc` counts mistakes among all rows instead of among the answered: the mean over k = 1..N of the
-    mistakes among the k most confident, over N. That is (1 - A) E (N - E) + E (E + 1) / 2, over N^2, for E
-    mistakes and the AUROC A of confidence for finding right answers; ties are halved.
+    `eaurc` is the AURC above that of the same answers with all mistakes last. `augrc` counts mistakes among
+    all rows instead of among the answered: the mean over k = 1..N of the mistakes among the k most
+    confident, over N. That is (1 - A) E (N - E) + E (E + 1) / 2, over N^2, for E mistakes and the AUROC A of
+    confidence for finding right answers; ties are halved.
     """
     rows = np.flatnonzero(answer.labels != UNKNOWN)
     if not len(rows):
@@ -236,7 +233,9 @@ def selective(answer: Answer) -> Statistic | None:
         auroc = np.nan_to_num(ranked(taken)[0]) if ranked else np.zeros_like(N)
         with np.errstate(divide="ignore", invalid="ignore"):
             augrc = ((1 - auroc) * E * (N - E) + E * (E + 1) / 2) / N**2
-        return {"aurc": area(taken), "augrc": augrc}
+            best = best_area(N, N - E)
+        aurc = area(taken)
+        return {"aurc": aurc, "eaurc": aurc - best, "augrc": augrc}
 
     return statistic
 
@@ -295,8 +294,14 @@ def _both(flags: BoolArray) -> bool:
 SCIKIT_LEARN = "https://scikit-learn.org/stable/modules/model_evaluation.html"
 BRIER = "Brier 1950, https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2"
 GUO = "Guo et al. 2017, https://arxiv.org/abs/1706.04599"
+NIXON = "Nixon et al. 2019, https://arxiv.org/abs/1904.01685"
+KULL = "Kull et al. 2019, https://arxiv.org/abs/1910.12656"
+BLASIOK = "Błasiok & Nakkiran 2023, https://arxiv.org/abs/2309.12236"
+MURPHY = "Murphy 1973, https://doi.org/10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2"
+EL_YANIV = "El-Yaniv & Wiener 2010, https://jmlr.org/papers/v11/el-yaniv10a.html"
 KUMAR = "after Kumar et al. 2019, https://arxiv.org/abs/1909.10155"
 GEIFMAN = "Geifman & El-Yaniv 2017, https://arxiv.org/abs/1705.08500"
+EAURC = "Geifman et al. 2019, https://arxiv.org/abs/1805.08206"
 TRAUB = "Traub et al. 2024, https://arxiv.org/abs/2407.01032"
 HENDRYCKS = "Hendrycks & Gimpel 2017, https://arxiv.org/abs/1610.02136"
 DEPEWEG = "Depeweg et al. 2018, https://arxiv.org/abs/1710.07283"
@@ -316,8 +321,29 @@ METRICS: dict[str, Metric] = {
         Metric("ece", False, "plain calibration error, top label, 15 bins", GUO, calibration),
         Metric("ece_debiased", False, "calibration error without chance's share", KUMAR, calibration),
         Metric(
+            "ece_equal_mass",
+            False,
+            "plain calibration error, 15 bins of as many rows each",
+            NIXON,
+            equal_mass,
+        ),
+        Metric(
+            "ece_classwise", False, "plain calibration error of every class's probability", KULL, class_wise
+        ),
+        Metric("smooth_ece", False, "calibration error without bins, rows smoothed", BLASIOK, smooth),
+        *(
+            Metric(f"brier_{name}", better, description, MURPHY, brier_parts)
+            for name, better, description in (
+                ("reliability", False, "Brier's part: how far shares lie from probabilities, in bins"),
+                ("resolution", True, "Brier's part: how far the bins' shares lie from the overall ones"),
+                ("uncertainty", None, "Brier's part: what knowing the overall shares alone would score"),
+                ("within_bins", None, "Brier's part: what the bins hide, so that all add up"),
+            )
+        ),
+        Metric(
             "aurc", False, "error rate among the most confident rows, mean over coverages", GEIFMAN, selective
         ),
+        Metric("eaurc", False, "AURC above that of the same answers in the best order", EAURC, selective),
         Metric("augrc", False, "share of rows answered wrongly, mean over coverages", TRAUB, selective),
         Metric(
             "auroc",
@@ -327,12 +353,33 @@ METRICS: dict[str, Metric] = {
             classes,
         ),
         Metric("average_precision", True, "precision averaged over recall", SCIKIT_LEARN, classes),
+        *(
+            Metric(
+                f"risk_at_{name}",
+                False,
+                f"error rate of the most confident {name} %",
+                EL_YANIV,
+                operating_points,
+            )
+            for name in (80, 90)
+        ),
+        *(
+            Metric(
+                f"coverage_at_{name}",
+                True,
+                f"share answered with at most {name} % mistakes",
+                EL_YANIV,
+                operating_points,
+            )
+            for name in (1, 5)
+        ),
         Metric("error_auroc", True, "total uncertainty's AUROC for finding mistakes", HENDRYCKS, mistakes),
         Metric("mean_total", None, "mean total uncertainty, nats", DEPEWEG, means),
         Metric("mean_aleatoric", None, "mean aleatoric uncertainty, nats", DEPEWEG, means),
         Metric("mean_epistemic", None, "mean epistemic uncertainty, nats", DEPEWEG, means),
         Metric("mean_variance", None, "mean variance of the predicted class's probability", DEPEWEG, means),
         Metric("nll_raters", False, "cross-entropy of the raters' shares, nats", BAAN, means),
+        Metric("kl_raters", False, "KL divergence from the raters' shares, nats", BAAN, means),
         Metric(
             "spearman_raters", True, "rank correlation of aleatoric with the raters' entropy", BAAN, raters
         ),

@@ -2,12 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from credibly.runs import Run
 from credibly.settings import Recipe
 from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibrators import Calibrator, calibrator_from_json
+from credibly.uncertainty.systems import CALIBRATED, Choices
 from credibly.workflows.zero_shot import ZERO_SHOT, starting_from_words
+
+CHOICES = "choices"
+"""The key of calibration.json beside the systems' names; not there where every system has its temperature."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted on a run's calibration split.
+
+    Args:
+        calibrators: by system.
+        choices: the form in which each system answers, where more than a temperature was asked for.
+    """
+
+    calibrators: Mapping[str, Calibrator]
+    choices: Choices = field(default_factory=dict)
+
+    @property
+    def folded(self) -> Temperature:
+        """What the student's last layer holds: its calibrator if that is z / T + c, else its temperature."""
+        chosen = self.choices.get("student", {}).get("system", "")
+        found = [self.calibrators.get(name) for name in (chosen, f"student{CALIBRATED}")]
+        return next(own for own in found if isinstance(own, Temperature))
+
+    def joined(self, other: Calibration) -> Calibration:
+        """Return both in one."""
+        return Calibration({**self.calibrators, **other.calibrators}, {**self.choices, **other.choices})
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what calibration.json holds."""
+        fitted = {name: calibrator.as_json() for name, calibrator in self.calibrators.items()}
+        return {**fitted, CHOICES: self.choices} if self.choices else fitted
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Calibration:
+        """Return what `as_json` wrote, or a run before it, which has temperatures alone.
+
+        Raises:
+            InputError: a calibrator cannot be read.
+        """
+        fitted = {name: own for name, own in content.items() if name != CHOICES}
+        return cls(
+            {name: calibrator_from_json(own) for name, own in fitted.items()}, content.get(CHOICES, {})
+        )
 
 
 def network_systems(recipe: Recipe) -> list[str]:
@@ -26,10 +75,14 @@ def known_costs(run: Run) -> dict[str, dict[str, float]]:
     return run.read_json(run.costs_file) if run.costs_file.is_file() else {}
 
 
-def calibrators_in(run: Run) -> dict[str, Temperature]:
-    """Return a run's fitted calibrations by system."""
-    content = run.read_json(run.check(run.calibration_file))
-    return {name: Temperature.from_json(values) for name, values in content.items()}
+def calibration_in(run: Run) -> Calibration:
+    """Return what was fitted on a run's calibration split."""
+    return Calibration.from_json(run.read_json(run.check(run.calibration_file)))
+
+
+def calibrators_in(run: Run) -> Mapping[str, Calibrator]:
+    """Return a run's fitted calibrators by system."""
+    return calibration_in(run).calibrators
 
 
 def class_names_of(run: Run) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from credibly.runs import Run, refuse_folder, write_text
 from credibly.settings import with_columns
 from credibly.training import HISTORY
 from credibly.workflows.contents import (
-    calibrators_in,
+    calibration_in,
     class_names_of,
     folder_bytes,
     known_costs,
@@ -33,7 +33,7 @@ def write_run_report(run: Run, test: Examples, splits: Splits, stages: Stages = 
     """Score every system of a run on its stored splits, and write report.json and report.html."""
     told = stages("scoring with intervals")
     told(0, 1)
-    recipe = run.recipe
+    recipe, calibration = run.recipe, calibration_in(run)
     stored = {
         source: {
             split: run.load_predictions(source, split)
@@ -46,7 +46,8 @@ def write_run_report(run: Run, test: Examples, splits: Splits, stages: Stages = 
         run_name=run.path.resolve().name,
         recipe=recipe.model_dump(mode="json"),
         stored=stored,
-        calibrators=calibrators_in(run),
+        calibrators=calibration.calibrators,
+        choices=calibration.choices,
         costs=costs_by_system(run),
         test=test,
         notes=splits.notes,
@@ -101,7 +102,7 @@ def evaluate(
     if html is not None:
         refuse_folder(html)
     run = Run.open(path)
-    recipe = run.recipe
+    recipe, calibration = run.recipe, calibration_in(run)
     data = with_columns(recipe.data, settings or {})
     examples = read_examples(file, data, class_names_of(run))
     stored: dict[str, dict[str, Predictions]] = {}
@@ -116,7 +117,8 @@ def evaluate(
         run_name=f"{run.path.resolve().name} on {Path(file).name}",
         recipe=recipe.model_dump(mode="json"),
         stored=stored,
-        calibrators=calibrators_in(run),
+        calibrators=calibration.calibrators,
+        choices=calibration.choices,
         costs={},
         test=examples,
         notes=cut_notes(readers, {"test": examples}, data),

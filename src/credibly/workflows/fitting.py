@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,15 @@ from credibly.runs import Run, write_json
 from credibly.settings import Recipe, ResolvedSettings, with_values
 from credibly.training import HISTORY, Checkpoints, Monitor, Trackers
 from credibly.tuning import Loss, TuningTexts, target_loss
-from credibly.uncertainty.calibrate import Temperature, fit_offset
-from credibly.uncertainty.decompose import decompose
-from credibly.workflows.contents import folder_bytes, known_costs, network_systems, tuned_systems
+from credibly.uncertainty.calibrate import Temperature
+from credibly.workflows.calibrating import calibrate, check_calibrates, log_choices
+from credibly.workflows.contents import (
+    Calibration,
+    folder_bytes,
+    known_costs,
+    network_systems,
+    tuned_systems,
+)
 from credibly.workflows.evaluating import write_run_report
 from credibly.workflows.lengths import cut_notes, readers_of
 from credibly.workflows.planning import check_room
@@ -153,6 +160,7 @@ def begin(run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool
     """
     _check_blocks(recipe)
     Trackers.of(run, recipe).check()
+    check_calibrates(recipe.calibration, splits.calibration)
     if not (resume and run.recipe_file.is_file()):
         check_room(recipe, splits, run.path)
     for group in starting_from_words(recipe):
@@ -167,12 +175,11 @@ def carry_out(work: Work) -> Run:
     _zero_shot(work)
     _members(work)
     _networks(work)
-    calibrators = {
-        name: fitted
-        for system in ["members", *network_systems(recipe)]
-        for name, fitted in calibrators_of(run, system).items()
-    }
-    write_json(run.calibration_file, {name: fitted.as_json() for name, fitted in calibrators.items()})
+    sources = ["members", *network_systems(recipe)]
+    fitted = [calibrate(run, source, recipe.calibration) for source in sources]
+    calibration = reduce(Calibration.joined, fitted)
+    log_choices(calibration)
+    write_json(run.calibration_file, calibration.as_json())
     if work.splits.test is not None:
         write_run_report(run, work.splits.test, work.splits, work.stages)
     run.remove_checkpoints()
@@ -186,28 +193,6 @@ def with_cut_notes(splits: Splits, recipe: Recipe) -> Splits:
     for note in notes:
         log.warning(note)
     return replace(splits, notes=splits.notes + notes)
-
-
-def calibrators_of(run: Run, system: str) -> dict[str, Temperature]:
-    """Fit one source's calibration on the calibration split, from stored predictions alone.
-
-    A network that emits a Dirichlet also gets the offset that brings its mean mutual information to
-    the members', with and without its temperature.
-    """
-    predictions = run.load_predictions(system, "calibration")
-    if system == "members":
-        return {
-            "ensemble+temperature": Temperature.fit(predictions),
-            "mean_logits+temperature": Temperature.fit(predictions, rule="mean_logits"),
-        }
-    fitted = Temperature.fit(predictions)
-    if predictions.concentrations is None:
-        return {f"{system}+temperature": fitted}
-    spread = float(decompose(run.load_predictions("members", "calibration")).epistemic.mean())
-    scales = {system: 1.0, f"{system}+temperature": fitted.temperature}
-    return {
-        name: Temperature(scale, fit_offset(predictions, scale, spread)) for name, scale in scales.items()
-    }
 
 
 def _check_blocks(recipe: Recipe) -> None:
@@ -371,7 +356,7 @@ def _network(work: Work, system: str, transfer: TuningTexts) -> None:
             monitor=Monitor(work.stages(f"tuning {system}"), checkpoints, log),
         )
     _store_answers(work, system, network, training_seconds=time.perf_counter() - began)
-    folded = calibrators_of(run, system)["student+temperature"] if system == "student" else Temperature()
+    folded = calibrate(run, system, recipe.calibration).folded if system == "student" else Temperature()
     network.save(run.model_folder(system), history, folded)
     checkpoints.remove()
 

@@ -10,19 +10,19 @@ import numpy as np
 
 from credibly.data import read_examples
 from credibly.data.predictions import Judged, PredictionColumns, read_predictions, with_truth
-from credibly.errors import DataError
+from credibly.errors import DataError, InputError
 from credibly.progress import Stages, silent
 from credibly.records import UNKNOWN, Predictions
 from credibly.report import build_report, render_html
 from credibly.runs import refuse_folder, write_text
 from credibly.settings import DataSettings, EvaluationSettings
+from credibly.uncertainty.calibrator_choice import FOLDS, choose_calibrator, cross_fitted_choice
 from credibly.uncertainty.calibrators import cross_fitted
 
 FEWEST_ROWS = 2
-FOLDS = 5
 FEWEST_TO_CALIBRATE = 20 * FOLDS
-CROSS_FITTED = "cross_fitted_temperature"
-"""What tables call the predictions calibrated on their own rows, fold by fold."""
+CROSS_FITTED = "cross_fitted_"
+"""What the names of predictions calibrated on their own rows, fold by fold, begin with."""
 
 
 def evaluate_predictions(
@@ -33,6 +33,7 @@ def evaluate_predictions(
     stages: Stages = silent,
     evaluation: EvaluationSettings | None = None,
     seed: int = 0,
+    calibrator: str | None = None,
 ) -> dict[str, Any]:
     """Score saved predictions of one or many members, whatever made them.
 
@@ -45,14 +46,17 @@ def evaluate_predictions(
         html: where to write the page, if anywhere.
         stages: told of progress.
         evaluation: resamples and confidence of the intervals.
-        seed: of the resamples.
+        seed: of the resamples and of the folds.
+        calibrator: a kind, or ``auto`` for the one that cross-validated NLL bears out; a temperature if
+            left out. It is cross-fitted, and ``auto`` chosen anew for each fold without its rows.
 
     Returns:
         A report as report.json holds it; the file stands where the test split does.
 
     Raises:
         DataError: a file cannot be used, or there is no label to score against.
-        InputError: the page would take a folder's place.
+        InputError: the page would take a folder's place, or a calibrator was asked for by name that is
+            unknown or has too few rows.
     """
     if html is not None:
         refuse_folder(html)
@@ -66,12 +70,9 @@ def evaluate_predictions(
         judged = with_truth(judged, read_examples(truth, data, judged.examples.class_names))
     notes = _checked(judged, file)
     stored = {"members": {"test": judged.predictions}}
-    if calibrated := _cross_fitted(judged, seed):
-        stored[CROSS_FITTED] = {"test": calibrated}
-        notes.append(
-            f"{CROSS_FITTED}: there are no other rows to calibrate on, so each fifth of the rows has the "
-            "temperature that was fitted on the other four"
-        )
+    calibrated, said = _cross_fitted(judged.predictions, calibrator, seed)
+    stored |= {name: {"test": record} for name, record in calibrated.items()}
+    notes += said
     told = stages("scoring with intervals")
     told(0, 1)
     content = build_report(
@@ -93,11 +94,32 @@ def evaluate_predictions(
     return content
 
 
-def _cross_fitted(judged: Judged, seed: int) -> Predictions | None:
-    """Return the predictions after a temperature fitted on other folds; None where the rows are too few."""
-    if (np.asarray(judged.examples.labels) != UNKNOWN).sum() < FEWEST_TO_CALIBRATE:
-        return None
-    return cross_fitted(judged.predictions, "temperature", FOLDS, seed, on="members")
+def _cross_fitted(
+    predictions: Predictions, wanted: str | None, seed: int
+) -> tuple[dict[str, Predictions], list[str]]:
+    """Return the predictions after a calibrator fitted on other folds, by name, and what is to be said.
+
+    None where nothing was asked for and the rows are too few, or where no calibrator helps.
+    """
+    known, kind = int((predictions.labels != UNKNOWN).sum()), wanted or "temperature"
+    if known < FEWEST_TO_CALIBRATE:
+        if wanted is None:
+            return {}, []
+        raise InputError(
+            f"expected {FEWEST_TO_CALIBRATE} labelled rows or more to cross-fit a calibrator, got {known}; "
+            "leave --calibrator out"
+        )
+    folds = "there are no other rows to calibrate on, so each fifth of the rows is mapped by the"
+    if kind != "auto":
+        mapped = cross_fitted(predictions, kind, FOLDS, seed, on="members")
+        said = f"{CROSS_FITTED}{kind}: {folds} {kind} calibrator that was fitted on the other four"
+        return {CROSS_FITTED + kind: mapped}, [said]
+    choice = choose_calibrator(predictions, "members", seed=seed)
+    notes = [f"calibrator {line}" for line in choice.describe().splitlines()]
+    if choice.kind == "identity":
+        return {}, [*notes, "no calibrator lowers the NLL beyond noise, so none is shown"]
+    said = f"{CROSS_FITTED}auto: {folds} calibrator that was chosen and fitted on the other four"
+    return {f"{CROSS_FITTED}auto": cross_fitted_choice(predictions, "members", seed=seed)}, [*notes, said]
 
 
 def _checked(judged: Judged, file: str | Path) -> list[str]:

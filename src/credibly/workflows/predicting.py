@@ -23,9 +23,10 @@ from credibly.records import UNKNOWN, Examples, Predictions
 from credibly.runs import Run
 from credibly.settings import DataSettings
 from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibrators import Calibrator
 from credibly.uncertainty.numerics import FloatArray, probs_of
-from credibly.uncertainty.systems import Answer, answers, source_of
-from credibly.workflows.contents import calibrators_in, class_names_of, network_systems, tuned_systems
+from credibly.uncertainty.systems import Answer, answers, forms_of, shipped_system, source_of
+from credibly.workflows.contents import calibration_in, class_names_of, network_systems, tuned_systems
 from credibly.workflows.lengths import cut_sentence
 from credibly.workflows.promises import Promises, Wanted
 from credibly.workflows.zero_shot import ZERO_SHOT, zero_shot_network
@@ -54,7 +55,7 @@ class Predictor:
     system: str
     class_names: tuple[str, ...]
     record: Callable[[Examples], Predictions]
-    calibrators: dict[str, Temperature]
+    calibrators: Mapping[str, Calibrator]
     data: DataSettings
     readers: Sequence[Reader] = ()
     promises: Promises = field(default_factory=Promises)
@@ -157,8 +158,8 @@ def load(path: str | Path, system: str | None = None, wanted: Wanted | None = No
 
     Args:
         path: the run folder.
-        system: one of the run's systems; the calibrated student where there is one, else the
-            calibrated ensemble.
+        system: one of the run's systems; the student where there is one, else the ensemble, each
+            calibrated as the run chose.
         wanted: what is to be promised of the answers.
 
     Raises:
@@ -178,7 +179,7 @@ def load(path: str | Path, system: str | None = None, wanted: Wanted | None = No
         system=system,
         class_names=class_names_of(run),
         record=source.predict,
-        calibrators=calibrators_in(run),
+        calibrators=calibration_in(run).calibrators,
         data=run.recipe.data,
         readers=source.readers,
         promises=promises,
@@ -190,9 +191,10 @@ def systems_of(run: Run) -> list[str]:
     tuned = tuned_systems(run.recipe)
     untrained = [name for name in network_systems(run.recipe) if name not in tuned]
     bare = [*untrained, "majority_vote", "mean_logits", "ensemble", *tuned]
-    forms = [name for system in bare for name in (system, f"{system}+temperature")]
-    # A vote's shares are no probabilities that a temperature could mend.
-    return [name for name in forms if name != "majority_vote+temperature"]
+    calibration = calibration_in(run)
+    forms = [form for name in bare for form in forms_of(name, calibration.calibrators)]
+    shipped = shipped_system(forms, calibration.choices)
+    return [*(form for form in forms if form != shipped), shipped]
 
 
 def open_source(run: Run, source: str) -> Network | Ensemble:
@@ -209,7 +211,7 @@ def open_source(run: Run, source: str) -> Network | Ensemble:
     folder = run.model_folder(source)
     run.check(folder / "model.safetensors")
     student = source == "student"
-    folded = calibrators_in(run)["student+temperature"] if student else Temperature()
+    folded = calibration_in(run).folded if student else Temperature()
     return Network.open(folder, settings, emits_dirichlet=student, folded=folded)
 
 

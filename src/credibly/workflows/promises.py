@@ -1,9 +1,9 @@
 """What a run can promise of its answers: how often those given are wrong, and what a set of classes holds.
 
-Everything is fitted on the calibration split, on a system as it stands before its temperature: that was
+Everything is fitted on the calibration split, on a system as it stands before its calibrator: that was
 fitted on the same rows, and a promise holds only for scores that these rows had no part in. For a network
 that is exact, since its temperature moves no label. The label of an ensemble can move where two classes are
-all but equal.
+all but equal. Calibrators with numbers for each class move labels, so with these no risk is promised.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from credibly.errors import InputError
 from credibly.records import UNKNOWN, Predictions
 from credibly.runs import Run
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibrators import Calibrator
 from credibly.uncertainty.conformal import PredictionSets
 from credibly.uncertainty.reasons import Reasons
 from credibly.uncertainty.selective import Abstention
-from credibly.uncertainty.systems import CALIBRATED, Answer, answers, source_of
+from credibly.uncertainty.systems import CALIBRATED, Answer, answers, bare_name, keeps_labels, source_of
 from credibly.workflows.contents import calibrators_in
 
 
@@ -68,8 +68,8 @@ class Promises:
         """Fit what is wanted of a system on a run's calibration split.
 
         Raises:
-            InputError: too few calibration rows (the message says how many would do), rows in groups, or a
-                value out of range.
+            InputError: too few calibration rows (the message says how many would do), rows in groups, a
+                value out of range, or a risk for a system whose calibrator may change labels.
         """
         if wanted == Wanted(delta=wanted.delta):
             return cls()
@@ -79,6 +79,11 @@ class Promises:
                 f"(data.group: {run.recipe.data.group}); fit without --group if they do not"
             )
         calibrators = calibrators_in(run)
+        if wanted.risk is not None and not keeps_labels(system, calibrators):
+            raise InputError(
+                f"{system} may answer otherwise than before its calibrator, which was fitted on the rows "
+                f"that a risk needs; give --system {bare_name(system)}{CALIBRATED}"
+            )
         stored = run.load_predictions(source_of(system), "calibration")
         shown = answers(system, stored, calibrators)[0]
         bare = bare_answer(system, stored, calibrators)
@@ -92,7 +97,7 @@ class Promises:
         )
 
     def kept(
-        self, system: str, shown: Answer, predictions: Predictions, calibrators: Mapping[str, Temperature]
+        self, system: str, shown: Answer, predictions: Predictions, calibrators: Mapping[str, Calibrator]
     ) -> list[dict[str, Any]]:
         """Return what is said of each of N rows beside its answer.
 
@@ -121,9 +126,9 @@ class Promises:
         return [{name: values[row] for name, values in columns.items()} for row in range(N)]
 
 
-def bare_answer(system: str, predictions: Predictions, calibrators: Mapping[str, Temperature]) -> Answer:
-    """Return the answer of a system before its temperature."""
-    return answers(system.removesuffix(CALIBRATED), predictions, calibrators)[0]
+def bare_answer(system: str, predictions: Predictions, calibrators: Mapping[str, Calibrator]) -> Answer:
+    """Return the answer of a system before its calibrator."""
+    return answers(bare_name(system), predictions, calibrators)[0]
 
 
 def _abstention(shown: Answer, bare: Answer, wanted: Wanted) -> Abstention | None:
