@@ -30,11 +30,12 @@ from credibly.uncertainty.systems import Answer
 FloatArray = NDArray[np.float64]
 Estimate = tuple[float, float, float]
 
-PARTS = ("brier_reliability", "brier_resolution", "brier_uncertainty", "brier_within_bins")
+PARTS = ("brier_reliability", "brier_resolution", "brier_within_bins")
+"""Those that bins have a part in; the uncertainty is that of the labels alone."""
 
 
 def brier_parts(answer: Answer) -> Statistic | None:
-    """Prepare the four parts of Brier's score."""
+    """Prepare the parts of Brier's score that bins have a part in."""
     rows = np.flatnonzero(answer.labels != UNKNOWN)
     if not len(rows):
         return None
@@ -54,7 +55,6 @@ def brier_parts(answer: Answer) -> Statistic | None:
             figures = (
                 (n * (p_bin - y_bin) ** 2).sum(axis=(0, 1)) / N,
                 (n * (y_bin - share[:, None]) ** 2).sum(axis=(0, 1)) / N,
-                (share * (1 - share)).sum(axis=0),
                 (pp - n * p_bin**2 - 2 * (py - n * p_bin * y_bin)).sum(axis=(0, 1)) / N,
             )
         return dict(zip(PARTS, figures, strict=True))
@@ -75,44 +75,35 @@ def brier_estimate(part: str) -> Callable[[Answer, float], Estimate]:
 
 def _estimates(answer: Answer, confidence: float) -> dict[str, Estimate]:
     rows = np.flatnonzero(answer.labels != UNKNOWN)
-    N = len(rows)
     probs, truth, place, K = _cells(answer, rows)
-
-    def mean_by_bin(values: FloatArray) -> FloatArray:
-        return np.asarray(np.bincount(place.ravel(), values.ravel(), K) / np.maximum(n, 1))
-
     n = np.bincount(place.ravel(), minlength=K)
-    p_bin, y_bin, share = mean_by_bin(probs), mean_by_bin(truth), truth.mean(axis=0)
+    p_bin, y_bin = (
+        np.bincount(place.ravel(), values.ravel(), K) / np.maximum(n, 1) for values in (probs, truth)
+    )
     # Drawn towards the probability as if by two rows more: a bin of one class would else be free of error.
     drawn = (n * y_bin + 2 * p_bin) / (n + 2)
-    chance = drawn * (1 - drawn) / np.maximum(n, 1)
-    d, y_b, gap = (p_bin - y_bin)[place], y_bin[place], probs - truth
-    of = {
-        "reliability": (2 * d * gap - d**2).sum(axis=1),
-        "resolution": (2 * y_b * truth - y_b**2 - 2 * share * truth + share**2).sum(axis=1),
-        "uncertainty": (truth - 2 * share * truth + share**2).sum(axis=1),
-        "brier": (gap**2).sum(axis=1),
-    }
-    by_chance = {
-        "reliability": float((n * chance).sum() / N),
-        "resolution": float((n * chance).sum() / N - (share * (1 - share)).sum() / N),
-        "uncertainty": -float((share * (1 - share)).sum() / N),
-        "brier": 0.0,
-    }
-    within = {"brier": 1, "reliability": -1, "resolution": 1, "uncertainty": -1}
-    of["within_bins"] = sum(sign * of[name] for name, sign in within.items())
-    by_chance["within_bins"] = sum(sign * by_chance[name] for name, sign in within.items())
-    squared = 4 * float((n**2 * chance**2).sum()) / N**2
-    of_squares = {"reliability": squared, "resolution": squared, "uncertainty": 2 / N**2}
+    chance, share = drawn * (1 - drawn) / len(rows), truth.mean(axis=0)
+    p_own, y_own = p_bin[place], y_bin[place]
+    gap, noise = p_own - y_own, float(chance[n > 0].sum())
+    # Each row's share in a part: its mean is the part, its deviation from that the row's influence.
+    reliability = 2 * gap * (probs - truth) - gap**2
+    resolution = 2 * y_own * truth - y_own**2 - 2 * share * truth + share**2
+    within = (probs - p_own) ** 2 - 2 * (probs - p_own) * (truth - y_own)
+    squares = 4 * float((chance[n > 0] ** 2).sum())
+    overall = float((share * (1 - share)).sum()) / len(rows)
     reach = float(ndtri((1 + confidence) / 2))
-    found = {}
-    for name in ("reliability", "resolution", "uncertainty", "within_bins"):
-        value = float(of[name].mean()) - by_chance[name]
-        half = reach * np.sqrt(of[name].var() / N + of_squares.get(name, 0.0))
-        lowest = -np.inf if name == "within_bins" else 0.0
-        low, high = max(value - half, lowest), max(value + half, lowest)
-        found[f"brier_{name}"] = (max(value, lowest), low, high)
-    return found
+    return {
+        "brier_reliability": _normal(reliability, noise, squares, reach, 0.0),
+        "brier_resolution": _normal(resolution, noise - overall, squares, reach, 0.0),
+        "brier_within_bins": _normal(within, 0.0, 0.0, reach, -np.inf),
+    }
+
+
+def _normal(each: FloatArray, noise: float, squares: float, reach: float, lowest: float) -> Estimate:
+    """Return a sum over classes of each row's share, (N, C), less the noise, and the ends of its interval."""
+    rows = each.sum(axis=1)
+    value, half = float(rows.mean()) - noise, reach * float(np.sqrt(rows.var() / len(rows) + squares))
+    return max(value, lowest), max(value - half, lowest), max(value + half, lowest)
 
 
 def _cells(answer: Answer, rows: NDArray[np.intp]) -> tuple[FloatArray, FloatArray, NDArray[np.int64], int]:

@@ -12,6 +12,7 @@ from credibly.uncertainty.binning import debiased_error
 from credibly.uncertainty.brier import PARTS, brier_estimate
 from credibly.uncertainty.calibration_interval import answer_bins, error_interval
 from credibly.uncertainty.other_bins import class_wise_estimate, equal_mass_estimate
+from credibly.uncertainty.risk import RISKS, coverage_estimate, excess_estimate
 from credibly.uncertainty.smooth import smooth_estimate
 from credibly.uncertainty.systems import Answer
 
@@ -34,6 +35,8 @@ CORRECTED: Mapping[str, Estimator] = {
     "ece_classwise": class_wise_estimate,
     "smooth_ece": smooth_estimate,
     **{part: brier_estimate(part) for part in PARTS},
+    "eaurc": excess_estimate,
+    **{f"coverage_at_{100 * risk:.0f}": coverage_estimate(risk) for risk in RISKS},
 }
 """By metric. The population's figure is what they cover; a plain figure may lie above its interval."""
 

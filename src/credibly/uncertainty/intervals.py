@@ -7,7 +7,7 @@ far it could move with other training runs, for which there is the spread over m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +21,13 @@ from credibly.uncertainty.estimates import (
     mean_estimate,
     resampled_as,
 )
+from credibly.uncertainty.families import class_figures
 from credibly.uncertainty.ranks import ranking, spearman
 from credibly.uncertainty.resampling import Family, Resampling, Statistic
-from credibly.uncertainty.risk import excess_influence
-from credibly.uncertainty.scores import checked_metrics, class_figures, families, values
+from credibly.uncertainty.scores import checked_metrics, families, values
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]
-
-ACCELERATED: Mapping[str, Callable[[Answer], FloatArray]] = {"eaurc": excess_influence}
-"""Figures too skewed for percentiles as they are, and the function that gives each row's influence."""
 
 SHIFT_FIGURES = {"ood_auroc": "total", "ood_auroc_epistemic": "epistemic"}
 """Figures that tell shifted rows from the others, and the uncertainty each goes by."""
@@ -45,11 +42,10 @@ def score(
 ) -> dict[str, Interval]:
     """Return figures with intervals by metric name; value None where a figure is undefined.
 
-    Percentile bootstrap over rows, but for figures that chance adds to, as to calibration errors, an
-    interval by formula (`estimates`), and for ``eaurc``, which is skewed, an accelerated one. Resamples in
-    which a figure is undefined are left out. Of several answers: the mean over them, with
-    `Interval.spread` their standard deviation (ddof = 1); undefined where it is undefined for one of
-    them.
+    Percentile bootstrap over rows, but for figures that chance or resampling itself adds to, such as
+    calibration errors, an interval by formula (`estimates`). Resamples in which a figure is undefined are
+    left out. Of several answers: the mean over them, with `Interval.spread` their standard deviation
+    (ddof = 1); undefined where it is undefined for one of them.
 
     Args:
         answers: of one system, all on the same rows.
@@ -72,8 +68,6 @@ def score(
     }
     for name in set(names) & set(CORRECTED):
         found[name] = corrected_interval(name, answers, found[name], confidence)
-    for name in set(names) & set(ACCELERATED):
-        found[name] = _accelerated(answers, found[name], samples.get(name), ACCELERATED[name], resampling)
     return found
 
 
@@ -264,20 +258,6 @@ def _interval(
     spread = float(np.std(known, ddof=1)) if len(known) > 1 else None
     low, high = (None, None) if samples is None else resampling.ends(samples)
     return Interval(float(np.mean(known)), low, high, spread)
-
-
-def _accelerated(
-    answers: Sequence[Answer],
-    figure: Interval,
-    samples: FloatArray | None,
-    influence: Callable[[Answer], FloatArray],
-    resampling: Resampling,
-) -> Interval:
-    if figure.value is None or samples is None:
-        return figure
-    each = np.mean([influence(answer) for answer in answers], axis=0)
-    low, high = resampling.accelerated_ends(samples, figure.value, each)
-    return Interval(figure.value, low, high, figure.spread)
 
 
 def _separation(

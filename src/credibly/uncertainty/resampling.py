@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 from credibly.errors import InputError
 from credibly.uncertainty.systems import Answer
@@ -78,29 +77,4 @@ class Resampling:
             return None, None
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(defined, [tail, 1 - tail])
-        return float(low), float(high)
-
-    def accelerated_ends(
-        self, samples: FloatArray, value: float, influence: FloatArray
-    ) -> tuple[float | None, float | None]:
-        """Return the interval of samples, (R,), whose percentiles are corrected for bias and skewness.
-
-        BCa (Efron 1987, https://doi.org/10.1080/01621459.1987.10478410): with z0 the normal score of the
-        share of samples below the figure and a the skewness of the rows' influences, over 6, the tail z
-        becomes z0 + (z0 + z) / (1 - a (z0 + z)).
-
-        Args:
-            samples: as for `ends`.
-            value: the figure itself.
-            influence: of each row on it, (N,), up to a factor.
-        """
-        defined = samples[np.isfinite(samples)]
-        if 2 * len(defined) < len(samples) or len(defined) < 2:
-            return None, None
-        below = float(((defined < value) + (defined <= value)).mean()) / 2
-        centre = float(ndtri(np.clip(below, 0.5 / len(defined), 1 - 0.5 / len(defined))))
-        size = float((influence**2).sum())
-        skewness = float((influence**3).sum()) / (6 * size**1.5) if size > 0 else 0.0
-        tails = centre + ndtri([(1 - self.confidence) / 2, (1 + self.confidence) / 2])
-        low, high = np.quantile(defined, ndtr(centre + tails / (1 - skewness * tails)))
         return float(low), float(high)

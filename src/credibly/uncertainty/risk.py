@@ -5,12 +5,15 @@ Rows are answered by falling confidence. The risk is the share of mistakes among
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.special import digamma, polygamma
+from scipy.special import digamma, ndtri, polygamma
 
 from credibly.records import UNKNOWN
+from credibly.uncertainty.exact import chance_of_so_few
 from credibly.uncertainty.influence import risk_coverage_influence
 from credibly.uncertainty.ranks import LINEAR_FROM
 from credibly.uncertainty.resampling import Statistic
@@ -18,6 +21,7 @@ from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Estimate = tuple[float, float, float]
 
 COVERAGES = (0.8, 0.9)
 RISKS = (0.01, 0.05)
@@ -51,6 +55,28 @@ def operating_points(answer: Answer) -> Statistic | None:
     return statistic
 
 
+def coverage_estimate(risk: float) -> Callable[[Answer, float], Estimate]:
+    """Return the function that gives the coverage at a risk, and the ends of its interval.
+
+    The largest coverage in a sample is one that luck has helped to, and the bootstrap does it again. So
+    the ends are the largest coverages at which so many mistakes show, by the exact binomial test at the
+    confidence's tails, that the risk is lower, and at which they do not show that it is higher.
+    """
+
+    def estimate(answer: Answer, confidence: float) -> Estimate:
+        place, wrong, rows = _curve(answer)
+        taken = np.cumsum(np.bincount(place))
+        errors = np.cumsum(np.bincount(place, wrong))
+        tail = (1 - confidence) / 2
+        lower = chance_of_so_few(errors, taken, risk) <= tail
+        higher = (errors > 0) & (1 - chance_of_so_few(np.maximum(errors - 1, 0), taken, risk) <= tail)
+        held = (errors <= risk * taken, lower, ~higher)
+        value, low, high = (float(np.max(taken, where=where, initial=0)) / len(rows) for where in held)
+        return value, low, high
+
+    return estimate
+
+
 def _risk_at(coverage: float, taken: FloatArray, errors: FloatArray) -> FloatArray:
     """Return the expected share of mistakes among the first ceil(coverage N) rows, (R,)."""
     answered = np.ceil(np.round(coverage * taken[-1], 9))
@@ -79,15 +105,36 @@ def best_area(N: FloatArray, right: FloatArray) -> FloatArray:
 
 def excess_influence(answer: Answer) -> FloatArray:
     """Return the derivative of the E-AURC by each labelled row's weight, (N,), where all weights are one."""
-    rows = np.flatnonzero(answer.labels != UNKNOWN)
-    wrong = (answer.predicted != answer.labels)[rows]
-    place = np.unique(-answer.confidence[rows], return_inverse=True)[1].astype(np.int64)
+    place, wrong, rows = _curve(answer)
     _, influence = risk_coverage_influence(place, wrong)
     N, right = float(len(rows)), float((~wrong).sum())
     rise = digamma(N + 1) - digamma(right + 1)
     by_rows = (1 - right * polygamma(1, N + 1)) / N - float(best_area(np.array(N), np.array(right))) / N
     by_right = (-1 - rise + right * polygamma(1, right + 1)) / N
     return np.asarray(influence - by_rows - by_right * ~wrong)
+
+
+def excess_estimate(answer: Answer, confidence: float) -> Estimate:
+    """Return the E-AURC, and the ends of its interval: normal in its logarithm, by each row's influence.
+
+    In a resample the copies of a row have no order among themselves, which raises its E-AURC and not
+    that of other rows: percentiles lie too high.
+    """
+    place, wrong, rows = _curve(answer)
+    N = np.array(float(len(rows)))
+    area, _ = risk_coverage_influence(place, wrong)
+    value = area - float(best_area(N, N - wrong.sum()))
+    if value <= 0:
+        return value, value, value
+    half = float(ndtri((1 + confidence) / 2)) * float(np.sqrt((excess_influence(answer) ** 2).sum()))
+    return value, value * float(np.exp(-half / value)), value * float(np.exp(half / value))
+
+
+def _curve(answer: Answer) -> tuple[NDArray[np.int64], BoolArray, NDArray[np.intp]]:
+    """Return the labelled rows: their places by falling confidence, which are wrong, and their numbers."""
+    rows = np.flatnonzero(answer.labels != UNKNOWN)
+    place = np.unique(-answer.confidence[rows], return_inverse=True)[1].astype(np.int64)
+    return place, (answer.predicted != answer.labels)[rows], rows
 
 
 def _places(confidence: FloatArray) -> tuple[NDArray[np.int64], int]:
