@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from credibly.uncertainty.binning import binned
 from credibly.uncertainty.calibration_interval import error_interval
 from credibly.uncertainty.intervals import paired_difference, score
 from credibly.uncertainty.scores import values
 from credibly.uncertainty.systems import answers
-from uncertainty.cases import predictions_of
+from uncertainty.cases import answer_of, predictions_of
 from uncertainty.simulated import FAULTS, KINDS, drawn, drawn_answer, true_error
 
 pytestmark = pytest.mark.slow
@@ -37,6 +37,8 @@ def test_bootstrap_intervals_cover():
         "average_precision",
         "aurc",
         "augrc",
+        "eaurc",
+        "risk_at_90",
         "error_auroc",
         "f1_macro",
         "mean_total",
@@ -49,6 +51,35 @@ def test_bootstrap_intervals_cover():
             held[name] += found[name].low <= truth[name] <= found[name].high
     for name, times in held.items():
         assert 0.92 * repeats <= times <= 0.985 * repeats, (name, times)
+
+
+BY_FORMULA = [
+    "ece_equal_mass", "ece_classwise", "smooth_ece", "brier_reliability", "brier_resolution",
+    "brier_uncertainty", "brier_within_bins", "eaurc", "coverage_at_1", "coverage_at_5",
+]  # fmt: skip
+
+
+def six_classes(N, random, over):
+    """Six classes as frequent as one another, their logits too large by a factor."""
+    z = random.normal(0, 1.6, (N, 6))
+    labels = (z + random.gumbel(size=z.shape)).argmax(axis=1)
+    return answer_of(softmax(z * (1 + over), axis=-1)[None], labels)
+
+
+@pytest.mark.parametrize(("make", "over", "N"), [(drawn_answer, 0.5, 500), (six_classes, 0.0, 600)])
+def test_intervals_by_formula_cover(make, over, N):
+    """At least 92 times in 100, less two standard errors of 250 draws; calibrated models' errors are 0."""
+    random, repeats = np.random.default_rng(5), 250
+    truth = values(make(400_000, random, over), BY_FORMULA)
+    if over == 0:
+        truth |= dict.fromkeys(("ece_equal_mass", "ece_classwise", "smooth_ece", "brier_reliability"), 0.0)
+    held = dict.fromkeys(BY_FORMULA, 0)
+    for _ in range(repeats):
+        found = score([make(N, random, over)], resamples=2, metrics=BY_FORMULA)
+        for name, own in found.items():
+            held[name] += own.low - 1e-12 <= truth[name] <= own.high + 1e-12
+    for name, times in held.items():
+        assert times >= (0.92 - 2 * np.sqrt(0.92 * 0.08 / repeats)) * repeats, (name, times)
 
 
 SECOND = {"too sharp": (2.0, 0.0), "noisy": (1.0, 1.0), "both": (1.5, 0.7), "a little": (1.15, 0.1)}

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.special import ndtri
+from scipy.special import chndtr, chndtrinc, ndtri
 
 from credibly.records import UNKNOWN
 from credibly.uncertainty.binning import BINS, bin_of
@@ -62,6 +62,24 @@ def brier_parts(answer: Answer) -> Statistic | None:
     return statistic
 
 
+def uncertainty_estimate(answer: Answer, confidence: float) -> Estimate:
+    """Return Brier's uncertainty and the ends of its interval.
+
+    It is (C - 1) / C less the squared distance of the classes' shares from equal ones, which over N rows
+    goes as a noncentral chi-square does, and bends there: percentiles never reach equal shares.
+    """
+    C, rows = answer.probs.shape[1], np.flatnonzero(answer.labels != UNKNOWN)
+    share = np.bincount(answer.labels[rows], minlength=C) / len(rows)
+    distance = len(rows) * C * float(((share - 1 / C) ** 2).sum())
+    value, scale = 1 - float((share**2).sum()), len(rows) * C
+    tails = (1 + confidence) / 2, (1 - confidence) / 2
+    near, far = (
+        float(chndtrinc(distance, C - 1, tail)) if chndtr(distance, C - 1, 0) > tail else 0.0
+        for tail in tails
+    )
+    return value, max(1 - 1 / C - far / scale, 0.0), 1 - 1 / C - near / scale
+
+
 def brier_estimate(part: str) -> Callable[[Answer, float], Estimate]:
     """Return the function that gives a part without chance's share, and the ends of its interval.
 
@@ -89,6 +107,7 @@ def _estimates(answer: Answer, confidence: float) -> dict[str, Estimate]:
     reliability = 2 * gap * (probs - truth) - gap**2
     resolution = 2 * y_own * truth - y_own**2 - 2 * share * truth + share**2
     within = (probs - p_own) ** 2 - 2 * (probs - p_own) * (truth - y_own)
+    within *= (n / np.maximum(n - 1, 1))[place]  # squares about a bin's own mean are too small
     squares = 4 * float((chance[n > 0] ** 2).sum())
     overall = float((share * (1 - share)).sum()) / len(rows)
     reach = float(ndtri((1 + confidence) / 2))

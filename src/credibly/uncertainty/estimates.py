@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from credibly.records import Interval
 from credibly.uncertainty.binning import debiased_error
-from credibly.uncertainty.brier import PARTS, brier_estimate
+from credibly.uncertainty.brier import PARTS, brier_estimate, uncertainty_estimate
 from credibly.uncertainty.calibration_interval import answer_bins, error_interval
 from credibly.uncertainty.other_bins import class_wise_estimate, equal_mass_estimate
 from credibly.uncertainty.risk import RISKS, coverage_estimate, excess_estimate
@@ -35,6 +35,7 @@ CORRECTED: Mapping[str, Estimator] = {
     "ece_classwise": class_wise_estimate,
     "smooth_ece": smooth_estimate,
     **{part: brier_estimate(part) for part in PARTS},
+    "brier_uncertainty": uncertainty_estimate,
     "eaurc": excess_estimate,
     **{f"coverage_at_{100 * risk:.0f}": coverage_estimate(risk) for risk in RISKS},
 }
