@@ -10,11 +10,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from credibly import __version__
 from credibly.errors import InputError, listed
 from credibly.records import Examples, Interval, Predictions
 from credibly.report.comparisons import (
+    SAMPLED,
     Answers,
     Paired,
     agreement,
@@ -32,7 +34,8 @@ from credibly.report.wording import COST_METRICS
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.calibrators import Calibrator
 from credibly.uncertainty.consistency import perfect_ece
-from credibly.uncertainty.intervals import score, score_classes, score_shift
+from credibly.uncertainty.families import class_figures
+from credibly.uncertainty.intervals import score_classes, score_sampled, score_shift
 from credibly.uncertainty.resampling import Resampling
 from credibly.uncertainty.slices import slices
 from credibly.uncertainty.systems import (
@@ -45,6 +48,8 @@ from credibly.uncertainty.systems import (
     shipped_system,
     source_of,
 )
+
+FloatArray = NDArray[np.float64]
 
 FORMAT_VERSION = 1
 
@@ -95,10 +100,10 @@ def build_report(
     _check(on_test, test)
     choices = choices or {}
     shipped = shipped_system(on_test, choices)
-    systems = {name: _scores(name, given, costs, resampling) for name, given in on_test.items()}
+    systems, sampled = _scores(on_test, costs, resampling)
     shifted = {split: answered(stored, split, calibrators) for split in shift_splits}
     shift = {split: _shift_scores(on_test, outside, resampling) for split, outside in shifted.items()}
-    paired = Paired(on_test, systems, resampling)
+    paired = Paired(on_test, systems, sampled, resampling)
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "credibly_version": __version__,
@@ -187,22 +192,26 @@ def _check(on_test: Answers, test: Examples) -> None:
 
 
 def _scores(
-    name: str,
-    given: tuple[Answer, ...],
-    costs: Mapping[str, Mapping[str, float | None]],
-    resampling: Resampling,
-) -> dict[str, Any]:
-    chosen = asdict(resampling)
-    scores: dict[str, Any] = {
-        metric: interval.as_json() for metric, interval in score(given, **chosen).items()
-    }
-    known = _costs_of(name, costs)
-    scores.update({metric: Interval(known.get(metric)).as_json() for metric in COST_METRICS})
-    scores["classes"] = {
-        class_name: {metric: interval.as_json() for metric, interval in found.items()}
-        for class_name, found in score_classes(given, **chosen).items()
-    }
-    return scores
+    on_test: Answers, costs: Mapping[str, Mapping[str, float | None]], resampling: Resampling
+) -> tuple[dict[str, Any], dict[str, dict[str, FloatArray]]]:
+    """Return every system's figures, and those on every resample: drawn once for all that needs them."""
+    systems: dict[str, Any] = {}
+    sampled: dict[str, dict[str, FloatArray]] = {}
+    for name, given in on_test.items():
+        figures, samples = score_sampled(given, resampling, further=(*SAMPLED, class_figures))
+        by_class = score_classes(given, **asdict(resampling), samples=samples)
+        known = _costs_of(name, costs)
+        systems[name] = {
+            **_as_json(figures),
+            **_as_json({metric: Interval(known.get(metric)) for metric in COST_METRICS}),
+            "classes": {class_name: _as_json(found) for class_name, found in by_class.items()},
+        }
+        sampled[name] = samples
+    return systems, sampled
+
+
+def _as_json(figures: Mapping[str, Interval]) -> dict[str, Any]:
+    return {name: figure.as_json() for name, figure in figures.items()}
 
 
 def _costs_of(name: str, costs: Mapping[str, Mapping[str, float | None]]) -> Mapping[str, float | None]:
@@ -214,10 +223,7 @@ def _costs_of(name: str, costs: Mapping[str, Mapping[str, float | None]]) -> Map
 
 def _shift_scores(on_test: Answers, outside: Answers, resampling: Resampling) -> dict[str, Any]:
     return {
-        name: {
-            metric: interval.as_json()
-            for metric, interval in score_shift(on_test[name], given, **asdict(resampling)).items()
-        }
+        name: _as_json(score_shift(on_test[name], given, **asdict(resampling)))
         for name, given in outside.items()
         if name in on_test
     }

@@ -17,8 +17,9 @@ from credibly.report.curves import KINDS
 from credibly.report.verdicts import p_value, sign_test
 from credibly.report.wording import MAIN_METRICS, higher_is_better
 from credibly.uncertainty.estimates import CORRECTED, corrected_difference, mean_estimate, resampled_as
-from credibly.uncertainty.intervals import rank_correlation, resampled_together
+from credibly.uncertainty.intervals import rank_correlation
 from credibly.uncertainty.resampling import Resampling
+from credibly.uncertainty.scores import families
 from credibly.uncertainty.slices import holm
 from credibly.uncertainty.systems import Answer, chosen_form
 
@@ -28,25 +29,32 @@ Json = dict[str, Any]
 Scores = Mapping[str, Mapping[str, Any]]
 
 COMPARED_METRICS = ("nll", "accuracy", "brier", "ece_debiased", "aurc")
-SAMPLED_METRICS = tuple(dict.fromkeys(map(resampled_as, (*COMPARED_METRICS, *MAIN_METRICS))))
-"""What pairs and leaders need resamples of: drawn once a system for all."""
+SAMPLED = families(list(dict.fromkeys(map(resampled_as, (*COMPARED_METRICS, *MAIN_METRICS)))))
+"""The families of figures that pairs and leaders need resamples of."""
 SHIFT_CHANGES = ("accuracy", "nll", "ece_debiased", "mean_total", "mean_epistemic")
 
 
 class Paired:
-    """Differences between systems on the test rows; each system is resampled once.
+    """Differences between systems on the test rows, from the resamples that gave their intervals.
 
-    The same figures as `paired_difference` gives, at the price of one system instead of two.
+    The same figures as `paired_difference` gives.
 
     Args:
         on_test: every system's answers on the same rows.
         systems: their figures, as report.json holds them.
+        sampled: their figures on every resample, (R,) each, those of `SAMPLED` among them.
         resampling: resamples, confidence and seed.
     """
 
-    def __init__(self, on_test: Answers, systems: Scores, resampling: Resampling) -> None:
+    def __init__(
+        self,
+        on_test: Answers,
+        systems: Scores,
+        sampled: Mapping[str, Mapping[str, Floats]],
+        resampling: Resampling,
+    ) -> None:
         self.on_test, self.systems, self.resampling = on_test, systems, resampling
-        self.all_samples, self.estimate = cache(self._all_samples), cache(self._estimate)
+        self.sampled, self.estimate = sampled, cache(self._estimate)
 
     def value(self, name: str, metric: str) -> float | None:
         """Return a system's figure; None where it is undefined."""
@@ -79,12 +87,8 @@ class Paired:
 
     def samples(self, name: str, metric: str) -> Floats:
         """Return a system's figure on every resample, (R,); NaN where it is undefined."""
-        return self.all_samples(name)[metric]
-
-    def _all_samples(self, name: str) -> Mapping[str, Floats]:
-        return resampled_together(
-            self.on_test[name], SAMPLED_METRICS, self.resampling.resamples, self.resampling.seed
-        )
+        undefined = np.full(self.resampling.resamples, np.nan)
+        return self.sampled[name].get(metric, undefined)
 
 
 def comparisons(paired: Paired, shipped: str) -> dict[str, dict[str, Json]]:

@@ -57,26 +57,56 @@ def score(
     Raises:
         InputError: no answers or rows, different rows, or an unknown metric.
     """
+    return score_sampled(answers, Resampling(resamples, confidence, seed), metrics)[0]
+
+
+def score_sampled(
+    answers: Sequence[Answer],
+    resampling: Resampling,
+    metrics: Iterable[str] | None = None,
+    further: Iterable[Family] = (),
+) -> tuple[dict[str, Interval], dict[str, FloatArray]]:
+    """Return what `score` does, and the figures on every resample, (R,) by name, that it rests on.
+
+    Args:
+        answers: as for `score`.
+        resampling: resamples, confidence and seed.
+        metrics: as for `score`.
+        further: families whose figures are wanted on the same resamples.
+
+    Raises:
+        InputError: as `score`.
+    """
     names = checked_metrics(metrics)
-    resampling = Resampling(resamples, confidence, seed)
     check_same_rows(answers)
     figures = [values(answer, names) for answer in answers]
-    bootstrapped = [name for name in names if name not in CORRECTED]
-    samples = _resampled(answers, families(bootstrapped), resampling)
+    bootstrapped = families([name for name in names if name not in CORRECTED])
+    samples = _resampled(answers, list(dict.fromkeys([*bootstrapped, *further])), resampling)
     found = {
         name: _interval([figure[name] for figure in figures], samples.get(name), resampling) for name in names
     }
     for name in set(names) & set(CORRECTED):
-        found[name] = corrected_interval(name, answers, found[name], confidence)
-    return found
+        found[name] = corrected_interval(name, answers, found[name], resampling.confidence)
+    return found, samples
 
 
 def score_classes(
-    answers: Sequence[Answer], resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+    answers: Sequence[Answer],
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    samples: Mapping[str, FloatArray] | None = None,
 ) -> dict[str, dict[str, Interval]]:
     """Return precision and recall by class name, each with its interval; see `score`.
 
     A class that is never predicted has no precision, one without rows no recall: their value is None.
+
+    Args:
+        answers: as for `score`.
+        resamples: how many.
+        confidence: of the intervals.
+        seed: of the draws.
+        samples: of `class_figures` on these resamples, where `score_sampled` has them already.
 
     Raises:
         InputError: no answers or rows, or different rows.
@@ -85,7 +115,7 @@ def score_classes(
     check_same_rows(answers)
     ones = np.ones((len(answers[0].ids), 1))
     figures = [class_figures(answer)(ones) for answer in answers]
-    samples = _resampled(answers, [class_figures], resampling)
+    samples = _resampled(answers, [class_figures], resampling) if samples is None else samples
     return {
         name: {
             kind: _interval(
@@ -178,17 +208,11 @@ def resampled(answers: Sequence[Answer], metric: str, resamples: int = 1000, see
     Raises:
         InputError: no answers or rows, different rows, or an unknown metric.
     """
-    return resampled_together(answers, [metric], resamples, seed)[metric]
-
-
-def resampled_together(
-    answers: Sequence[Answer], metrics: Iterable[str], resamples: int = 1000, seed: int = 0
-) -> dict[str, FloatArray]:
-    """Return several metrics on every resample, (R,) each, as `resampled` does one."""
-    names = checked_metrics(metrics)
+    names = checked_metrics([metric])
     check_same_rows(answers)
-    found = _resampled(answers, families(names), Resampling(resamples, seed=seed))
-    return {name: found.get(name, np.full(resamples, np.nan)) for name in names}
+    return _resampled(answers, families(names), Resampling(resamples, seed=seed)).get(
+        metric, np.full(resamples, np.nan)
+    )
 
 
 def rank_correlation(
