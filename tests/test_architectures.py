@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import repeat
 
 import numpy as np
@@ -11,9 +12,11 @@ from torch import nn
 from transformers import AutoTokenizer
 
 import standins
-from credibly.backbones import BlockCut, blocks_of, embed, load_backbone, load_classifier
+from credibly.backbones import BlockCut, blocks_of, embed, embedding, load_backbone, load_classifier
+from credibly.backbones.embedding import MIDDLE
 from credibly.backbones.loading import open_classifier
 from credibly.batching import pad, tokenise
+from credibly.errors import InputError
 from credibly.settings import BackboneSettings, OptimiserSettings
 from credibly.training import Task, train
 
@@ -66,6 +69,39 @@ def test_an_embedding_does_not_depend_on_the_side_that_the_tokenizer_pads(standi
     assert AutoTokenizer.from_pretrained(standin(architecture, "left")).padding_side == "left"
     left, right = (load_backbone(settings(standin(architecture, side))) for side in ("left", "right"))
     np.testing.assert_allclose(embed(left, TEXTS), embed(right, TEXTS), atol=1e-5, rtol=0)
+
+
+@every_architecture
+def test_the_middle_is_the_mean_of_the_states_half_way_up_and_runs_no_further(standin, architecture):
+    backbone = replace(load_backbone(settings(standin(architecture))), pooling=MIDDLE)
+    batch = pad(tokenise(backbone.tokenizer, TEXTS, backbone.max_tokens), np.arange(len(TEXTS)))
+    with torch.no_grad():
+        states = backbone.model(**batch.inputs(), output_hidden_states=True).hidden_states
+    half, real = states[standins.BLOCKS // 2], batch.attention_mask.bool()
+    expected = np.stack([half[row][real[row]].mean(dim=0).numpy() for row in range(len(TEXTS))])
+    seen = []
+    handle = blocks_of(backbone.model)[standins.BLOCKS // 2].register_forward_hook(
+        lambda *given: seen.append(given)
+    )
+    np.testing.assert_allclose(embed(backbone, TEXTS), expected, atol=1e-5, rtol=0)
+    assert seen == []
+    handle.remove()
+    whole = replace(backbone, pooling="mean")
+    assert np.isfinite(embed(whole, TEXTS)).all()
+    assert not np.allclose(embed(whole, TEXTS), expected, atol=1e-2)
+
+
+def test_a_model_of_one_block_has_its_last_states_in_the_middle_too(standin, monkeypatch):
+    backbone = replace(load_backbone(settings(standin())), pooling=MIDDLE)
+    monkeypatch.setattr(embedding, "blocks_of", lambda model: nn.ModuleList([nn.Identity()]))
+    expected = embed(replace(backbone, pooling="mean"), TEXTS)
+    np.testing.assert_array_equal(embed(backbone, TEXTS), expected)
+
+    def none(model):
+        raise InputError("no list of blocks")
+
+    monkeypatch.setattr(embedding, "blocks_of", none)
+    np.testing.assert_array_equal(embed(backbone, TEXTS), expected)
 
 
 @every_encoder

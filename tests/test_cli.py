@@ -91,7 +91,7 @@ def csv_file(file, rows, text="review", label="stars"):
 # Help and version
 
 
-ALL = ["demo", "fit", "predict", "serve", "evaluate", "report", "fetch", "doctor"]
+ALL = ["demo", "fit", "predict", "serve", "evaluate", "shift", "report", "fetch", "doctor"]
 WITHOUT_TORCH = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -891,3 +891,40 @@ def test_a_plan_is_printed_and_nothing_is_written(command, standin, tmp_path, mo
     content = json.loads(command(*arguments, "--json").out)
     assert (content["fits"], content["change"], content["groups"][0]["networks"]) == (True, None, 3)
     assert list(tmp_path.iterdir()) == [file]
+
+
+# Shift
+
+
+def test_shift_says_in_words_and_tables_whether_a_file_is_like_the_runs_texts(command, fitted, tmp_path):
+    rows = [{"id": n, "text": f"\x1b[31m[red]世界 {'x!' * n} {n}"} for n in range(30)]
+    printed = command("shift", fitted.run, jsonl(tmp_path / "new.jsonl", rows), "--top", 3, "--quiet")
+    assert printed.code == 0
+    assert "These texts are of another kind than those that the run was trained on" in printed.out
+    assert max(map(len, printed.out.splitlines())) <= 100
+    assert "\x1b" not in printed.out
+    assert printed.out.count("[red]世界") == 3
+    assert "Nearest neighbours" in printed.out
+    assert all(name in printed.out for name in CLASSES)
+
+
+def test_shift_prints_json_alone(command, fitted):
+    printed = command("shift", fitted.run, fitted.test, "--json", "--system", "ensemble", "--id", "id")
+    assert printed.json["rows"] == {"file": 60, "calibration": 24, "train": 136}
+    assert printed.json["system"] == "ensemble"
+    assert printed.json["texts"][0]["id"].startswith("test/")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--text", "body"], "body"),
+        (["--top", "-1"], "expected a number of texts to show, 0 or more, got -1"),
+        (["--system", "stud"], "the run has no system 'stud'"),
+    ],
+)
+def test_what_shift_cannot_do_ends_with_exit_code_2(command, fitted, options, told):
+    printed = command("shift", fitted.run, fitted.test, *options)
+    assert printed.code == 2
+    assert told in printed.err
+    assert printed.out == ""

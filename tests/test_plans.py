@@ -203,7 +203,7 @@ def test_steps_passes_and_bytes_are_those_of_the_run(standin, tmp_path, source, 
     classifier = load_classifier(run.recipe.backbone, CLASSES, 0.0, 0)
     assert group["tokens_per_epoch"] == int(tokenise(classifier.tokenizer, texts, 64).lengths.sum())
     # Names and shapes stand in the files, too.
-    found = {name: folder_bytes(run.path / name) for name in ("members", "predictions")}
+    found = {name: folder_bytes(run.path / name) for name in ("members", "predictions", "shift")}
     found["networks"] = folder_bytes(run.student_folder) + folder_bytes(run.models_folder)
     for name, size in found.items():
         assert said["disk_bytes"][name] <= size <= said["disk_bytes"][name] + 40_000

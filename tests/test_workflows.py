@@ -61,6 +61,7 @@ def test_the_stages_of_a_run(fitted):
         "predicting with the members",
         "running the frozen trunk",
         *networks,
+        "embedding a reference",
         "scoring with intervals",
     ]
 
@@ -75,6 +76,7 @@ def test_the_files_of_a_run(fitted):
         "report.json",
         "report.html",
         "manifest.json",
+        "shift/reference.safetensors",
     }
     expected |= {
         f"members/{seed}/{name}" for seed in (0, 1, 2) for name in ("history.jsonl", "model.safetensors")
@@ -620,7 +622,7 @@ SMALL = {
 STAGES = [
     "embedding train", "training 3 heads", "predicting with the members", "running the frozen trunk",
     "tuning direct", "predicting with direct", "tuning student",
-    "predicting with student", "scoring with intervals",
+    "predicting with student", "embedding a reference", "scoring with intervals",
 ]  # fmt: skip
 FEW = ("training 3 heads", "tuning student")
 """Where the fast part stops a run; it is also stopped at every file in turn."""
@@ -661,7 +663,12 @@ def stopping_at(stage):
 
 def same_run(first, second):
     assert predictions_in(first) == predictions_in(second)
-    for name in ("calibration.json", "student/model.safetensors", "members/2/model.safetensors"):
+    for name in (
+        "calibration.json",
+        "shift/reference.safetensors",
+        "student/model.safetensors",
+        "members/2/model.safetensors",
+    ):
         assert (first / name).read_bytes() == (second / name).read_bytes()
     reports = [report_in(folder) for folder in (first, second)]
     values = [

@@ -89,6 +89,10 @@ class Examples:
             )
         return np.eye(len(self.class_names), dtype=np.float32)[self.labels]
 
+    def with_labels_alone(self) -> Examples:
+        """Return the rows that have a label, without label probabilities."""
+        return replace(self.take(self.labels != UNKNOWN), label_probs=None)
+
     def take(self, indices: ArrayLike) -> Examples:
         """Return the rows at these indices (or where this mask is true), in this order."""
         chosen = row_numbers(indices, len(self))

@@ -47,6 +47,8 @@ class Run:
         self.student_folder = self.path / "student"
         self.export_folder = self.path / "export"
         self.predictions_folder = self.path / "predictions"
+        self.shift_folder = self.path / "shift"
+        self.reference_file = self.shift_folder / "reference.safetensors"
         self.checkpoints_folder = self.path / "checkpoints"
         self.logs_folder = self.path / "logs"
 
@@ -226,6 +228,7 @@ class Run:
             self.student_folder,
             self.export_folder,
             self.predictions_folder,
+            self.shift_folder,
             self.checkpoints_folder,
             self.logs_folder,
         ):

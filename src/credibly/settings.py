@@ -55,6 +55,9 @@ class DataSettings(Settings):
     probabilities: list[str] | None = Field(
         None, description="columns of class probabilities, one a class, named CLASS or PREFIX.CLASS"
     )
+    targets: Literal["shares", "labels"] = Field(
+        "shares", description="what is learned of class probabilities: all of them, or the likeliest class"
+    )
     id: str | None = Field(None, description="id column; rows are numbered where there is none")
     group: str | None = Field(None, description="group column: rows of a group are never split apart")
     validation: str | None = Field(None, description="a further file, for curves and early stopping")

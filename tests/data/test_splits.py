@@ -352,3 +352,25 @@ def test_limited_sets_keep_their_order_and_their_shares(labels, limit, class_lim
     counts = np.bincount(kept.labels + 1, minlength=len(most))
     assert (np.abs(counts - len(kept) * most / most.sum()) <= 2).all()
     assert limited(whole, seed=seed).ids == whole.ids
+
+
+def test_labels_are_learned_instead_of_shares_on_request_and_judged_by_shares_still(tmp_path):
+    shares = [n % 5 / 4 for n in range(200)]  # 0, 1/4, 1/2, 3/4 and 1: a fifth has no likeliest class
+    soft = [{"text": f"t {n}", "p.no": 1 - share, "p.yes": share} for n, share in enumerate(shares)]
+    settings = DataSettings(
+        train=jsonl(tmp_path, "a.jsonl", soft), probabilities=["p.no", "p.yes"], validation_share=0.2
+    )
+    whole = load_splits(settings, seed=0)
+    plain = load_splits(settings.model_copy(update={"targets": "labels"}), seed=0)
+    for name in ("train", "validation"):
+        before, after = whole.named()[name], plain.named()[name]
+        clear = before.label_probs.max(axis=1) > 0.5
+        assert after.ids == before.take(clear).ids
+        assert after.label_probs is None
+        np.testing.assert_array_equal(after.targets(), np.round(before.label_probs[clear]))
+        said = f"{name}: left out {(~clear).sum()} rows without a single likeliest class, to learn labels"
+        assert said in plain.notes
+    for name in ("calibration", "test"):
+        assert plain.named()[name].fingerprint() == whole.named()[name].fingerprint()
+    hard = DataSettings(train=jsonl(tmp_path, "b.jsonl", rows(40)), targets="labels")
+    assert load_splits(hard).train.labels.min() == 0

@@ -38,6 +38,25 @@ def features(layer: nn.Module) -> tuple[int, int]:
     raise InputError(f"expected a linear layer to adapt, got {type(layer).__name__}")
 
 
+def states_before(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the hidden states that enter the block at which `ended_before` ends the model, (B, L, H)."""
+    try:
+        model(**inputs)
+    except _Reached as reached:
+        return reached.hidden
+    raise AssertionError("the model's forward goes round its own blocks")
+
+
+@contextmanager
+def ended_before(block: nn.Module) -> Iterator[None]:
+    """Within this context the model ends before a block; threads may call `states_before` side by side."""
+    handle = block.register_forward_pre_hook(_reach, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class BlockCut:
     """A model cut below its last `top` blocks.
 
@@ -74,11 +93,7 @@ class BlockCut:
     def _states(self, inputs: dict[str, Tensor]) -> Tensor:
         """Run the model up to the cut and return the hidden states there, (B, L, H)."""
         with self.stopped():
-            try:
-                self.model(**inputs)
-            except _Reached as reached:
-                return reached.hidden
-        raise AssertionError("the model's forward goes round its own blocks")
+            return states_before(self.model, inputs)
 
     @contextmanager
     def stopped(self) -> Iterator[None]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from credibly.assets import cache_folder
+from credibly.backbones.blocks import blocks_of, ended_before, states_before
 from credibly.backbones.loading import Backbone
 from credibly.backbones.packing import packed_linears
 from credibly.batching import TokenBatch, padded_batches, tokenise
-from credibly.errors import CrediblyError
+from credibly.errors import CrediblyError, InputError
 from credibly.parallel import each_batch
 from credibly.progress import Progress
 from credibly.records import update_with_texts
@@ -25,11 +28,15 @@ log = logging.getLogger(__name__)
 FloatMatrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
+MIDDLE = "middle"
+"""The pooling that averages hidden states half-way up the model: how a text is put, beside what it says."""
+
+
 def embed(backbone: Backbone, texts: Sequence[str], progress: Progress | None = None) -> FloatMatrix:
     """Return float32 embeddings, (N, D), one a text, pooled over its tokens.
 
     Texts go through the model in batches of similar length, at most `backbone.token_budget` padded
-    tokens each.
+    tokens each. With the pooling `MIDDLE` only the lower half of the model runs.
     """
     tokens = tokenise(backbone.tokenizer, texts, backbone.max_tokens)
     embeddings: FloatMatrix = np.empty((len(texts), backbone.width), dtype=np.float32)
@@ -37,13 +44,13 @@ def embed(backbone: Backbone, texts: Sequence[str], progress: Progress | None = 
     def embedded(batch: TokenBatch) -> FloatMatrix:
         on_device = batch.to(backbone.device)
         with torch.inference_mode():
-            hidden = backbone.model(**on_device.inputs()).last_hidden_state
+            hidden = states(on_device.inputs())
             pooled: FloatMatrix = pool(hidden, on_device.attention_mask, backbone.pooling).cpu().numpy()
         return pooled
 
     done = 0
     batches = padded_batches(tokens, backbone.token_budget)
-    with packed_linears(backbone.model):
+    with packed_linears(backbone.model), hidden_states(backbone) as states:
         for batch, pooled in each_batch(embedded, batches, backbone.device):
             embeddings[batch.indices] = pooled
             done += len(batch.indices)
@@ -52,12 +59,38 @@ def embed(backbone: Backbone, texts: Sequence[str], progress: Progress | None = 
     return embeddings
 
 
+@contextmanager
+def hidden_states(backbone: Backbone) -> Iterator[Callable[[Mapping[str, Tensor]], Tensor]]:
+    """Yield the function of a batch's inputs that gives the hidden states to be pooled, (B, L, H).
+
+    They are those of the last block, or, for the pooling `MIDDLE`, those that enter the upper half of the
+    blocks; of a model whose blocks cannot be found, or that has one alone, the last ones serve for both.
+    """
+    last = lambda inputs: backbone.model(**inputs).last_hidden_state  # noqa: E731
+    block = middle_block(backbone.model) if backbone.pooling == MIDDLE else None
+    if block is None:
+        yield last
+        return
+    with ended_before(block):
+        yield lambda inputs: states_before(backbone.model, inputs)
+
+
+def middle_block(model: PreTrainedModel) -> nn.Module | None:
+    """Return the first block of the upper half; None where there is none."""
+    try:
+        blocks = blocks_of(model)
+    except InputError:
+        return None
+    return blocks[len(blocks) // 2] if len(blocks) > 1 else None
+
+
 def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
     """Pool hidden states, (B, L, H), over real tokens to float32, (B, H).
 
-    "mean" averages them, "cls" takes the first and "last" the last, whichever side is padded.
+    "mean" averages them, as `MIDDLE` does; "cls" takes the first and "last" the last, whichever side is
+    padded.
     """
-    if pooling == "mean":
+    if pooling in ("mean", MIDDLE):
         weights = mask.to(torch.float32)
         total = torch.einsum("blh,bl->bh", hidden.float(), weights)
         return total / weights.sum(dim=1, keepdim=True).clamp(min=1)

@@ -54,7 +54,7 @@ class Backbone:
         source: the folder or hub id that it was loaded from.
         model: in evaluation mode, weights in `precision`.
         tokenizer: the model's own.
-        pooling: "mean", "cls" or "last".
+        pooling: "mean", "cls" or "last"; "middle" for `embedding.MIDDLE`.
         max_tokens: where texts are cut.
         precision: "bf16" or "fp32".
         token_budget: padded tokens in a batch.

@@ -283,6 +283,31 @@ def evaluate(
 
 
 @app.command()
+def shift(
+    run: RunFolder,
+    source: Annotated[str, typer.Argument(help="A data file; labels are not needed.", metavar="FILE")],
+    system: System = None,
+    text: TextColumns = None,
+    id_column: IdColumn = None,
+    top: Annotated[int, typer.Option(help="How many of the strangest texts to show.")] = 10,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether a file is like what a run was trained on, how far from it, and which texts stick out."""
+    set_log(verbose, quiet)
+    settings = _given({"text": text, "id": id_column})
+    with shown_progress(quiet) as stages:
+        content = workflows.shift(run, source, settings, system, top, stages)
+    if as_json:
+        print_json(content)
+        return
+    from credibly.report.likeness import print_likeness
+
+    print_likeness(content, output())
+
+
+@app.command()
 def report(run: RunFolder, as_json: Json = False) -> None:
     """Show a finished run's report and render its page anew."""
     content = workflows.report(run)

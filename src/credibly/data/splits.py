@@ -107,7 +107,7 @@ def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: li
     """Drop what leaks and what is beyond the limits, and check the rest; the notes so far come first."""
     clean, leak_notes = without_leaks(parts)
     notes.extend(leak_notes)
-    clean = limited_parts(settings, clean, seed, notes)
+    clean = with_targets(settings, limited_parts(settings, clean, seed, notes), notes)
     check_classes(settings, clean, members)
     notes.extend(unknown_notes(clean))
     notes.extend(group_notes(clean))
@@ -139,6 +139,22 @@ def limited_parts(settings: DataSettings, parts: Parts, seed: int, notes: list[s
                 f"{name}: {len(sets[name]):,} of {rows(len(whole))} are used, drawn with seed {seed}"
             )
     return replace(parts, **sets)
+
+
+def with_targets(settings: DataSettings, parts: Parts, notes: list[str]) -> Parts:
+    """Return the sets with what is to be learned: where `data.targets` says so, labels alone.
+
+    Calibration, test and shift sets keep people's shares, by which they are judged.
+    """
+    learned = {"train": parts.train, "validation": parts.validation}
+    sets = {name: part for name, part in learned.items() if part is not None and part.label_probs is not None}
+    if settings.targets == "shares" or not sets:
+        return parts
+    plain: dict[str, Any] = {name: part.with_labels_alone() for name, part in sets.items()}
+    for name, part in plain.items():
+        if count := len(sets[name]) - len(part):
+            notes.append(f"{name}: left out {rows(count)} without a single likeliest class, to learn labels")
+    return replace(parts, **plain)
 
 
 def check_shift_names(settings: DataSettings) -> None:

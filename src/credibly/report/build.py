@@ -30,6 +30,7 @@ from credibly.report.curves import distribution, history_columns, reliability, r
 from credibly.report.findings import findings, headline
 from credibly.report.promises import promises
 from credibly.report.texts import compared_texts
+from credibly.report.unknown import unknown
 from credibly.report.wording import COST_METRICS
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.calibrators import Calibrator
@@ -37,6 +38,7 @@ from credibly.uncertainty.consistency import perfect_ece
 from credibly.uncertainty.families import class_figures
 from credibly.uncertainty.intervals import score_classes, score_sampled, score_shift
 from credibly.uncertainty.resampling import Resampling
+from credibly.uncertainty.shift import Scores
 from credibly.uncertainty.slices import slices
 from credibly.uncertainty.systems import (
     Answer,
@@ -73,6 +75,7 @@ def build_report(
     shift_splits: Sequence[str],
     histories: Mapping[str, list[dict[str, Any]]] | None = None,
     choices: Choices | None = None,
+    strangeness: Mapping[str, Scores] | None = None,
 ) -> dict[str, Any]:
     """Return the whole report, as `json.dumps` writes it; undefined figures are None, never NaN.
 
@@ -91,6 +94,7 @@ def build_report(
         shift_splits: names of the stored splits that are shift sets.
         histories: training histories by network; members' as ``members/SEED``.
         choices: in which form systems answer that were to be calibrated by more than a temperature.
+        strangeness: scores of texts by their embeddings, for ``test`` and each shift set.
 
     Raises:
         InputError: no members are stored on the test split, or the test texts are not those.
@@ -136,6 +140,7 @@ def build_report(
             for split, found in shift.items()
             if shipped in found
         },
+        "unknown": unknown(shipped, on_test, shifted, strangeness or {}, resampling),
         "curves": _curves(on_test, shifted, confidence, choices),
         "histories": {name: history_columns(history) for name, history in (histories or {}).items()},
         **_texts(test, stored["members"]["test"], calibrators, on_test),

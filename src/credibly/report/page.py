@@ -9,6 +9,7 @@ from typing import Any
 from credibly.report import plots
 from credibly.report.curves import KINDS
 from credibly.report.findings import findings
+from credibly.report.unknown import unknown_table
 from credibly.report.verdicts import SIGNS, WORDS, against_shipped
 from credibly.report.views import (
     Cell,
@@ -25,6 +26,7 @@ from credibly.report.wording import (
     COST_METRICS,
     MAIN_METRICS,
     METRIC_WORDS,
+    SCORE_WORDS,
     SHIFT_METRICS,
     UNDEFINED,
     bracket,
@@ -398,6 +400,7 @@ def _domains(report: Report) -> dict[str, Any]:
         "domain_systems": systems,
         "domains_spoken": spoken,
         "shift_summary": _shift_summary(report),
+        "unknown_table": unknown_table(report),
         "shift_tables": tables,
     }
 
@@ -455,5 +458,6 @@ def _rest(report: Report) -> dict[str, Any]:
             for name, words in METRIC_WORDS.items()
             if not name.startswith("mean_") and name not in CLASS_FIGURES + COST_METRICS
         ],
+        "score_glossary": list(SCORE_WORDS.values()) if report["shift"] else [],
         "provenance": provenance,
     }

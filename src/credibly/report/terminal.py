@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from credibly.report.findings import Mark, findings
+from credibly.report.unknown import fixed_figures
 from credibly.report.verdicts import SIGNS as VERDICT_SIGNS
 from credibly.report.verdicts import WORDS as VERDICT_WORDS
 from credibly.report.verdicts import Verdict, against_shipped
@@ -119,11 +120,16 @@ def _finding(sign: str, style: str, claim: str, evidence: str) -> Table:
 
 
 def _shift_lines(report: Report) -> Iterator[tuple[str, ...]]:
-    """Yield a line a shift set: its name and rows, and the shipped system's figures on it."""
+    """Yield a line a shift set: its name and rows, and the shipped system's figures on it.
+
+    What tells it from the test texts is the score that was fixed beforehand, total uncertainty without one.
+    """
     for domain, systems in report["shift"].items():
         scores = systems.get(report["shipped"])
         if scores is not None:
-            figures = (with_interval(metric, scores[metric]) for metric in SHIFT_COLUMNS)
+            fixed = fixed_figures(report, domain)
+            shown = {**scores, "ood_auroc": fixed["auroc"]} if fixed else scores
+            figures = (with_interval(metric, shown[metric]) for metric in SHIFT_COLUMNS)
             yield visible(domain), count(report["rows"][domain]), *figures
 
 

@@ -132,6 +132,25 @@ MAIN_METRICS = ("accuracy", "nll", "brier", "ece_debiased", "aurc", "error_auroc
 SHIFT_METRICS = ("accuracy", "nll", "ece_debiased", "aurc", "mean_total", "mean_epistemic", "ood_auroc")
 """The figures of a shift set's table."""
 
+SCORE_WORDS = {
+    "max_probability": ("1 − highest probability", "how far the predicted class is from certain"),
+    "total": ("Total uncertainty", "entropy of the prediction"),
+    "epistemic": ("Epistemic uncertainty", "how far the members differ, or how little the student knows"),
+    "energy": ("Energy", "how small the Dirichlet is that the student emits: -ln of its concentrations' sum"),
+    "mahalanobis": ("Mahalanobis distance", "to the nearest class of the training texts' embeddings"),
+    "relative_mahalanobis": (
+        "Relative Mahalanobis distance",
+        "the same less the distance to all training texts as one class",
+    ),
+    "nearest_neighbours": ("Nearest neighbours", "distance to the tenth nearest training text's embedding"),
+    "two_depths": (
+        "Two depths",
+        "distances to the training texts in what is said (nearest neighbours) and in how it is put "
+        "(Mahalanobis, half-way up the model), added up",
+    ),
+}
+"""Scores of the unknown: name and meaning, in the order of their tables."""
+
 COST_METRICS = ("seconds", "parameters", "bytes", "rows_per_second")
 
 

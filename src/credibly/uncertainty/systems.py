@@ -42,6 +42,7 @@ class Answer:
         label_probs: float64, (N, C), normalised: the raters' shares; None where there are none.
         ids: N unique names.
         class_names: C names.
+        concentrations: (N, C), positive: of the Dirichlet that the system emits; None where it emits none.
     """
 
     probs: FloatArray
@@ -50,6 +51,7 @@ class Answer:
     label_probs: FloatArray | None
     ids: tuple[str, ...]
     class_names: tuple[str, ...]
+    concentrations: NDArray[np.float32] | None = None
 
     @property
     def predicted(self) -> IntArray:
@@ -167,4 +169,5 @@ def _answer(predictions: Predictions, rule: str) -> Answer:
         label_probs=None if predictions.label_probs is None else predictions.label_probs.astype(np.float64),
         ids=predictions.ids,
         class_names=predictions.class_names,
+        concentrations=predictions.concentrations,
     )

@@ -1,4 +1,7 @@
-"""The verbs as functions: fit, plan, predict, evaluate, report, doctor. Torch is imported by the first."""
+"""The verbs as functions: fit, plan, predict, evaluate, shift, report, doctor.
+
+Torch is imported by the first.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ _HOMES = {
     "evaluate": "credibly.workflows.evaluating",
     "evaluate_predictions": "credibly.workflows.judging",
     "report": "credibly.workflows.evaluating",
+    "shift": "credibly.workflows.shifting",
     "doctor": "credibly.workflows.checkup",
 }
 

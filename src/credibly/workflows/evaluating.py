@@ -16,6 +16,7 @@ from credibly.report import build_report, render_html, write_report
 from credibly.runs import Run, refuse_folder, write_text
 from credibly.settings import with_columns
 from credibly.training import HISTORY
+from credibly.uncertainty.shift import Scores
 from credibly.workflows.contents import (
     calibration_in,
     class_names_of,
@@ -29,8 +30,22 @@ from credibly.workflows.predicting import open_source
 NOT_SCORED = ("train", "unlabelled")
 
 
-def write_run_report(run: Run, test: Examples, splits: Splits, stages: Stages = silent) -> dict[str, Any]:
-    """Score every system of a run on its stored splits, and write report.json and report.html."""
+def write_run_report(
+    run: Run,
+    test: Examples,
+    splits: Splits,
+    stages: Stages = silent,
+    strangeness: Mapping[str, Scores] | None = None,
+) -> dict[str, Any]:
+    """Score every system of a run on its stored splits, and write report.json and report.html.
+
+    Args:
+        run: whose predictions are stored.
+        test: the test set.
+        splits: all sets.
+        stages: told of progress.
+        strangeness: embedding scores of the test and shift sets, by set; see `build_report`.
+    """
     told = stages("scoring with intervals")
     told(0, 1)
     recipe, calibration = run.recipe, calibration_in(run)
@@ -56,6 +71,7 @@ def write_run_report(run: Run, test: Examples, splits: Splits, stages: Stages = 
         seed=recipe.seed,
         shift_splits=list(splits.shift),
         histories=histories_of(run),
+        strangeness=strangeness,
     )
     write_report(run, report)
     told(1, 1)

@@ -45,6 +45,7 @@ from credibly.workflows.evaluating import write_run_report
 from credibly.workflows.lengths import cut_notes, readers_of
 from credibly.workflows.planning import check_room
 from credibly.workflows.recipes import make_recipe
+from credibly.workflows.reference import Embedder, keep_reference, strangeness
 from credibly.workflows.zero_shot import ZERO_SHOT, starting_from_words, zero_shot_network
 
 log = logging.getLogger(__name__)
@@ -180,8 +181,11 @@ def carry_out(work: Work) -> Run:
     calibration = reduce(Calibration.joined, fitted)
     log_choices(calibration)
     write_json(run.calibration_file, calibration.as_json())
+    embedder = Embedder.of(recipe)
+    reference = keep_reference(run, recipe, work.splits, embedder, work.stages)
     if work.splits.test is not None:
-        write_run_report(run, work.splits.test, work.splits, work.stages)
+        strange = strangeness(reference, work.splits, embedder)
+        write_run_report(run, work.splits.test, work.splits, work.stages, strange)
     run.remove_checkpoints()
     run.finish(_facts(recipe))
     return run

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from credibly.backbones.footprint import starting_from_words, tuned_needs
+from credibly.backbones.footprint import FLOAT, starting_from_words, tuned_needs
 from credibly.backbones.outline import Outline, Texts, outline
 from credibly.batching import padded_length, tokenise
 from credibly.data import Splits
@@ -20,6 +20,7 @@ from credibly.workflows.planning.changes import Change, changes
 from credibly.workflows.planning.machine import Room
 from credibly.workflows.planning.plans import Part, Plan
 from credibly.workflows.recipes import make_recipe
+from credibly.workflows.reference import MOST_ROWS, embedding_group
 
 
 class Planner:
@@ -48,8 +49,15 @@ class Planner:
             parts.append(self._student(recipe))
         rows = {name: len(own) for name, own in self.splits.named().items()}
         judged = sum(rows.values()) - rows["train"] - rows.get("unlabelled", 0)
-        asked = sum(rows.values()) if recipe.distil.enabled else judged
-        return Plan(tuple(parts), self.room, sum(rows.values()), asked, judged, len(network_systems(recipe)))
+        return Plan(
+            parts=tuple(parts),
+            room=self.room,
+            rows=sum(rows.values()),
+            asked=sum(rows.values()) if recipe.distil.enabled else judged,
+            judged=judged,
+            systems=len(network_systems(recipe)),
+            reference=self._reference(recipe),
+        )
 
     def smallest_change(self, recipe: Recipe) -> tuple[Change, Plan] | None:
         """Return the smallest change that makes a recipe fit, with the plan it makes; None if there is none.
@@ -100,6 +108,12 @@ class Planner:
             together=min(count_processes(recipe), passes),
             needs=needs,
         )
+
+    def _reference(self, recipe: Recipe) -> int:
+        """Return the bytes of the embeddings of train and calibration, at two depths, that a run keeps."""
+        own, _ = self._read(embedding_group(recipe).backbone, ("train",))
+        rows = sum(min(len(self.splits.named()[name]), MOST_ROWS) for name in ("train", "calibration"))
+        return 2 * FLOAT * own.width * rows
 
     def _student(self, recipe: Recipe) -> Part:
         distil, backbone, networks = recipe.distil, recipe.backbone, len(tuned_systems(recipe))

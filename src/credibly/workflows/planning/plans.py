@@ -71,6 +71,7 @@ class Plan:
         asked: of those that the members answer.
         judged: of those on which networks beside the members are scored.
         systems: how many such networks there are, the untrained one of label words among them.
+        reference: bytes of the embeddings that the run keeps.
     """
 
     parts: tuple[Part, ...]
@@ -79,6 +80,7 @@ class Plan:
     asked: int
     judged: int
     systems: int
+    reference: int
 
     @property
     def disk(self) -> dict[str, int]:
@@ -92,6 +94,7 @@ class Plan:
             "members": sum(count * FLOAT * own.trainable for count, own in groups),
             "networks": sum(count * FLOAT * own.parameters for count, own in networks),
             "predictions": FLOAT * self.parts[0].outline.classes * answers,
+            "shift": self.reference,
             # The one before goes only when the next is there.
             "checkpoints": 2 * max(own.memory.checkpoint for _, own in groups + networks),
             "embeddings": self.rows * sum(own.embedded for _, own in groups),
@@ -101,7 +104,7 @@ class Plan:
     @property
     def run_bytes(self) -> int:
         """Bytes of the run folder at its fullest; what finds no room in the cache is not kept."""
-        return sum(self.disk[name] for name in ("members", "networks", "predictions", "checkpoints"))
+        return sum(self.disk[name] for name in ("members", "networks", "predictions", "shift", "checkpoints"))
 
     def held(self, part: Part) -> dict[str, int]:
         """Return the bytes that a part needs at its peak: on the device, and of the processor's memory.
