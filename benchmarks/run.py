@@ -30,6 +30,7 @@ NAMES = (
     "trainer",
     "plan",
     "service",
+    "labelling",
 )
 
 

@@ -17,6 +17,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 
 
+FEW = {"negative": ("dull", "awful"), "positive": ("lovely", "great")}
+
+
 def blocks(language, holding):
     return [text for name, text in BLOCKS if name == language and holding in text]
 
@@ -36,6 +39,9 @@ def folder(tmp_path_factory):
                 (f"{text} {seed}-{row}", label)
                 for row, (text, label) in enumerate(zip(texts, labels, strict=True))
             )
+    with (folder / "few.csv").open("w", encoding="utf-8", newline="") as handle:
+        rows = [(f"a {word} film", name) for name, words in FEW.items() for word in words]
+        csv.writer(handle).writerows([("text", "label"), *rows])
     return folder
 
 
@@ -86,6 +92,17 @@ def check_the_service(lines, folder):
     finally:
         child.terminate()
         assert child.wait(60) == 0
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+def test_the_block_that_labels_runs_as_it_stands(folder):
+    (shell,) = blocks("shell", "credibly label")
+    shown = run(["bash", "-c", shell], folder)
+    assert "20 texts, 5 prompts" in shown
+    lines = (folder / "runs" / "labels" / "labels.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["label"] for line in lines} == {"negative", "positive"}
+    assert len(lines) == 20
 
 
 def test_every_verb_of_the_readme_is_one_of_the_makefile():

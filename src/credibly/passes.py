@@ -8,7 +8,7 @@ from typing import Any
 
 from credibly.members import SOURCES
 from credibly.runs import Run
-from credibly.settings import AdaptersSettings, BackboneSettings, MixedSettings, Recipe
+from credibly.settings import AdaptersSettings, BackboneSettings, MixedSettings, PromptsSettings, Recipe
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Group:
     @property
     def learning_rate(self) -> float | None:
         """The recipe's learning rate for them; None where they come trained."""
-        if isinstance(self.settings, AdaptersSettings):
+        if isinstance(self.settings, AdaptersSettings | PromptsSettings):
             return None
         return float(self.settings.optimiser.learning_rate)
 

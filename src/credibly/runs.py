@@ -41,6 +41,8 @@ class Run:
         self.calibration_file = self.path / "calibration.json"
         self.costs_file = self.path / "costs.json"
         self.report_json = self.path / "report.json"
+        self.labels_file = self.path / "labels.jsonl"
+        self.labelling_file = self.path / "labelling.json"
         self.report_html = self.path / "report.html"
         self.members_folder = self.path / "members"
         self.models_folder = self.path / "models"
@@ -105,25 +107,33 @@ class Run:
         write_text(self.recipe_file, recipe_text(recipe))
 
     @classmethod
-    def open(cls, path: Path | str) -> Run:
+    def open(cls, path: Path | str, labels: bool = False) -> Run:
         """Return a finished run.
 
+        Args:
+            path: the folder.
+            labels: whether it is to hold labels, as `label` leaves them, and not trained members.
+
         Raises:
-            RunFolderError: there is none, it is unfinished, or its format version is another.
+            RunFolderError: there is none, it is unfinished, its format version is another, or it holds the
+                other of the two.
         """
         run = cls(path)
         if not run.recipe_file.is_file():
             raise RunFolderError(f"expected a run folder at {path}; there is no recipe.yaml in it")
         if not run.finished:
-            raise RunFolderError(
-                f"{path} is unfinished; go on with: credibly fit {run.recipe_file} --output {path} --resume"
-            )
+            verb = "fit" if run.recipe.labelling is None else "label"
+            command = f"credibly {verb} {run.recipe_file} --output {path} --resume"
+            raise RunFolderError(f"{path} is unfinished; go on with: {command}")
         version = run.manifest.get("format_version")
         if version != FORMAT_VERSION:
             raise RunFolderError(
                 f"{path} has run format {version}; this version of credibly reads format {FORMAT_VERSION}: "
                 "install the version named in its manifest.json"
             )
+        if run.labels_file.is_file() != labels:
+            held, wanted = ("trained members", "labels") if labels else ("labels", "trained members")
+            raise RunFolderError(f"expected a run with {wanted}, and {path} holds {held}; name another")
         return run
 
     @property
@@ -220,6 +230,8 @@ class Run:
             self.report_html,
             self.calibration_file,
             self.costs_file,
+            self.labels_file,
+            self.labelling_file,
         ):
             file.unlink(missing_ok=True)
         for folder in (

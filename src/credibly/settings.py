@@ -276,8 +276,28 @@ class AdaptersSettings(Settings):
         return len(self.adapters)
 
 
+class PromptsSettings(Settings):
+    """M prompts of one causal language model, which says the classes' words; nothing is trained."""
+
+    source: Literal["prompts"] = "prompts"
+    count: Count = Field(5, description="number of members, M")
+    description: str | None = Field(
+        None, description="what is asked, in a line: WHAT of WHICH TEXT, such as `sentiment of a film review`"
+    )
+    templates: list[str] = Field(
+        default_factory=list,
+        description="prompts in place of the default ones: {text} once, and the answer at the end",
+    )
+    label_words: dict[str, str] = Field(
+        default_factory=dict, description="the word that says a class, by class; its name if left out"
+    )
+    shots: int = Field(8, ge=0, description="examples in a prompt at most, in each member's own order")
+    chat: bool = Field(False, description="whether to ask by the model's chat template")
+    warm_up: Count = Field(256, description="training texts on which a prompt's bias is found")
+
+
 OneSource = Annotated[
-    HeadsSettings | TopBlocksSettings | FullSettings | LoraSettings | AdaptersSettings,
+    HeadsSettings | TopBlocksSettings | FullSettings | LoraSettings | AdaptersSettings | PromptsSettings,
     Field(discriminator="source"),
 ]
 
@@ -331,6 +351,22 @@ class CalibrationSettings(Settings):
     )
 
 
+class LabellingSettings(Settings):
+    """What `label` asks of texts without labels, and what is done about the prompts' bias."""
+
+    classes: list[str] = Field(description="the classes' names; two or more")
+    examples: str | None = Field(None, description="a file of texts with labels that prompts show")
+    bias: Literal["batch", "content_free", "none"] = Field(
+        "batch", description="found over all texts, or on inputs that say nothing; none to leave it in"
+    )
+    prior: dict[str, Annotated[float, Field(gt=0)]] | Literal["estimate"] | None = Field(
+        None, description="share of each class, given or estimated; equal shares if left out"
+    )
+    lowest_mass: float = Field(
+        0.00001, ge=0, lt=1, description="share of what the model might say that the classes' words must hold"
+    )
+
+
 class EvaluationSettings(Settings):
     """How figures and their confidence intervals are computed."""
 
@@ -356,12 +392,19 @@ class Recipe(Settings):
     data: DataSettings
     backbone: BackboneSettings = BackboneSettings()
     members: Annotated[
-        HeadsSettings | TopBlocksSettings | FullSettings | LoraSettings | AdaptersSettings | MixedSettings,
+        HeadsSettings
+        | TopBlocksSettings
+        | FullSettings
+        | LoraSettings
+        | AdaptersSettings
+        | PromptsSettings
+        | MixedSettings,
         Field(discriminator="source"),
     ] = HeadsSettings()
     distil: DistilSettings = DistilSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    labelling: LabellingSettings | None = Field(None, description="of runs that `label` makes")
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
         default_factory=list, description="told of every training while it goes on"
     )

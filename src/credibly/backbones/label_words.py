@@ -51,7 +51,7 @@ def label_tokens(
         InputError: a class without a word, a word that is empty or unknown to the tokenizer, or words
             that begin with the same token.
     """
-    chosen = _checked(class_names, words or {name: name for name in class_names})
+    chosen = checked_words(class_names, words)
     tokens = [_first_token(tokenizer, word) for word in chosen]
     unknown = [repr(word) for word, token in zip(chosen, tokens, strict=True) if token is None]
     if unknown:
@@ -66,8 +66,13 @@ def label_tokens(
     return tuple(token for token in tokens if token is not None)
 
 
-def _checked(class_names: Sequence[str], words: Mapping[str, str]) -> list[str]:
-    """Return the words in the order of the classes; InputError where they do not fit."""
+def checked_words(class_names: Sequence[str], words: Mapping[str, str]) -> list[str]:
+    """Return the words in the order of the classes, their names where none are given.
+
+    Raises:
+        InputError: a class without a word, or a word of no class.
+    """
+    words = words or {name: name for name in class_names}
     missing = [name for name in class_names if not words.get(name, "").strip()]
     if missing:
         raise InputError(

@@ -27,6 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+LABELLER = "smollm2"
+"""The language model that labels where none is named."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON alone on standard output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")]
@@ -176,6 +179,61 @@ def fit(
     with shown_progress(quiet) as stages:
         run = workflows.fit(source, folder, settings, resume, overwrite, stages)
     _show(workflows.report(run.path), run.report_html, as_json)
+
+
+@app.command()
+def label(
+    source: Annotated[str, typer.Argument(help="A data file, or a recipe (.yaml).", metavar="FILE")],
+    classes: Annotated[str | None, typer.Option(help="The classes' names: no,yes.")] = None,
+    labeller: Annotated[
+        str | None, typer.Option(help="Causal language model: packaged name, hub id or local folder.")
+    ] = None,
+    examples: Annotated[
+        str | None, typer.Option(help="File with a few texts and their labels (columns `text`, `label`).")
+    ] = None,
+    prompt_count: Annotated[int | None, typer.Option("--prompts", help="Number of prompts.")] = None,
+    describe: Annotated[
+        str | None, typer.Option(help="What is asked, in a line: 'sentiment of a film review'.")
+    ] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="Share of each class: spam=0.13,ham=0.87; or `estimate`.")
+    ] = None,
+    text: TextColumns = None,
+    id_column: IdColumn = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Any recipe key, as KEY=VALUE; may be given again.")
+    ] = None,
+    output_folder: Annotated[Path | None, typer.Option("--output", help="The run folder.")] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Label texts without training: a language model is asked in several ways; labels.jsonl comes out."""
+    set_log(verbose, quiet)
+    settings = _given({
+        "labelling.classes": None if classes is None else _names(classes),
+        "labelling.examples": examples, "labelling.prior": _shares(prior),
+        "backbone.name": labeller or (None if source.endswith((".yaml", ".yml")) else LABELLER),
+        "members.count": prompt_count, "members.description": describe,
+        "data.text": text, "data.id": id_column, "seed": seed,
+    })  # fmt: skip
+    settings |= {
+        key: _value(key, value) for key, value in _pairs(assignments or [], "--set KEY=VALUE").items()
+    }
+    folder = output_folder or Path("runs") / Path(source).stem
+    with shown_progress(quiet) as stages:
+        run = workflows.label(source, folder, settings, resume, overwrite, stages)
+    content = run.read_json(run.labelling_file)
+    if as_json:
+        print_json(content)
+        return
+    from credibly.cli.label_table import print_labelling
+
+    print_labelling(content, output())
+    output().print(f"\nLabels: {run.labels_file}", soft_wrap=True)
 
 
 @app.command()
@@ -391,6 +449,21 @@ def _value(key: str, text: str) -> Any:
         raise InputError(
             f"--set {key}: expected a value as YAML writes it, got '{text}' ({reason})"
         ) from None
+
+
+def _names(text: str) -> list[str]:
+    """Return the names in a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _shares(text: str | None) -> dict[str, Any] | str | None:
+    """Return class shares as a recipe has them, or the one word that is given in their place."""
+    if text is None or "=" not in text:
+        return text
+    return {
+        name.strip(): _value("labelling.prior", share)
+        for name, share in _pairs(_names(text), "--prior CLASS=SHARE,CLASS=SHARE").items()
+    }
 
 
 def _pairs(items: list[str], expected: str) -> dict[str, str]:

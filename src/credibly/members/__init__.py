@@ -1,6 +1,6 @@
 """Member sources: one file each, with the same names in the same order."""
 
-from credibly.members import adapters, full, heads, lora, top_blocks
+from credibly.members import adapters, full, heads, lora, prompts, top_blocks
 from credibly.members.common import Members, Source, TrainingData
 
 SOURCES: dict[str, Source] = {
@@ -9,6 +9,7 @@ SOURCES: dict[str, Source] = {
     "full": full,
     "lora": lora,
     "adapters": adapters,
+    "prompts": prompts,
 }
 """A new source is a file and a row here."""
 

@@ -1,6 +1,6 @@
-"""The verbs as functions: fit, plan, predict, evaluate, shift, report, doctor.
+"""The verbs as functions: fit, label, plan, predict, evaluate, shift, report, doctor.
 
-Torch is imported by the first.
+Torch is imported by the first two.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ _HOMES = {
     "fit": "credibly.workflows.fitting",
     "fit_splits": "credibly.workflows.fitting",
     "add_student": "credibly.workflows.fitting",
+    "label": "credibly.workflows.labelling",
     "plan": "credibly.workflows.planning",
     "make_recipe": "credibly.workflows.recipes",
     "demo_recipe": "credibly.workflows.recipes",

@@ -187,7 +187,7 @@ def carry_out(work: Work) -> Run:
         strange = strangeness(reference, work.splits, embedder)
         write_run_report(run, work.splits.test, work.splits, work.stages, strange)
     run.remove_checkpoints()
-    run.finish(_facts(recipe))
+    run.finish(facts_of(recipe))
     return run
 
 
@@ -242,7 +242,7 @@ def _check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | No
     """Raise RunFolderError where a recipe is another than a run began with, but for these members' rates."""
     seeds = set(rates or ())
     allowed = {group.rate_key: group.learning_rate for group in groups_of(recipe) if seeds & {*group.seeds}}
-    began, now = with_values(_comparable(run.recipe), dict(allowed)), _comparable(recipe)
+    began, now = with_values(comparable(run.recipe), dict(allowed)), comparable(recipe)
     different = sorted(key for key in began if began[key] != now[key])
     if different:
         raise RunFolderError(
@@ -251,7 +251,7 @@ def _check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | No
         )
 
 
-def _comparable(recipe: Recipe) -> dict[str, Any]:
+def comparable(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe's blocks without what was resolved at the start."""
     return recipe.model_dump(mode="json", exclude={"resolved": True, "backbone": {"precision"}})
 
@@ -411,7 +411,7 @@ def rate(predict: Callable[[], object], rows: int) -> float:
     return rows / min(seconds)
 
 
-def _facts(recipe: Recipe) -> dict[str, Any]:
+def facts_of(recipe: Recipe) -> dict[str, Any]:
     """Return what the manifest says beside its files."""
     return {
         "packages": {name: version(name) for name in PACKAGES},

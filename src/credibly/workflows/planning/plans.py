@@ -8,7 +8,7 @@ from typing import Any
 from credibly.backbones.footprint import FLOAT, Needs, steps_of
 from credibly.backbones.outline import Outline, Texts
 from credibly.report.wording import cost
-from credibly.settings import AdaptersSettings, BackboneSettings
+from credibly.settings import AdaptersSettings, BackboneSettings, PromptsSettings
 from credibly.workflows.planning.machine import Room, Speed
 
 MARGIN = 1.1
@@ -55,7 +55,7 @@ class Part:
     @property
     def steps(self) -> int:
         """Optimiser steps of one pass; none of members that come trained."""
-        if isinstance(self.settings, AdaptersSettings):
+        if isinstance(self.settings, AdaptersSettings | PromptsSettings):
             return 0
         return steps_of(len(self.texts), self.settings.optimiser)
 

@@ -1,0 +1,119 @@
+"""Load a causal language model with its output layer, to ask it for the next word."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from credibly.backbones.loading import (
+    IN_FP32,
+    Precision,
+    best_device,
+    load_tokenizer,
+    longest_text,
+    quietly,
+    resolve_precision,
+)
+from credibly.backbones.probing import computes, is_causal
+from credibly.backbones.sources import clear_failures, source_of
+from credibly.errors import InputError
+from credibly.settings import BackboneSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with its tokenizer, ready to say what comes next.
+
+    Args:
+        name: as the user named it.
+        model: in evaluation mode, weights in `precision`.
+        tokenizer: the model's own.
+        max_tokens: where prompts are cut.
+        precision: "bf16" or "fp32".
+        token_budget: tokens in a batch, those of a shared prefix counted too.
+        device: where the model lies.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
+    precision: Precision
+    token_budget: int
+    device: torch.device
+
+
+def load_language_model(settings: BackboneSettings, device: torch.device | None = None) -> LanguageModel:
+    """Load a causal language model.
+
+    Raises:
+        AssetError: the model is not there, is not safetensors, or needs code of its own.
+        InputError: it is no causal language model.
+    """
+    device = device or best_device()
+    precision = resolve_precision(settings.precision, device)
+    source = source_of(settings.name)
+    with clear_failures(settings.name), quietly():
+        if (
+            type(AutoConfig.from_pretrained(source, trust_remote_code=False))
+            not in MODEL_FOR_CAUSAL_LM_MAPPING
+        ):
+            raise _unfit(settings.name, "it is no causal language model")
+        model = _load(settings.name, source, precision, device)
+        if precision == "bf16" and not computes(model):
+            log.warning(IN_FP32, settings.name)
+            precision = "fp32"
+            model = _load(settings.name, source, precision, device)
+        tokenizer = load_tokenizer(source)
+    return LanguageModel(
+        name=settings.name,
+        model=model,
+        tokenizer=tokenizer,
+        max_tokens=longest_text(settings.max_tokens, tokenizer, model),
+        precision=precision,
+        token_budget=settings.token_budget,
+        device=device,
+    )
+
+
+def _load(name: str, source: str, precision: Precision, device: torch.device) -> PreTrainedModel:
+    model, report = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    _check_output_layer(name, model, report["missing_keys"])
+    loaded: PreTrainedModel = model.eval().requires_grad_(False).to(device)
+    if not is_causal(loaded):
+        raise _unfit(name, "what it says of a word depends on those behind it")
+    return loaded
+
+
+def _check_output_layer(name: str, model: PreTrainedModel, missing: Sequence[str]) -> None:
+    """Raise InputError where a model came without the layer that says the next word."""
+    layer = model.get_output_embeddings()
+    if layer is None or any(
+        own is layer.weight for key, own in model.named_parameters() if key in set(missing)
+    ):
+        raise _unfit(name, "its files hold no output layer")
+
+
+def _unfit(name: str, reason: str) -> InputError:
+    return InputError(
+        f"prompts need a causal language model with its output layer, such as smollm2, and {name} is none: "
+        f"{reason}; take another model"
+    )

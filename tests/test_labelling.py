@@ -1,0 +1,330 @@
+"""`label`: texts in, a run folder with labels out; the same after any interruption, and no label is read."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from credibly.cli.main import app
+from credibly.errors import InputError, RunFolderError
+from credibly.members.prompts import PromptMembers, Said
+from credibly.progress import silent
+from credibly.records import normalised_log_probs
+from credibly.runs import Run
+from credibly.uncertainty.label_shift import CONTENT_FREE, BatchBias, content_free_bias, correct
+from credibly.workflows import evaluate_predictions, fit, label, labelling, load
+from workshop import CLASSES, jsonl, made_rows
+
+ROWS = 50
+PROMPTS = ["so: {text} was:", "{text} is", "the film {text}:"]
+EXAMPLES = [
+    {"text": f"film {word}", "label": name}
+    for name, word in zip(CLASSES, ("awful", "lovely", "usual"), strict=True)
+]
+
+
+@pytest.fixture
+def files(tmp_path, standin):
+    """Return a function that labels a file of texts on a stand-in."""
+    texts = jsonl(tmp_path / "texts.jsonl", made_rows(ROWS))
+    examples = jsonl(tmp_path / "examples.jsonl", EXAMPLES)
+
+    def settings(**changed):
+        given = {name.replace("__", "."): value for name, value in changed.items()}
+        return {
+            "backbone.name": str(standin("llama", output_layer=True)),
+            "backbone.precision": "fp32",
+            "members.count": 3,
+            "members.templates": PROMPTS,
+            "labelling.classes": list(CLASSES),
+            "labelling.examples": str(examples),
+            "labelling.lowest_mass": 0,
+            **given,
+        }
+
+    def run(name="run", resume=False, overwrite=False, source=texts, **changed):
+        return label(source, tmp_path / name, settings(**changed), resume, overwrite)
+
+    return run
+
+
+def lines_of(run):
+    return [json.loads(line) for line in run.labels_file.read_text(encoding="utf-8").splitlines()]
+
+
+def summary_of(run):
+    return json.loads(run.labelling_file.read_text(encoding="utf-8"))
+
+
+def bytes_of(run):
+    return {
+        str(file.relative_to(run.path)): file.read_bytes()
+        for file in sorted(run.path.rglob("*"))
+        if file.is_file() and file.name != "manifest.json"
+    }
+
+
+# What comes out
+
+
+def test_every_text_has_a_line_in_the_files_order(files):
+    run = files()
+    lines = lines_of(run)
+    assert [line["id"] for line in lines] == [f"texts-{row:06d}" for row in range(1, ROWS + 1)]
+    for line in lines:
+        assert list(line) == ["id", "label", "probabilities", "total", "aleatoric", "epistemic"]
+        assert sum(line["probabilities"].values()) == pytest.approx(1)
+        assert line["label"] == max(line["probabilities"], key=line["probabilities"].get)
+        assert line["total"] == pytest.approx(line["aleatoric"] + line["epistemic"])
+        assert 0 <= line["epistemic"] <= line["total"] <= np.log(3) + 1e-9
+    assert Run.open(run.path, labels=True).finished
+
+
+def test_the_raw_record_is_stored_and_the_lines_are_it_without_its_mean(files):
+    run = files()
+    raw = run.load_predictions("members", "unlabelled")
+    assert raw.shape == (3, ROWS, 3)
+    assert (raw.labels == -1).all()
+    shifted = raw.log_probs - raw.log_probs.mean(axis=1, keepdims=True)
+    probs = np.exp(shifted) / np.exp(shifted).sum(axis=-1, keepdims=True)
+    found = [list(line["probabilities"].values()) for line in lines_of(run)]
+    np.testing.assert_allclose(found, probs.mean(axis=0), atol=1e-5)
+
+
+def test_labels_of_the_file_change_nothing(files, tmp_path):
+    rows = made_rows(ROWS)
+    blind = jsonl(tmp_path / "texts2.jsonl", [{"text": row["text"], "id": n} for n, row in enumerate(rows)])
+    wrong = jsonl(tmp_path / "texts3.jsonl", [{**row, "label": "x", "id": n} for n, row in enumerate(rows)])
+    first, second = (files(own.stem, source=own, data__id="id") for own in (blind, wrong))
+    assert first.labels_file.read_bytes() == second.labels_file.read_bytes()
+    assert not any("is not read" in note for note in summary_of(first)["notes"])
+    assert any("is not read" in note for note in summary_of(second)["notes"])
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(files):
+    first, again, other = files("a"), files("b"), files("c", seed=7)
+    assert bytes_of(first)["labels.jsonl"] == bytes_of(again)["labels.jsonl"]
+    assert bytes_of(first)["labels.jsonl"] != bytes_of(other)["labels.jsonl"]
+
+
+@pytest.mark.slow
+def test_labels_can_be_scored_later_against_the_file(files, tmp_path):
+    run = files()
+    report = evaluate_predictions(run.labels_file, tmp_path / "texts.jsonl")
+    known = [row["label"] for row in made_rows(ROWS)]
+    right = np.mean([line["label"] == own for line, own in zip(lines_of(run), known, strict=True)])
+    assert report["systems"]["ensemble"]["accuracy"]["value"] == pytest.approx(right)
+
+
+# Bias and class shares
+
+
+def test_raw_and_corrected_stand_side_by_side(files):
+    content = summary_of(files())
+    assert list(content["systems"]) == ["raw", "corrected"]
+    assert content["assumed_shares"] == pytest.approx(dict.fromkeys(CLASSES, 1 / 3))
+    assert content["systems"]["raw"]["changed"] == 0
+    for figures in content["systems"].values():
+        assert sum(figures["shares"].values()) == pytest.approx(1)
+    assert any("assumption" in note for note in content["notes"])
+
+
+def test_bias_can_be_left_in_or_found_on_inputs_that_say_nothing(files):
+    plain, free = files("plain", labelling__bias="none"), files("free", labelling__bias="content_free")
+    raw = plain.load_predictions("members", "unlabelled")
+    np.testing.assert_allclose(
+        [list(line["probabilities"].values()) for line in lines_of(plain)],
+        np.exp(raw.log_probs).mean(axis=0),
+        atol=1e-6,
+    )
+    bias = [list(own.values()) for own in summary_of(free)["bias"]["by_member"]]
+    members = labelling.prompts.load(
+        [free.member_folder(seed) for seed in range(3)], free.recipe.backbone, free.recipe.members, CLASSES
+    )
+    said = members.said(CONTENT_FREE).log_probs
+    np.testing.assert_allclose(bias, content_free_bias(said), atol=1e-5)
+
+
+def test_known_shares_are_those_of_the_labels(files):
+    run = files(labelling__prior={"bad": 0.5, "good": 0.3, "even": 0.2})
+    content = summary_of(run)
+    assert list(content["systems"]) == ["raw", "corrected", "prior_corrected"]
+    expected = {"bad": 0.5, "good": 0.3, "even": 0.2}
+    assert content["assumed_shares"] == pytest.approx(expected)
+    assert content["systems"]["prior_corrected"]["shares"] == pytest.approx(expected, abs=0.15)
+    labels = [line["label"] for line in lines_of(run)]
+    assert labels.count("bad") / ROWS == content["systems"]["prior_corrected"]["shares"]["bad"]
+
+
+def test_estimated_shares_take_the_place_of_equal_ones(files):
+    plain, estimated = files("plain"), files("estimated", labelling__prior="estimate")
+    shares = summary_of(plain)["estimated_shares"]
+    assert summary_of(estimated)["assumed_shares"] == pytest.approx(shares)
+
+
+def test_shares_far_from_equal_are_told_unless_they_are_taken(files):
+    """The texts are of one class but for a few, which the stand-in tells by the letters of a word."""
+    spread = np.random.default_rng(0)
+    raw = np.where(np.arange(ROWS) < 5, 3.0, -1.0) + 0.3 * spread.normal(size=(1, ROWS))
+    run = files()
+    record = run.load_predictions("members", "unlabelled")
+    logits = np.stack([np.zeros_like(raw), raw, np.full_like(raw, -9)], axis=-1)
+    skewed = replace(record, log_probs=normalised_log_probs(logits))
+    corrections = correct(skewed, BatchBias.of(skewed.log_probs).bias, None)
+    job = labelling._job(run, run.recipe, silent, resume=True)
+    said = Said(logits, 0)
+    assert any("suggest other class shares" in note for note in labelling._findings(job, said, corrections))
+
+
+# Interrupted, refused
+
+
+def test_a_run_killed_between_chunks_goes_on_to_the_same_bytes(files, monkeypatch):
+    monkeypatch.setattr(labelling, "CHUNK", 20)
+    whole = files("whole")
+    said, asked = PromptMembers.said, []
+
+    def dies(members, texts, progress=None):
+        asked.append(len(texts))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return said(members, texts, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PromptMembers, "said", dies)
+        with pytest.raises(KeyboardInterrupt):
+            files("killed")
+        assert asked == [20, 20]
+        with pytest.raises(RunFolderError, match="holds an unfinished run; give --resume"):
+            files("killed")
+        again = files("killed", resume=True)
+    assert asked == [20, 20, 20, 10]
+    assert bytes_of(again) == bytes_of(whole)
+    assert not again.checkpoints_folder.exists()
+
+
+def test_a_run_with_labels_is_no_model_to_ask(files):
+    run = files()
+    with pytest.raises(RunFolderError, match=r"expected a run with trained members, and .* holds labels"):
+        load(run.path)
+    run.manifest_file.unlink()
+    with pytest.raises(RunFolderError, match=r"unfinished; go on with: credibly label .*recipe\.yaml"):
+        load(run.path)
+
+
+def test_a_recipe_of_a_run_labels_again(files, tmp_path):
+    first = files()
+    again = label(first.recipe_file, tmp_path / "again")
+    assert again.labels_file.read_bytes() == first.labels_file.read_bytes()
+
+
+def test_an_old_run_is_replaced_whole(files):
+    before = bytes_of(files(labelling__prior="estimate"))
+    after = bytes_of(files(overwrite=True, labelling__examples=None))
+    assert before.keys() == after.keys()
+    assert all(before[name] != after[name] for name in ("labels.jsonl", "labelling.json", "recipe.yaml"))
+
+
+def test_chunks_change_nothing_but_rounding(files, monkeypatch):
+    whole = files("whole").load_predictions("members", "unlabelled")
+    monkeypatch.setattr(labelling, "CHUNK", 7)
+    parts = files("parts").load_predictions("members", "unlabelled")
+    np.testing.assert_allclose(parts.log_probs, whole.log_probs, atol=1e-5)
+
+
+def test_a_finished_run_is_not_asked_again(files, monkeypatch):
+    before = bytes_of(files())
+    monkeypatch.setattr(PromptMembers, "said", None)
+    assert bytes_of(files(resume=True)) == before
+
+
+def test_other_settings_or_texts_do_not_go_on_with_a_run(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(labelling, "correct", None)
+    with pytest.raises(TypeError):
+        files()
+    with pytest.raises(RunFolderError, match="began with other settings of members"):
+        files(resume=True, members__count=2)
+    jsonl(tmp_path / "texts.jsonl", made_rows(ROWS, seed=3))
+    with pytest.raises(RunFolderError, match="began with other texts"):
+        files(resume=True)
+
+
+def test_words_that_the_model_never_says_are_an_error_and_no_label(files):
+    with pytest.raises(InputError, match=r"hardly ever says 'bad', 'good', 'even'.*member 0 \(0\.\d+"):
+        files(labelling__lowest_mass=0.9)
+
+
+def test_what_cannot_be_is_refused_before_anything_is_written(files, tmp_path):
+    for wrong, message in (
+        ({"labelling.classes": ["bad"]}, "expected two classes or more"),
+        ({"labelling.prior": {"bad": 0.5, "god": 0.5}}, "no class 'god' .did you mean 'good'"),
+        ({"labelling.prior": {"bad": 0.5, "good": 0.5}}, "share above zero for each of the 3 classes"),
+        ({"members.templates": ["so:"]}, "expected a column in braces"),
+        ({"members.label_words": {"bad": "good"}}, "expected a word for every class"),
+        ({"members.count": 4, "labelling.examples": None}, "at most 3 members, got 4"),
+    ):
+        with pytest.raises(InputError, match=message):
+            files("refused", **{name.replace(".", "__"): value for name, value in wrong.items()})
+    assert not (tmp_path / "refused").exists()
+    with pytest.raises(InputError, match="got heads"):
+        label("a.jsonl", tmp_path / "refused", {"labelling.classes": ["a", "b"], "members.source": "heads"})
+
+
+def test_classes_that_begin_with_the_same_token_are_told_apart(files, tmp_path, standin):
+    """ "plotter" and "plotted" differ in their last token alone."""
+    run = files(labelling__classes=["plotter", "plotted"], labelling__examples=None, members__count=1)
+    raw = run.load_predictions("members", "unlabelled").log_probs
+    assert np.abs(raw[0, :, 0] - raw[0, :, 1]).min() > 1e-4
+
+
+def test_a_fit_on_prompts_is_a_run_as_any_other(files, tmp_path, standin, no_plots):
+    """Labelled rows make examples, and calibration and scores follow."""
+    data = jsonl(tmp_path / "data.jsonl", made_rows(90))
+    recipe = {
+        "backbone.name": str(standin("llama", output_layer=True)),
+        "backbone.precision": "fp32",
+        "members.source": "prompts",
+        "members.count": 3,
+        "members.shots": 3,
+        "members.templates": PROMPTS,
+        "distil.enabled": False,
+        "evaluation.resamples": 20,
+    }
+    run = fit(data, tmp_path / "fit", recipe)
+    report = json.loads(run.report_json.read_text(encoding="utf-8"))
+    assert {"single", "ensemble", "ensemble+temperature"} <= set(report["systems"])
+    assert load(run.path).predict(["film good"])[0]["label"] in CLASSES
+
+
+# The command
+
+
+def test_the_command_says_what_it_found_and_where_the_labels_are(files, tmp_path, standin):
+    files()
+    arguments = [
+        "label", str(tmp_path / "texts.jsonl"), "--classes", "bad, good,even",
+        "--labeller", str(standin("llama", output_layer=True)), "--prompts", "2",
+        "--describe", "tone of a film", "--prior", "bad=0.2,good=0.3,even=0.5",
+        "--set", "members.templates=['it: {text} was:', '{text} so:']", "--set", "labelling.lowest_mass=0",
+        "--output", str(tmp_path / "own"),
+    ]  # fmt: skip
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exception is None
+    for words in (
+        "50 texts, 2 prompts",
+        "as the model says it",
+        "without the prompts' bias",
+        "for the class",
+    ):
+        assert words in shown.output
+    assert "labels.jsonl" in shown.output
+    assert len((tmp_path / "own" / "labels.jsonl").read_text().splitlines()) == ROWS
+    again = CliRunner().invoke(app, [*arguments, "--resume", "--json"])
+    assert json.loads(again.stdout) == summary_of(Run(tmp_path / "own"))
+    refused = CliRunner().invoke(
+        app, ["label", str(tmp_path / "texts.jsonl"), "--output", str(tmp_path / "x")]
+    )
+    assert isinstance(refused.exception, InputError)
+    assert "--classes no,yes" in str(refused.exception)
