@@ -61,13 +61,14 @@ def unknown_table(report: Report) -> Table | None:
     domains = content["shift"]
     if not domains:
         return None
-    passing = "share of its texts that pass as known where 95 % of the test texts do"
+    chance = "the chance that a text of it scores above a test text; higher is better, 0.5 tells nothing"
+    passing = "share of its texts that pass as known where 95 % of the test texts do; lower is better"
     columns = [
         column
         for domain in domains
         for column in (
-            Column(domain, "AUROC", "higher", "the chance that a text of it scores above a test text"),
-            Column(domain, "% unnoticed", "lower", passing),
+            Column(domain, "AUROC", "", chance),
+            Column(domain, "% unnoticed", "", passing),
         )
     ]
     rows = [_row(name, domains, name == content["score"]) for name in next(iter(domains.values()))]
@@ -87,4 +88,4 @@ def _row(name: str, domains: Mapping[str, Any], fixed: bool) -> Row:
     figures = [(metric, found[name][key]) for found in domains.values() for key, metric in METRIC_OF.items()]
     cells = [Cell(number(metric, own["value"], False), bracket(metric, own)) for metric, own in figures]
     label = SCORE_WORDS.get(name, (name, ""))[0]
-    return Row(f"{label}, fixed beforehand" if fixed else label, "", fixed, tuple(cells))
+    return Row(f"{label}, fixed beforehand" if fixed else label, "", False, tuple(cells))
