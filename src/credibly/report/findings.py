@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from credibly.report.comparisons import best_form
-from credibly.report.unknown import fixed_figures
+from credibly.report.unknown import fixed_in_words
 from credibly.report.verdicts import Verdict, verdict
 from credibly.report.wording import (
-    SCORE_WORDS,
     Figure,
     count,
     difference,
@@ -455,7 +454,7 @@ def _shift(report: Report) -> Iterator[Finding]:
             if outcome is not None
         ]
         against = ["Against the test texts " + " and ".join(parts) + "."] if parts else []
-        evidence = " ".join([*against, *_noticed(scores["ood_auroc"]), *_distant(report, domain)])
+        evidence = " ".join([*against, *_noticed(scores["ood_auroc"]), *fixed_in_words(report, domain)])
         yield Finding(mark, claim, evidence, topic="shift")
 
 
@@ -492,18 +491,6 @@ def _noticed(figure: Figure) -> list[str]:
         weakly = " only weakly" if figure["low"] < WEAKLY_BELOW else ""
         said = f"tells these texts from the test texts{weakly}"
     return [f"Total uncertainty {said} (AUROC {with_interval('ood_auroc', figure)})."]
-
-
-def _distant(report: Report, domain: str) -> list[str]:
-    """Say how well the score that was fixed beforehand tells a domain, where it is known."""
-    figures = fixed_figures(report, domain)
-    if figures is None or figures["auroc"]["value"] is None:
-        return []
-    label = SCORE_WORDS[report["unknown"]["score"]][0].lower()
-    return [
-        f"By {label} the AUROC is {with_interval('ood_auroc', figures['auroc'])}, and "
-        f"{with_interval('accuracy', figures['fpr95'])} of them would pass as known."
-    ]
 
 
 def _capital(sentence: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from credibly.report.comparisons import Answers
 from credibly.report.views import Cell, Column, Row, Table
-from credibly.report.wording import SCORE_WORDS, bracket, number
+from credibly.report.wording import SCORE_WORDS, bracket, number, with_interval
 from credibly.uncertainty.resampling import Resampling
 from credibly.uncertainty.separation import separations
 from credibly.uncertainty.shift import FIXED, Scores, answer_scores
@@ -82,6 +82,18 @@ def fixed_figures(report: Report, domain: str) -> Mapping[str, Any] | None:
         return None
     found: Mapping[str, Any] = content["shift"][domain][content["score"]]
     return found
+
+
+def fixed_in_words(report: Report, domain: str) -> list[str]:
+    """Say how well the score that was fixed beforehand tells a domain; nothing where it is not known."""
+    figures = fixed_figures(report, domain)
+    if figures is None or figures["auroc"]["value"] is None:
+        return []
+    label = SCORE_WORDS[report["unknown"]["score"]][0].lower()
+    return [
+        f"By {label} the AUROC is {with_interval('ood_auroc', figures['auroc'])}, and "
+        f"{with_interval('accuracy', figures['fpr95'])} of them would pass as known."
+    ]
 
 
 def _row(name: str, domains: Mapping[str, Any], fixed: bool) -> Row:
