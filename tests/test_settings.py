@@ -6,6 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credibly.dotted import with_values
 from credibly.errors import RecipeError
 from credibly.settings import (
     DistilSettings,
@@ -16,7 +17,6 @@ from credibly.settings import (
     load_recipe,
     parse_recipe,
     recipe_text,
-    with_values,
 )
 from credibly.workflows import demo_recipe, make_recipe
 

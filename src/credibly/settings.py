@@ -5,15 +5,16 @@ An unknown key is refused with the nearest known one; all problems of a recipe a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from credibly.errors import RecipeError, did_you_mean, listed
+from credibly.errors import RecipeError, listed
 from credibly.parted import check_cut, columns_of
+from credibly.problems import problem_of
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -435,7 +436,7 @@ def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(dict(item)) for item in error.errors()]
+        problems = [problem_of(dict(item), Recipe) for item in error.errors()]
         raise RecipeError(f"{where}: " + "; ".join(problems)) from None
 
 
@@ -470,39 +471,6 @@ def recipe_text(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def with_values(values: dict[str, Any], assignments: dict[str, object]) -> dict[str, Any]:
-    """Return nested values with dotted keys set, such as ``{"members.count": 5}``; lists count from 0.
-
-    >>> with_values({"members": {"count": 10}}, {"members.count": 5, "seed": 1})
-    {'members': {'count': 5}, 'seed': 1}
-
-    Raises:
-        RecipeError: a dotted key goes through something that holds no such key.
-    """
-    result: dict[str, Any] = dict(values)
-    for key, value in assignments.items():
-        *parents, last = key.split(".")
-        block: Any = result
-        for parent in parents:
-            place: Any = _place_in(block, parent, key)
-            inner = (block[place] if isinstance(block, list) else block.get(place)) or {}
-            if not isinstance(inner, dict | list):
-                raise RecipeError(f"{key}: {parent} is a value and holds no keys")
-            block[place] = inner.copy()
-            block = block[place]
-        block[_place_in(block, last, key)] = value
-    return result
-
-
-def _place_in(block: dict[str, Any] | list[Any], name: str, key: str) -> str | int:
-    """Return what a part of a dotted key means in a block: a key of a dictionary, or a place in a list."""
-    if isinstance(block, dict):
-        return name
-    if name.isdecimal() and int(name) < len(block):
-        return int(name)
-    raise RecipeError(f"{key}: expected a number from 0 to {len(block) - 1}, got '{name}'")
-
-
 def with_columns(data: DataSettings, changed: Mapping[str, object]) -> DataSettings:
     """Return data settings with some changed, checked anew.
 
@@ -510,46 +478,3 @@ def with_columns(data: DataSettings, changed: Mapping[str, object]) -> DataSetti
         RecipeError: the columns do not go together.
     """
     return parse_recipe({"data": {**data.model_dump(), **changed}}, "columns").data if changed else data
-
-
-def _problem(item: dict[str, Any]) -> str:
-    """Say one of pydantic's problems in our words."""
-    location, beside = _place(item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {location}{did_you_mean(str(item['loc'][-1]), beside)}"
-    if item["type"] == "union_tag_invalid":
-        given, known = item["ctx"]["tag"], item["ctx"]["expected_tags"].replace("'", "").split(", ")
-        nearest = did_you_mean(given, known)
-        return f"{location}.source: expected {', '.join(known)}, got '{given}'{nearest}"
-    if item["type"] == "missing":
-        return f"missing key {location}"
-    if item["type"] == "value_error":
-        return f"{location}: {item['ctx']['error']}"
-    return f"{location}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {item['input']!r}"
-
-
-def _place(location: Sequence[str | int]) -> tuple[str, list[str]]:
-    """Return a problem's dotted key, and the known keys beside it.
-
-    Where a block may be of several kinds, pydantic names the kind after the key; the key alone is said.
-    """
-    keys: list[str] = []
-    kinds: list[type[BaseModel]] = [Recipe]
-    beside: list[str] = []
-    for name in location:
-        if len(kinds) > 1:
-            kinds = [kind for kind in kinds if kind.model_fields["source"].default == name]
-            continue
-        keys.append(str(name))
-        if kinds and not isinstance(name, int):
-            beside = list(kinds[0].model_fields)
-            field = kinds[0].model_fields.get(str(name))
-            kinds = _blocks_in(field.annotation) if field else []
-    return ".".join(keys), beside
-
-
-def _blocks_in(annotation: Any) -> list[type[BaseModel]]:
-    """Return the settings blocks that an annotation allows."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [block for inner in get_args(annotation) for block in _blocks_in(inner)]

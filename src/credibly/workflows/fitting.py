@@ -22,6 +22,7 @@ from credibly.backbones.sources import source_of
 from credibly.data import Splits, load_splits
 from credibly.distil import DirichletTargets, Network, dirichlet_targets, transfer_texts, tune_network
 from credibly.distil.tuning import student_loss
+from credibly.dotted import with_values
 from credibly.engines.jobs import train
 from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError, TrainingError
@@ -29,7 +30,7 @@ from credibly.passes import changed_rates, groups_of, member_seeds, missing_of
 from credibly.progress import Stages, silent
 from credibly.records import Examples
 from credibly.runs import Run, write_json
-from credibly.settings import Recipe, ResolvedSettings, with_values
+from credibly.settings import Recipe, ResolvedSettings
 from credibly.training import HISTORY, Checkpoints, Monitor, Trackers
 from credibly.tuning import Loss, TuningTexts, target_loss
 from credibly.uncertainty.calibrate import Temperature

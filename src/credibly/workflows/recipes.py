@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from credibly.settings import Recipe, parse_recipe, recipe_values, with_values
+from credibly.dotted import with_values
+from credibly.settings import Recipe, parse_recipe, recipe_values
 
 RECIPE_SUFFIXES = (".yaml", ".yml")
 
