@@ -596,6 +596,21 @@ def test_evaluate_needs_a_run_and_a_file_or_predictions(command, fitted):
         assert "expected a run folder and a labelled file, or --predictions FILE" in printed.err
 
 
+def test_saved_predictions_are_cross_fitted_with_the_calibrator_asked_for(command, fitted, tmp_path):
+    rows = [
+        f"{row},{label},{p},{1 - p}"
+        for row, label, p in zip(range(120), "nyy" * 40, [0.8, 0.3, 0.6] * 40, strict=True)
+    ]
+    file = tmp_path / "p.csv"
+    file.write_text("\n".join(["id,label,probability.n,probability.y", *rows]), encoding="utf-8")
+    printed = command("evaluate", "--predictions", file, "--calibrator", "isotonic", "--json")
+    assert "cross_fitted_isotonic" in printed.json["systems"]
+    assert command("evaluate", "--predictions", file, "--calibrator", "platt").code == 2
+    refused = command("evaluate", fitted.run, fitted.test, "--calibrator", "vector")
+    assert refused.code == 2
+    assert "--predictions FILE (with --calibrator)" in refused.err
+
+
 def test_the_command_prints_answers_and_says_what_is_promised(command, fitted):
     printed = command("predict", fitted.run, fitted.test, "--coverage", 0.6, "--sets", 0.8)
     assert printed.code == 0
