@@ -16,7 +16,7 @@ from credibly.backbones import (
     load_classifier,
     resolve_precision,
 )
-from credibly.backbones.loading import open_classifier
+from credibly.backbones.loading import dropout_fields, open_classifier
 from credibly.errors import AssetError, CrediblyError
 from credibly.settings import BackboneSettings
 
@@ -62,11 +62,23 @@ def test_a_new_head_follows_the_seed_and_disturbs_no_one(standin, architecture):
 
 @all_architectures
 def test_dropout_reaches_every_place(standin, architecture):
-    model = classifier_of(standin(architecture), dropout=0.37).model
+    given = (settings(standin(architecture)), CLASSES, 0.37, 0)
+    model = load_classifier(*given, attention_dropout=0.37).model
     found = {name: m.p for name, m in model.named_modules() if isinstance(m, nn.Dropout)}
     assert found
     assert set(found.values()) == {0.37}, found
     assert {m.drop_prob for m in model.modules() if hasattr(m, "drop_prob")} <= {0.37}
+
+
+@all_architectures
+def test_attention_weights_are_dropped_only_where_asked(standin, architecture):
+    model = load_classifier(settings(standin(architecture)), CLASSES, 0.37, 0).model
+    shares = {getattr(model.config, name) for name in dropout_fields(model.config) if name.startswith("att")}
+    assert shares == {0.0}
+    attention = [m.p for name, m in model.named_modules() if isinstance(m, nn.Dropout) and m.p == 0.0]
+    others = {m.p for m in model.modules() if isinstance(m, nn.Dropout)} - {0.0}
+    assert others == {0.37}
+    assert len(attention) in (0, standins.BLOCKS)
 
 
 @all_architectures

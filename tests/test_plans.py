@@ -110,10 +110,13 @@ def test_weights_and_limits_are_told_as_the_loaded_models_have_them(standin, arc
 def test_a_step_keeps_about_what_the_formula_says(standin, architecture):
     for precision, dropout in product(("fp32", "bf16"), (0.0, 0.1)):
         backbone = backbone_of(standin(architecture), precision)
-        own, classifier = outline(backbone, CLASSES), load_classifier(backbone, CLASSES, dropout, 0)
+        own, classifier = (
+            outline(backbone, CLASSES),
+            load_classifier(backbone, CLASSES, dropout, 0, attention_dropout=dropout),
+        )
         tokens = tokenise(classifier.tokenizer, TEXTS, classifier.max_tokens)
         batch = pad(tokens, np.argsort(-tokens.lengths)[:12])
-        said = own.kept(Texts(tokens.lengths, batch.input_ids.shape[1]).batch(12, 10**6), 3, dropout)
+        said = own.kept(Texts(tokens.lengths, batch.input_ids.shape[1]).batch(12, 10**6), 3, dropout, dropout)
         found = bytes_kept(classifier, batch)
         assert 0.6 * found < said < 1.5 * found
 
@@ -144,7 +147,8 @@ def test_bytes_are_those_worked_by_hand(standin, monkeypatch):
     # of them; the activation makes 64. With dropout two masks of 32 more, and three matrices of 4 heads.
     plain, dropped, pairs = 4 * 384, 4 * 448, 3 * 4 * 4
     assert own.kept(texts, 2, dropout=0.0) == 2 * 24 * plain
-    assert own.kept(texts, 2, dropout=0.1) == 2 * (24 * dropped + (16 + 100 + 100) * pairs)
+    assert own.kept(texts, 2, dropout=0.1) == 2 * 24 * dropped
+    assert own.kept(texts, 2, 0.1, attention_dropout=0.1) == 2 * (24 * dropped + (16 + 100 + 100) * pairs)
     settings = FullSettings(dropout=0.0, optimiser={"batch_size": 2, "patience": 1})
     needs = tuned_needs(own, texts, 25, settings, None, networks=3)
     assert asdict(needs.memory) == {

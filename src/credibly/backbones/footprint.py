@@ -183,14 +183,15 @@ def tuned_needs(
     trainable = outline.above(blocks) if blocks else outline.parameters
     base = FLOAT * (outline.parameters - trainable)
     # One block more for what the backward pass makes.
-    kept = outline.kept(texts.batch(optimiser.batch_size, token_budget), flowing + 1, settings.dropout)
+    dropped = settings.dropout, settings.attention_dropout
+    kept = outline.kept(texts.batch(optimiser.batch_size, token_budget), flowing + 1, *dropped)
     rounded = 2 * trainable if outline.precision == "bf16" else 0
     states, mapped = trunk_bytes(outline, texts) if blocks else (0, 0)
     # Members over one trunk keep their matrices rounded, each beside its own.
     held = FLOAT * trainable + (rounded if blocks and together else 0)
     passing = outline.passing(texts, token_budget, side_by_side=not (blocks and together))
     below, above = (forward(outline, texts, part) for part in (outline.blocks - flowing, flowing))
-    step = Work(3 * above.operations, TRAINING * outline.kept(texts, flowing, settings.dropout))
+    step = Work(3 * above.operations, TRAINING * outline.kept(texts, flowing, *dropped))
     return Needs(
         parameters=outline.parameters,
         trainable=trainable,

@@ -183,16 +183,18 @@ def load_classifier(
     seed: int,
     device: torch.device | None = None,
     words: Mapping[str, str] | None = None,
+    attention_dropout: float = 0.0,
 ) -> Classifier:
     """Load a model with its architecture's own classification head, newly initialised under a seed.
 
     Args:
         settings: of the model.
         class_names: C names.
-        dropout: everywhere in the model.
+        dropout: everywhere in the model but on attention weights.
         seed: of the head.
         device: where to; the best there is if left out.
         words: where given, the head is that of the label words (see `label_words_head`), not a random one.
+        attention_dropout: on attention weights.
 
     Raises:
         AssetError: the model is not there, is not safetensors, or needs code of its own.
@@ -203,7 +205,7 @@ def load_classifier(
     source = source_of(settings.name)
     with clear_failures(settings.name), quietly(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = classifier_config(source, class_names, dropout)
+        config = classifier_config(source, class_names, dropout, attention_dropout)
         model = AutoModelForSequenceClassification.from_pretrained(
             source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
@@ -235,14 +237,17 @@ def label_words_head(
         return output_rows(source, label_tokens(load_tokenizer(source), class_names, words))
 
 
-def classifier_config(source: str, class_names: Sequence[str], dropout: float) -> PreTrainedConfig:
-    """Return a model's config for classification, with this share of dropout everywhere."""
+def classifier_config(
+    source: str, class_names: Sequence[str], dropout: float, attention_dropout: float = 0.0
+) -> PreTrainedConfig:
+    """Return a model's config for classification, with these shares of dropout."""
     names = dict(enumerate(class_names))
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     config.id2label, config.label2id = names, {name: index for index, name in names.items()}
     config.problem_type = "single_label_classification"
     for field in dropout_fields(config):
-        setattr(config, field, dropout)
+        # "attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"
+        setattr(config, field, attention_dropout if field.startswith("att") else dropout)
     return config
 
 

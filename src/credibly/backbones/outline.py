@@ -151,18 +151,26 @@ class Outline:
             self._above[top] = int(model.num_parameters(only_trainable=True))
         return self._above[top]
 
-    def kept(self, texts: Texts, blocks: int, dropout: float, autocast: bool = True) -> int:
+    def kept(
+        self,
+        texts: Texts,
+        blocks: int,
+        dropout: float,
+        attention_dropout: float = 0.0,
+        autocast: bool = True,
+    ) -> int:
         """Return the bytes that so many blocks keep of texts for a backward pass.
 
         Args:
             texts: of one batch, or all of an epoch together.
             blocks: through which a gradient flows.
             dropout: share that is dropped; what it dropped is kept, too.
+            attention_dropout: the same of attention weights.
             autocast: whether weights are float32 and products alone run in the precision.
         """
         mixed = autocast and self.precision == "bf16"
         a_token = self.block.kept_bytes(self.width, self.element_bytes, mixed, dropout > 0)
-        a_pair = 4 * self.block.heads * self._matrices_kept(dropout)
+        a_pair = 4 * self.block.heads * self._matrices_kept(attention_dropout)
         return blocks * (a_token * texts.tokens + a_pair * texts.pairs)
 
     def passing(self, texts: Texts, token_budget: int, side_by_side: bool = False) -> int:

@@ -29,7 +29,7 @@ def transfer_texts(
     progress: Progress | None = None,
 ) -> TuningTexts:
     """Prepare the texts on which student and controls are tuned, the trunk run once for all of them."""
-    classifier = load_classifier(backbone, class_names, distil.dropout, seed=0)
+    classifier = load_classifier(backbone, class_names, dropout=0.0, seed=0)
     blocks = distil.blocks if distil.tune == "top_blocks" else None
     return TuningTexts.prepare(classifier, texts, blocks, progress)
 
@@ -87,7 +87,9 @@ def tune_network(
     Raises:
         TrainingError: the loss is no longer finite.
     """
-    classifier = load_classifier(backbone, class_names, distil.dropout, seed)
+    classifier = load_classifier(
+        backbone, class_names, distil.dropout, seed, attention_dropout=distil.attention_dropout
+    )
     history = tune(classifier, texts, loss, distil.optimiser, seed, rows, monitor=monitor)
     if history.failure:
         raise TrainingError(history.failure)

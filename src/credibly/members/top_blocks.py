@@ -144,7 +144,7 @@ def load(
     Raises:
         RunFolderError: a file is damaged.
     """
-    classifier = load_classifier(backbone, class_names, settings.dropout, seed=0)
+    classifier = load_classifier(backbone, class_names, dropout=0.0, seed=0)
     cut = BlockCut(classifier.model, settings.blocks)
     known = set(upper_weights(classifier))
     weights = [read_weights(folder / WEIGHTS, known) for folder in folders]

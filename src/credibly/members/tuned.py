@@ -41,7 +41,7 @@ def prepare_texts(
     Raises:
         InputError: the model has not so many blocks.
     """
-    classifier = load_classifier(backbone, data.class_names, settings.dropout, seed=0)
+    classifier = load_classifier(backbone, data.class_names, dropout=0.0, seed=0)
     return material_of(classifier, backbone, data, settings, blocks, progress)
 
 
@@ -70,7 +70,12 @@ def tune_each(
     loss = target_loss(material.targets)
     for seed in seeds:
         classifier = load_classifier(
-            material.backbone, material.class_names, settings.dropout, seed, words=settings.words
+            material.backbone,
+            material.class_names,
+            settings.dropout,
+            seed,
+            words=settings.words,
+            attention_dropout=settings.attention_dropout,
         )
         rows = training_rows(len(material.targets), seed, settings.bootstrap)
         history = tune(
