@@ -34,10 +34,9 @@ class Group:
 
     @property
     def learning_rate(self) -> float | None:
-        """The recipe's learning rate for them; None where they come trained."""
-        if isinstance(self.settings, AdaptersSettings | PromptsSettings):
-            return None
-        return float(self.settings.optimiser.learning_rate)
+        """The recipe's learning rate for them; None where no steps train them."""
+        optimiser = getattr(self.settings, "optimiser", None)
+        return None if optimiser is None else float(optimiser.learning_rate)
 
     @property
     def rate_key(self) -> str:
@@ -81,7 +80,8 @@ class Pass:
     def stage(self) -> str:
         """Its name for progress: all members of the group at once, or one or some by their seeds."""
         source, seeds = self.group.settings.source, self.seeds
-        doing = "taking in" if self.group.learning_rate is None else "training"
+        given = isinstance(self.group.settings, AdaptersSettings | PromptsSettings)
+        doing = "taking in" if given else "training"
         if len(seeds) == len(self.group.seeds):
             return f"{doing} {len(seeds)} {source}"
         which = f"member {seeds[0]}" if len(seeds) == 1 else f"members {seeds[0]} to {seeds[-1]}"

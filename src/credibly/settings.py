@@ -180,6 +180,20 @@ class HeadsSettings(Settings):
     _optimiser_defaults = field_validator("optimiser", mode="before")(_over_defaults)
 
 
+class LaplaceSettings(Settings):
+    """M draws of a linear head on frozen embeddings from its last-layer Laplace approximation."""
+
+    source: Literal["laplace"] = "laplace"
+    count: Count = Field(10, description="number of members, M")
+    hessian: Literal["auto", "full", "kron"] = Field(
+        "auto", description="all of the curvature, or a Kronecker product; auto: all where the head is small"
+    )
+    prior_precision: Positive | None = Field(
+        None, description="of the weights; that of the highest marginal likelihood if left out"
+    )
+    class_weights: Literal["none", "balanced"] = "none"
+
+
 TUNING = OptimiserSettings(
     epochs=3,
     batch_size=32,
@@ -244,6 +258,15 @@ class FullSettings(TunedSettings):
     attention_dropout: float = Field(0.0, ge=0, lt=1, description=ATTENTION_DROPOUT)
 
 
+class DropoutSettings(TunedSettings):
+    """M fixed dropout masks of one tuned network (MC dropout)."""
+
+    source: Literal["dropout"] = "dropout"
+    blocks: Count | None = Field(2, description="blocks that are tuned and masked; null for the whole model")
+    dropout: float = Field(0.1, gt=0, lt=1)
+    bootstrap: Literal[False] = Field(False, description="all members are one network, with one set of rows")
+
+
 class LoraSettings(TunedSettings):
     """M LoRA adapters over one frozen base, trained in one pass; keys are named as PEFT names them."""
 
@@ -304,17 +327,23 @@ class PromptsSettings(Settings):
     warm_up: Count = Field(256, description="training texts on which a prompt's bias is found")
 
 
-OneSource = Annotated[
-    HeadsSettings | TopBlocksSettings | FullSettings | LoraSettings | AdaptersSettings | PromptsSettings,
-    Field(discriminator="source"),
-]
+OneSource = (
+    HeadsSettings
+    | TopBlocksSettings
+    | FullSettings
+    | DropoutSettings
+    | LaplaceSettings
+    | LoraSettings
+    | AdaptersSettings
+    | PromptsSettings
+)
 
 
 class Part(Settings):
     """Some members of a mixed ensemble, on a backbone of their own where one is given."""
 
     backbone: BackboneSettings | None = None
-    members: OneSource
+    members: Annotated[OneSource, Field(discriminator="source")]
 
 
 class MixedSettings(Settings):
@@ -400,16 +429,7 @@ class Recipe(Settings):
 
     data: DataSettings
     backbone: BackboneSettings = BackboneSettings()
-    members: Annotated[
-        HeadsSettings
-        | TopBlocksSettings
-        | FullSettings
-        | LoraSettings
-        | AdaptersSettings
-        | PromptsSettings
-        | MixedSettings,
-        Field(discriminator="source"),
-    ] = HeadsSettings()
+    members: Annotated[OneSource | MixedSettings, Field(discriminator="source")] = HeadsSettings()
     distil: DistilSettings = DistilSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

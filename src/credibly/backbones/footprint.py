@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 
 from credibly.backbones.outline import Outline, Texts
 from credibly.backbones.trunk import IN_MEMORY_BYTES
-from credibly.settings import DistilSettings, FullSettings, OptimiserSettings, TopBlocksSettings
+from credibly.settings import (
+    DistilSettings,
+    DropoutSettings,
+    FullSettings,
+    OptimiserSettings,
+    TopBlocksSettings,
+)
 
 FLOAT = 4
 """Bytes of a trained weight, its gradient, and each of AdamW's two moments."""
@@ -89,6 +95,7 @@ class Needs:
         predicting: work of all members on the training texts.
         mapped: bytes of the texts' states that go to a file in the cache while networks are trained.
         embedded: bytes of one text's embedding that stay in the cache.
+        one_network: whether all members are one network, which is kept once.
     """
 
     parameters: int
@@ -99,6 +106,7 @@ class Needs:
     predicting: Work
     mapped: int = 0
     embedded: int = 0
+    one_network: bool = False
 
 
 def steps_of(N: int, optimiser: OptimiserSettings) -> int:
@@ -160,7 +168,7 @@ def tuned_needs(
     outline: Outline,
     texts: Texts,
     token_budget: int,
-    settings: FullSettings | TopBlocksSettings | DistilSettings,
+    settings: FullSettings | TopBlocksSettings | DropoutSettings | DistilSettings,
     blocks: int | None,
     networks: int,
     together: bool = True,

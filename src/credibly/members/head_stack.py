@@ -128,12 +128,12 @@ def fit(
         batches_per_epoch=steps,
         members=len(seeds),
         generators=dropouts,
-        validate=(lambda limit: _measured(heads, *held_out)) if held_out else None,
+        validate=(lambda limit: measured(heads, *held_out)) if held_out else None,
     )
     return heads, train(task, settings.optimiser, monitor)
 
 
-def _measured(heads: Heads, embeddings: FloatArray, targets: FloatArray) -> HeldOut:
+def measured(heads: Heads, embeddings: FloatArray, targets: FloatArray) -> HeldOut:
     """Return loss and accuracy on held-out rows: always all of them, since they cost next to nothing."""
     log_probs = torch.from_numpy(predict(heads, embeddings))
     return HeldOut.over([(log_probs, torch.from_numpy(np.asarray(targets, dtype=np.float32)))])

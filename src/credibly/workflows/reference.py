@@ -23,6 +23,8 @@ from credibly.uncertainty.shift import Reference, Scores
 MOST_ROWS = 5000
 """Texts of a set that are kept: more would hardly move a score, and fill the disk."""
 STAGE = "embedding a reference"
+EMBEDDED = ("heads", "laplace")
+"""Member sources that embed the texts anyway."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Embedder:
         """Return the texts at these rows, or all, as the model sees them; kept in the cache."""
         chosen = texts if rows is None else [texts[row] for row in rows]
         middle = embedded_once(replace(self.backbone, pooling=MIDDLE), chosen)
-        if rows is not None and self.group.settings.source == "heads":
-            # Heads have had all of them embedded, and the cache knows them by that.
+        if rows is not None and self.group.settings.source in EMBEDDED:
+            # They have had all of them embedded, and the cache knows them by that.
             return Embedded(embedded_once(self.backbone, texts)[rows], middle)
         return Embedded(embedded_once(self.backbone, chosen), middle)
 
@@ -61,7 +63,7 @@ class Embedder:
 def embedding_group(recipe: Recipe) -> Group:
     """Return the members whose model embeds: heads, whose embeddings are there anyway, else the first."""
     groups = list(groups_of(recipe))
-    return next((group for group in groups if group.settings.source == "heads"), groups[0])
+    return next((group for group in groups if group.settings.source in EMBEDDED), groups[0])
 
 
 def kept_rows(N: int, seed: int) -> IntArray:

@@ -8,7 +8,7 @@ from typing import Any
 from credibly.backbones.footprint import FLOAT, Needs, steps_of
 from credibly.backbones.outline import Outline, Texts
 from credibly.report.wording import cost
-from credibly.settings import AdaptersSettings, BackboneSettings, PromptsSettings
+from credibly.settings import BackboneSettings
 from credibly.workflows.planning.machine import Room, Speed
 
 MARGIN = 1.1
@@ -54,10 +54,9 @@ class Part:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of one pass; none of members that come trained."""
-        if isinstance(self.settings, AdaptersSettings | PromptsSettings):
-            return 0
-        return steps_of(len(self.texts), self.settings.optimiser)
+        """Optimiser steps of one pass; none of members that no steps train."""
+        optimiser = getattr(self.settings, "optimiser", None)
+        return 0 if optimiser is None else steps_of(len(self.texts), optimiser)
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,9 @@ class Plan:
         answers = self.asked * sum(count for count, _ in groups)
         answers += self.judged * (self.systems + len(networks))
         return {
-            "members": sum(count * FLOAT * own.trainable for count, own in groups),
+            "members": sum(
+                (1 if own.one_network else count) * FLOAT * own.trainable for count, own in groups
+            ),
             "networks": sum(count * FLOAT * own.parameters for count, own in networks),
             "predictions": FLOAT * self.parts[0].outline.classes * answers,
             "shift": self.reference,
