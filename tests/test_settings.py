@@ -53,7 +53,8 @@ def test_a_recipe_needs_data_alone():
         ({"members": {"optimiser": {"learning_rate": float("nan")}}}, "members.optimiser.learning_rate: "),
         (
             {"members": {"source": "loar"}},
-            "members.source: expected heads, top_blocks, full, lora, adapters, prompts, mixed, "
+            "members.source: expected heads, top_blocks, full, dropout, laplace, lora, adapters, prompts, "
+            "mixed, "
             "got 'loar' (did you mean 'lora'?)",
         ),
         ({"distil": {"controls": ["direkt"]}}, "distil.controls.0: "),

@@ -57,6 +57,22 @@ def ended_before(block: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
+@contextmanager
+def holding(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within this context a model has these weights, by name, in the place of its own."""
+    own = {name: model.get_parameter(name).data for name in weights}
+    _put(model, weights)
+    try:
+        yield
+    finally:
+        _put(model, own)
+
+
+def _put(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    for name, tensor in weights.items():
+        model.get_parameter(name).data = tensor
+
+
 class BlockCut:
     """A model cut below its last `top` blocks.
 
@@ -136,16 +152,8 @@ class BlockCut:
     @contextmanager
     def holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
         """Within this context the model has these weights, by name, in the place of its own."""
-        own = {name: self.model.get_parameter(name).data for name in weights}
-        self._put(weights)
-        try:
+        with holding(self.model, weights):
             yield
-        finally:
-            self._put(own)
-
-    def _put(self, weights: Mapping[str, Tensor]) -> None:
-        for name, tensor in weights.items():
-            self.model.get_parameter(name).data = tensor
 
     def _give_hidden(
         self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]

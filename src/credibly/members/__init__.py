@@ -1,12 +1,13 @@
 """Member sources: one file each, with the same names in the same order."""
 
-from credibly.members import adapters, full, heads, laplace, lora, prompts, top_blocks
+from credibly.members import adapters, dropout, full, heads, laplace, lora, prompts, top_blocks
 from credibly.members.common import Members, Source, TrainingData
 
 SOURCES: dict[str, Source] = {
     "heads": heads,
     "top_blocks": top_blocks,
     "full": full,
+    "dropout": dropout,
     "laplace": laplace,
     "lora": lora,
     "adapters": adapters,

@@ -1,4 +1,4 @@
-"""The Laplace approximation of a linear softmax head: where it lies, how far it may move, and how wide its prior is.
+"""The Laplace approximation of a linear softmax head: its posterior, and the prior that the rows bear out.
 
 The head's weights W, (C, D + 1), have an isotropic Gaussian prior of one precision. Their posterior is taken
 for the Gaussian that has its maximum and its curvature there (Daxberger et al. 2021, "Laplace Redux",
@@ -172,7 +172,10 @@ def hessian(weights: Doubles, rows: Rows) -> Doubles:
 
 
 def kronecker_factors(weights: Doubles, rows: Rows) -> tuple[Doubles, Doubles]:
-    """Return the mean second derivative by the logits, (C, C), and the inputs' summed products, (D + 1, D + 1)."""
+    """Return the loss's mean second derivative by the logits, (C, C), and the inputs' summed products.
+
+    The second is (D + 1, D + 1).
+    """
     C, D = rows.shape
     classes, products = np.zeros((C, C)), np.zeros((D, D))
     for inputs, targets in rows.chunks():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -33,6 +35,8 @@ WEIGHTS = "model.safetensors"
 BATCHES = 16
 """Batches whose trunk states are held at a time, for all members to run on."""
 Weights = dict[str, Tensor]
+Held = Callable[[], AbstractContextManager[None]]
+"""Gives a context in which a model is one member."""
 
 
 @dataclass(frozen=True)
@@ -71,36 +75,51 @@ class TopBlockMembers:
 
     def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
         """Return log-probabilities, float32, (M, N, C), normalised: the trunk runs once a text."""
-        classifier, cut = self.classifier, self.cut
-        tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
-        logits = np.empty((self.count, len(texts), len(classifier.class_names)), dtype=np.float32)
-        weights = [ready(classifier, member) for member in self.weights]
-
-        def below(batch: TokenBatch) -> Tensor:
-            with torch.inference_mode(), classifier.autocast():
-                return cut.trunk(batch)
-
-        def above(batch_and_hidden: tuple[TokenBatch, Tensor]) -> LogProbs:
-            with torch.inference_mode(), classifier.autocast():
-                rows: LogProbs = cut.logits(*batch_and_hidden).float().cpu().numpy()
-            return rows
-
-        batches = (batch.to(classifier.device) for batch in padded_batches(tokens, classifier.token_budget))
-        with exact_logits(classifier):
-            while some := list(islice(batches, BATCHES)):
-                with cut.stopped():
-                    passed = list(each_batch(below, some, classifier.device))
-                for member, own in enumerate(weights):
-                    with cut.resumed(), cut.holding(own):
-                        for (batch, _), rows in each_batch(above, passed, classifier.device):
-                            logits[member, batch.indices] = rows
-        return normalised_log_probs(logits)
+        ready_made = [ready(self.classifier, own) for own in self.weights]
+        return over_trunk(
+            self.classifier, self.cut, texts, [partial(self.cut.holding, own) for own in ready_made]
+        )
 
     def save(self, member: int, folder: Path) -> None:
         """Write one member's weights above the cut."""
         save_file(
             {name: tensor.contiguous() for name, tensor in self.weights[member].items()}, folder / WEIGHTS
         )
+
+
+def over_trunk(
+    classifier: Classifier, cut: BlockCut, texts: Sequence[str], members: Sequence[Held]
+) -> LogProbs:
+    """Return log-probabilities, float32, (M, N, C), normalised, of members over one trunk.
+
+    Args:
+        classifier: the model whose lower blocks all members share.
+        cut: where it is cut.
+        texts: N texts, each of which runs through the trunk once.
+        members: each gives a context in which the model above the cut is that member.
+    """
+    tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
+    logits = np.empty((len(members), len(texts), len(classifier.class_names)), dtype=np.float32)
+
+    def below(batch: TokenBatch) -> Tensor:
+        with torch.inference_mode(), classifier.autocast():
+            return cut.trunk(batch)
+
+    def above(batch_and_hidden: tuple[TokenBatch, Tensor]) -> LogProbs:
+        with torch.inference_mode(), classifier.autocast():
+            rows: LogProbs = cut.logits(*batch_and_hidden).float().cpu().numpy()
+        return rows
+
+    batches = (batch.to(classifier.device) for batch in padded_batches(tokens, classifier.token_budget))
+    with exact_logits(classifier):
+        while some := list(islice(batches, BATCHES)):
+            with cut.stopped():
+                passed = list(each_batch(below, some, classifier.device))
+            for member, held in enumerate(members):
+                with cut.resumed(), held():
+                    for (batch, _), rows in each_batch(above, passed, classifier.device):
+                        logits[member, batch.indices] = rows
+    return normalised_log_probs(logits)
 
 
 def group_size(settings: TopBlocksSettings) -> int:
