@@ -27,8 +27,10 @@ from credibly.members import SOURCES, TrainingData, lora
 from credibly.members.common import count_weights
 from credibly.settings import (
     BackboneSettings,
+    DropoutSettings,
     FullSettings,
     HeadsSettings,
+    LaplaceSettings,
     LoraSettings,
     TopBlocksSettings,
 )
@@ -47,6 +49,8 @@ DATA = TrainingData(TEXTS, np.eye(3, dtype=np.float32)[LABELS], CLASSES)
 SETTINGS = {
     "heads": HeadsSettings(count=3, hidden=[8, 5], optimiser={"epochs": 2}),
     "top_blocks": TopBlocksSettings(count=3, blocks=1, optimiser={"epochs": 2, "batch_size": 7}),
+    "dropout": DropoutSettings(count=3, blocks=1, optimiser={"epochs": 2, "batch_size": 7}),
+    "laplace": LaplaceSettings(count=3),
     "full": FullSettings(count=3, optimiser={"epochs": 2, "batch_size": 7, "accumulate": 3}),
     "lora": LoraSettings(count=3, group=2, r=4, blocks=2, optimiser={"epochs": 2, "batch_size": 8}),
 }

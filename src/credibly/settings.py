@@ -189,7 +189,7 @@ class LaplaceSettings(Settings):
         "auto", description="all of the curvature, or a Kronecker product; auto: all where the head is small"
     )
     prior_precision: Positive | None = Field(
-        None, description="of the weights; that of the highest marginal likelihood if left out"
+        None, description="of the weights; found by the marginal likelihood if left out"
     )
     class_weights: Literal["none", "balanced"] = "none"
 

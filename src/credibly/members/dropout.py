@@ -1,8 +1,8 @@
 """Members as fixed dropout masks of one tuned network: MC dropout, drawn once.
 
 Gal & Ghahramani (2016, https://arxiv.org/abs/1506.02142) take each pass with dropout for a draw from an
-approximate posterior of the weights. Here each member is one such draw for all texts, so that what it says of a
-text does not depend on the texts beside it, and is the same each time. The network is stored once, in the
+approximate posterior of the weights. Here each member is one such draw for all texts, so that what it says of
+a text does not depend on the texts beside it, and is the same each time. The network is stored once, in the
 folder of the first of those that were trained together; the others name it.
 """
 
