@@ -137,7 +137,8 @@ def fit(
         list[str] | None, typer.Option(help="NAME=FILE of another domain; may be given again.")
     ] = None,
     member_source: Annotated[
-        str | None, typer.Option("--source", help="Member source: heads, top_blocks, full or lora.")
+        str | None,
+        typer.Option("--source", help="Member source: heads, top_blocks, full, dropout, laplace or lora."),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Packaged model, hub id or local folder.")] = None,
     members: Annotated[int | None, typer.Option(help="Number of members.")] = None,

@@ -4,9 +4,9 @@ The head's weights W, (C, D + 1), have an isotropic Gaussian prior of one precis
 for the Gaussian that has its maximum and its curvature there (Daxberger et al. 2021, "Laplace Redux",
 https://arxiv.org/abs/2106.14806). For such a head the generalised Gauss-Newton matrix is the Hessian itself.
 The prior's precision is found by MacKay's fixed point of the marginal likelihood (1992, "Bayesian
-Interpolation"), the maximum found anew at every step: it is convex, and all of it is in float64. A step leaves
-out, as MacKay's does, that the curvature moves with the maximum: with that, rows that are told apart without an
-error would call for a prior so wide that draws lie far from the maximum.
+Interpolation"), the maximum found anew at every step: it is convex, and all of it is in float64. A step
+leaves out, as MacKay's does, that the curvature moves with the maximum: with that, rows that are told apart
+without an error would call for a prior so wide that draws lie far from the maximum.
 """
 
 from __future__ import annotations
