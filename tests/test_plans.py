@@ -105,6 +105,10 @@ def test_weights_and_limits_are_told_as_the_loaded_models_have_them(standin, arc
     needs = needs_of(own, backbone, "lora")
     assert needs.trainable == adapters.member_parameters
     assert needs.parameters == adapters.shared_parameters + adapters.member_parameters
+    needs = needs_of(own, backbone, "dropout")
+    assert (needs.parameters, needs.trainable, needs.one_network) == (whole, above, True)
+    needs = needs_of(own, backbone, "laplace")
+    assert needs.trainable == 33 * 3
     needs = needs_of(own, backbone, "heads")
     assert needs.trainable == (32 * 8 + 8) + (8 * 5 + 5) + (5 * 3 + 3)
     assert needs.parameters == count_weights(encoder.model.parameters()) + needs.trainable
@@ -177,11 +181,16 @@ def torch_threads(monkeypatch, number):
 # What the plan says, against the run
 
 
+def accumulated(source):
+    """Return what makes two batches a step, of sources that take steps."""
+    return {} if source == "laplace" else {"optimiser.accumulate": 2}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SETTINGS)
 def test_steps_passes_and_bytes_are_those_of_the_run(standin, tmp_path, source, no_plots):
     file = jsonl(tmp_path / "rows.jsonl", made_rows(90))
-    block = with_values(SETTINGS[source].model_dump(), {"optimiser.accumulate": 2, "count": 3})
+    block = with_values(SETTINGS[source].model_dump(), {"count": 3, **accumulated(source)})
     settings = {
         **quick(standin()),
         "members": block,
@@ -200,12 +209,16 @@ def test_steps_passes_and_bytes_are_those_of_the_run(standin, tmp_path, source, 
     run = fit(file, tmp_path / "run", settings, stages=stages)
     (group,), student = said["groups"], said["student"]
     trained = [steps for name, steps in totals.items() if name.startswith("training")]
-    assert trained == [(group["steps"], group["steps"])] * group["passes"]
-    assert group["passes"] == {"heads": 1, "lora": 2}.get(source, 3)
+    assert trained == [(group["steps"], group["steps"])] * group["passes"] * (group["steps"] > 0)
+    assert (group["steps"] == 0) == (source == "laplace")
+    assert group["passes"] == {"heads": 1, "lora": 2, "dropout": 1, "laplace": 1}.get(source, 3)
     tuned = [steps for name, steps in totals.items() if name.startswith("tuning")]
     assert tuned == [(student["steps"], student["steps"])] * student["networks"]
     costs = json.loads(run.costs_file.read_text(encoding="utf-8"))
-    assert group["trainable_parameters"] == costs["members"]["member_parameters"]
+    if source == "dropout":
+        assert group["parameters"] == costs["members"]["shared_parameters"]
+    else:
+        assert group["trainable_parameters"] == costs["members"]["member_parameters"]
     assert student["parameters"] == costs["student"]["parameters"]
     texts = load_splits(run.recipe.data).train.texts
     classifier = load_classifier(run.recipe.backbone, CLASSES, 0.0, 0)

@@ -30,6 +30,10 @@ LOOKS, ROUNDS = 500, 10
 DOUBLE = 8
 
 
+LOGGED = 25
+"""At least so many looks, where there are as many, are kept in the history."""
+
+
 def group_size(settings: LaplaceSettings) -> int:
     """Return how many members are drawn in one pass: all."""
     return settings.count
@@ -60,6 +64,8 @@ def fit(
         records.append(StepRecord(step, step, loss, norm, 1.0, time.perf_counter() - began))
 
     posterior = posterior_of(rows, settings.hessian, settings.prior_precision, watch)
+    every = max(1, len(records) // LOGGED)
+    records = records[-1::-every][::-1]
     if material.held_out:
         found = head_stack.measured(stacked([posterior.weights]), *material.held_out)
         records[-1] = replace(
