@@ -91,7 +91,19 @@ def csv_file(file, rows, text="review", label="stars"):
 # Help and version
 
 
-ALL = ["demo", "fit", "label", "predict", "serve", "evaluate", "shift", "report", "fetch", "doctor"]
+ALL = [
+    "demo",
+    "fit",
+    "label",
+    "predict",
+    "serve",
+    "evaluate",
+    "shift",
+    "suggest",
+    "report",
+    "fetch",
+    "doctor",
+]
 WITHOUT_TORCH = """
 import sys
 sys.path.insert(0, sys.argv[1])

@@ -58,7 +58,7 @@ def environment():
 @pytest.mark.assets
 @pytest.mark.slow
 def test_the_shell_and_python_blocks_run_as_they_stand(folder):
-    (shell,) = blocks("shell", "credibly fit")
+    (shell,) = blocks("shell", "credibly fit reviews.csv")
     lines = shell.strip().splitlines()
     assert len(lines) == 3
     for line in lines:
@@ -103,6 +103,18 @@ def test_the_block_that_labels_runs_as_it_stands(folder):
     lines = (folder / "runs" / "labels" / "labels.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["label"] for line in lines} == {"negative", "positive"}
     assert len(lines) == 20
+    (student,) = blocks("shell", "credibly suggest")
+    assert "calibrated to the" in student_of(student, folder)
+    with (folder / "to_label.csv").open(encoding="utf-8", newline="") as handle:
+        assert [row["label"] for row in csv.DictReader(handle)] == [""] * 10
+
+
+def student_of(shell, folder):
+    """Run a block's lines and return what the log said, on one line."""
+    done = subprocess.run(
+        ["bash", "-ec", shell], cwd=folder, env=environment(), check=True, capture_output=True, text=True
+    )
+    return " ".join(done.stderr.split())
 
 
 def test_every_verb_of_the_readme_is_one_of_the_makefile():

@@ -59,6 +59,15 @@ class DataSettings(Settings):
     targets: Literal["shares", "labels"] = Field(
         "shares", description="what is learned of class probabilities: all of them, or the likeliest class"
     )
+    labels_from: str | None = Field(
+        None, description="a folder that `label` left: its opinions of the texts in train are learned"
+    )
+    keep_share: float = Field(
+        1.0, gt=0, le=1, description="share of these opinions, the surest of each class, that is learned"
+    )
+    keep_below: Positive | None = Field(
+        None, description="total uncertainty, in nats, above which an opinion is not learned"
+    )
     id: str | None = Field(None, description="id column; rows are numbered where there is none")
     group: str | None = Field(None, description="group column: rows of a group are never split apart")
     validation: str | None = Field(None, description="a further file, for curves and early stopping")
@@ -117,6 +126,13 @@ class DataSettings(Settings):
             check_cut(template, text, value or text[-1])
         elif value:
             raise RecipeError("expected a template or a pair of which to cut a column, got neither")
+        return value
+
+    @field_validator("keep_share", "keep_below")
+    @classmethod
+    def _opinions_are_kept(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value not in (None, 1) and info.data.get("labels_from") is None:
+            raise RecipeError("expected data.labels_from beside it: opinions, of which some are kept")
         return value
 
     @property

@@ -109,3 +109,11 @@ def test_examples_of_one_class_or_repeated_are_told(shown):
 def test_examples_of_unknown_class_are_refused(shown):
     with pytest.raises(DataError, match="unknown label 'yess' \\(did you mean 'yes'\\?\\)"):
         shown(rows_of("good", label="yess"))
+
+
+def test_class_probabilities_of_the_file_are_not_read_either(files):
+    shares = {"share.no": 0.2, "share.yes": 0.8}
+    settings, _ = files([{"text": "one", **shares}, {"text": "two", **shares}])
+    texts, _ = texts_to_label(settings.model_copy(update={"probabilities": list(shares)}), CLASSES)
+    assert texts.label_probs is None
+    assert (texts.labels == UNKNOWN).all()

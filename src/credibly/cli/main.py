@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 import credibly
 from credibly import workflows
 from credibly.cli.console import output, print_json, set_log, shown_progress
+from credibly.cli.suggesting import suggest
 from credibly.errors import CrediblyError, InputError
 from credibly.settings import with_columns
 
@@ -114,12 +114,13 @@ def demo(
 
 @app.command()
 def fit(
+    context: typer.Context,
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="A recipe (.yaml), a data file, `reviews`, or `hub:OWNER/NAME`.", metavar="SOURCE"
         ),
-    ],
+    ] = None,
     text: TextColumns = None,
     template: Annotated[
         str | None, typer.Option(help="Words around columns: 'Question: {question} Context: {passage}'.")
@@ -129,6 +130,9 @@ def fit(
         list[str] | None, typer.Option(help="Column of one class's probability; given once a class.")
     ] = None,
     id_column: IdColumn = None,
+    labels_from: Annotated[
+        str | None, typer.Option(help="Folder of `label`: its opinions are learned; SOURCE can be left out.")
+    ] = None,
     group: Annotated[str | None, typer.Option(help="Group column: a group's rows stay in one split.")] = None,
     calibration: Annotated[str | None, typer.Option(help="Calibration file; else cut from the data.")] = None,
     test: Annotated[str | None, typer.Option(help="Test file; else cut from the data.")] = None,
@@ -161,7 +165,7 @@ def fit(
     set_log(verbose, quiet)
     given = {
         "data.text": text, "data.template": template, "data.label": label,
-        "data.probabilities": probabilities, "data.id": id_column,
+        "data.probabilities": probabilities, "data.id": id_column, "data.labels_from": labels_from,
         "data.group": group, "data.calibration": calibration, "data.test": test,
         "data.unlabelled": unlabelled, "data.shift": _pairs(shift or [], "--shift NAME=FILE") or None,
         "members.source": member_source, "backbone.name": backbone, "members.count": members,
@@ -173,13 +177,21 @@ def fit(
     settings |= {
         key: _value(key, value) for key, value in _pairs(assignments or [], "--set KEY=VALUE").items()
     }
-    folder = output_folder or Path("runs") / Path(source.removeprefix("hub:")).stem
+    if source is None and "data.labels_from" not in settings:
+        raise typer.BadParameter("expected SOURCE, or --labels-from RUN", ctx=context)
+    name = source.removeprefix("hub:") if source else f"{settings['data.labels_from']}-fit"
+    folder = output_folder or Path("runs") / Path(name).stem
     if plan:
         _show_plan(workflows.plan(source, folder, settings), as_json)
         return
     with shown_progress(quiet) as stages:
         run = workflows.fit(source, folder, settings, resume, overwrite, stages)
-    _show(workflows.report(run.path), run.report_html, as_json)
+    if run.report_json.is_file():
+        _show(workflows.report(run.path), run.report_html, as_json)
+    elif as_json:
+        print_json({"run": str(run.path), "report": None})
+    else:
+        output().print(f"{run.path} is trained; score it: credibly evaluate {run.path} FILE", soft_wrap=True)
 
 
 @app.command()
@@ -366,6 +378,9 @@ def shift(
     print_likeness(content, output())
 
 
+app.command()(suggest)
+
+
 @app.command()
 def report(run: RunFolder, as_json: Json = False) -> None:
     """Show a finished run's report and render its page anew."""
@@ -398,24 +413,9 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print_json(facts)
         return
-    table = Table(show_header=False, box=None)
-    for block in ("versions", "processor", "cache"):
-        for name, value in facts[block].items():
-            table.add_row(
-                block if name == next(iter(facts[block])) else "",
-                name,
-                str(value if value is not None else "-"),
-            )
-    for index, asset in enumerate(facts["assets"]):
-        state = (
-            f"{asset['bytes'] / 1e6:.0f} MB"
-            if asset["cached"]
-            else f"not here: credibly fetch {asset['name']}"
-        )
-        table.add_row(
-            "" if index else "assets", asset["name"], f"{asset['kind']}, {asset['licence']}, {state}"
-        )
-    output().print(table)
+    from credibly.cli.doctor_table import print_facts
+
+    print_facts(facts, output())
 
 
 def _show_plan(content: dict[str, Any], as_json: bool) -> None:

@@ -28,7 +28,10 @@ def texts_to_label(settings: DataSettings, class_names: Sequence[str]) -> tuple[
     if settings.train == STANDARD_INPUT:
         raise InputError("expected a file to label, got standard input, which --resume could not read again")
     examples = read_examples(
-        settings.train, settings.model_copy(update={"label": None}), class_names, labelled=False
+        settings.train,
+        settings.model_copy(update={"label": None, "probabilities": None}),
+        class_names,
+        labelled=False,
     )
     first = next(read_rows(settings.train))
     ignored = f"{settings.train}: column '{LABEL}' is not read; texts are labelled as if nobody knew it"

@@ -12,6 +12,7 @@ import numpy as np
 from credibly.data.cutting import cut_by_group, limited
 from credibly.data.examples import read_examples
 from credibly.data.leaks import Parts, rows, without_leaks
+from credibly.data.opinions import opinion_notes, read_opinions, surest_rows
 from credibly.data.reviews import REVIEWS, load_reviews
 from credibly.errors import DataError, listed
 from credibly.records import UNKNOWN, Examples
@@ -65,7 +66,13 @@ def load_splits(settings: DataSettings, seed: int = 0, members: int = 1) -> Spli
     """
     check_shift_names(settings)
     notes: list[str] = []
-    parts = reviews_parts(settings, seed) if settings.train == REVIEWS else file_parts(settings, seed, notes)
+    if settings.labels_from is not None:
+        parts = opinion_parts(settings, seed, notes)
+    elif settings.train == REVIEWS:
+        parts = reviews_parts(settings, seed)
+    else:
+        whole = read_examples(settings.train, settings, name="train")
+        parts = file_parts(settings, whole, seed, notes)
     return checked_splits(settings, parts, members, notes, seed)
 
 
@@ -189,9 +196,36 @@ def reviews_parts(settings: DataSettings, seed: int) -> Parts:
     )
 
 
-def file_parts(settings: DataSettings, seed: int, notes: list[str]) -> Parts:
-    """Return the sets out of the files of the settings; those not given are cut from train."""
-    whole = read_examples(settings.train, settings, name="train")
+def opinion_parts(settings: DataSettings, seed: int, notes: list[str]) -> Parts:
+    """Return sets of which train holds a labeller's opinions, the surest; none is taken for a test set.
+
+    What is cut off for calibration and validation is not chosen by how sure the labeller is: it stands for
+    all texts.
+
+    Raises:
+        DataError: `keep_below` leaves nothing of a class.
+    """
+    opinions = read_opinions(settings.labels_from or "", settings)
+    total = dict(zip(opinions.examples.ids, opinions.total, strict=True))
+    without_test = settings.model_copy(update={"test_share": 0.0})
+    parts = file_parts(without_test, opinions.examples, seed, notes)
+    notes.extend(opinion_notes(settings))
+    train = parts.train
+    doubts = np.array([total[name] for name in train.ids])
+    chosen = surest_rows(train.labels, doubts, settings.keep_share, settings.keep_below)
+    if lost := set(train.labels) - set(train.labels[chosen]):
+        names = listed(repr(train.class_names[place]) for place in sorted(lost))
+        raise DataError(
+            f"no opinion of class {names} is sure enough for data.keep_below {settings.keep_below:g} (nats); "
+            "raise it, or give data.keep_share, which keeps some of every class"
+        )
+    if len(chosen) < len(train):
+        notes.append(f"train: the {len(chosen):,} surest of {len(train):,} opinions are learned")
+    return replace(parts, train=train.take(chosen))
+
+
+def file_parts(settings: DataSettings, whole: Examples, seed: int, notes: list[str]) -> Parts:
+    """Return the sets out of all examples and the further files; those not given are cut from train."""
     check_train_file(settings, whole)
     given = given_files(settings, whole.class_names)
     shares = {
@@ -210,7 +244,7 @@ def file_parts(settings: DataSettings, seed: int, notes: list[str]) -> Parts:
     return Parts(
         train=sets["train"],
         calibration=sets["calibration"],
-        test=sets["test"],
+        test=sets.get("test"),
         validation=sets.get("validation"),
         unlabelled=read_unlabelled(settings, whole.class_names),
         shift=read_shift(settings, whole.class_names),

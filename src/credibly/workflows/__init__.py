@@ -1,4 +1,4 @@
-"""The verbs as functions: fit, label, plan, predict, evaluate, shift, report, doctor.
+"""The verbs as functions: fit, label, plan, predict, evaluate, shift, suggest, report, doctor.
 
 Torch is imported by the first two.
 """
@@ -31,6 +31,7 @@ _HOMES = {
     "evaluate_predictions": "credibly.workflows.judging",
     "report": "credibly.workflows.evaluating",
     "shift": "credibly.workflows.shifting",
+    "suggest": "credibly.workflows.suggesting",
     "doctor": "credibly.workflows.checkup",
 }
 

@@ -20,6 +20,7 @@ from credibly.backbones import resolve_precision
 from credibly.backbones.loading import best_device, count_blocks, label_words_head
 from credibly.backbones.sources import source_of
 from credibly.data import Splits, load_splits
+from credibly.data.opinions import opinion_notes
 from credibly.distil import DirichletTargets, Network, dirichlet_targets, transfer_texts, tune_network
 from credibly.distil.tuning import student_loss
 from credibly.dotted import with_values
@@ -78,7 +79,7 @@ class Work:
 
 
 def fit(
-    source: Recipe | str | Path,
+    source: Recipe | str | Path | None,
     output: str | Path,
     settings: Mapping[str, object] | None = None,
     resume: bool = False,
@@ -88,7 +89,7 @@ def fit(
     """Train members, distil them into one student, calibrate, evaluate and report: a finished run.
 
     Args:
-        source: a recipe, the path of one, or a data file.
+        source: a recipe, the path of one, or a data file; None for the file that `data.labels_from` labelled.
         output: the run folder.
         settings: recipe values by dotted key, such as ``{"members.count": 5}``.
         resume: go on with an unfinished run; the recipe must be the one it began with, but for the learning
@@ -107,6 +108,8 @@ def fit(
         _check_same_recipe(run, recipe)
         return run
     splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
+    for note in opinion_notes(recipe.data):
+        log.warning(note)
     work = begin(run, recipe, splits, stages, resume)
     try:
         return carry_out(work)

@@ -6,22 +6,29 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from credibly.dotted import with_values
+from credibly.errors import InputError
+from credibly.runs import Run
 from credibly.settings import Recipe, parse_recipe, recipe_values
 
 RECIPE_SUFFIXES = (".yaml", ".yml")
+LABELLED_BY = ("train", "template", "text", "pair", "cut", "id", "group")
+"""Data settings that a labelled file's texts are read by."""
 
 
-def make_recipe(source: Recipe | str | Path, settings: Mapping[str, object] | None = None) -> Recipe:
+def make_recipe(source: Recipe | str | Path | None, settings: Mapping[str, object] | None = None) -> Recipe:
     """Return the recipe for a source: a recipe, a YAML recipe's path, or a data file's name.
 
     Args:
-        source: what to train from.
+        source: what to train from; None for the texts that `data.labels_from` has labelled.
         settings: values by dotted key, such as ``{"members.count": 5}``; they win over the recipe's.
 
     Raises:
         RecipeError: the recipe is missing or wrong.
+        InputError: there is neither a source nor a folder with labels.
     """
     assignments = dict(settings or {})
+    if source is None:
+        return parse_recipe(with_values({}, {**_labelled(assignments), **assignments}), "settings")
     if isinstance(source, Recipe):
         return parse_recipe(with_values(source.model_dump(mode="json"), assignments))
     if Path(source).suffix in RECIPE_SUFFIXES:
@@ -29,6 +36,17 @@ def make_recipe(source: Recipe | str | Path, settings: Mapping[str, object] | No
         values.pop("resolved", None)
         return parse_recipe(with_values(values, assignments), str(source))
     return parse_recipe(with_values({}, {"data.train": str(source), **assignments}), "settings")
+
+
+def _labelled(settings: Mapping[str, object]) -> dict[str, object]:
+    """Return the file and the columns of the texts that a run has labelled."""
+    folder = settings.get("data.labels_from")
+    if folder is None:
+        raise InputError(
+            "expected a recipe, a data file, or a folder with labels as data.labels_from (--labels-from RUN)"
+        )
+    data = Run.open(str(folder), labels=True).recipe.data
+    return {f"data.{name}": getattr(data, name) for name in LABELLED_BY}
 
 
 def demo_recipe() -> Recipe:

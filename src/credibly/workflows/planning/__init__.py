@@ -24,12 +24,14 @@ __all__ = ["check_room", "plan"]
 
 
 def plan(
-    source: Recipe | str | Path, output: str | Path, settings: Mapping[str, object] | None = None
+    source: Recipe | str | Path | None,
+    output: str | Path,
+    settings: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """Return what a fit would need and what there is, as JSON holds it; nothing is trained or written.
 
     Args:
-        source: a recipe, the path of one, or a data file.
+        source: a recipe, the path of one, or a data file; None for the file that `data.labels_from` labelled.
         output: where the run folder would be.
         settings: recipe values by dotted key, such as ``{"members.count": 5}``.
 

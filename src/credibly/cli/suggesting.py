@@ -1,0 +1,50 @@
+"""`credibly suggest`: texts to label by hand next, as a CSV to fill in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from credibly import workflows
+from credibly.cli.console import output, set_log, shown_progress
+from credibly.runs import write_text
+
+
+def suggest(
+    run: Annotated[Path, typer.Argument(help="A folder of `fit` or `label`.", metavar="RUN")],
+    source: Annotated[
+        str | None,
+        typer.Argument(help="Texts to choose from; not needed for a folder of `label`.", metavar="FILE"),
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many texts.")] = 20,
+    by: Annotated[
+        Literal["diverse", "bald", "entropy"],
+        typer.Option(
+            help="Uncertain and unlike each other; where members disagree; or where the answer is uncertain."
+        ),
+    ] = "diverse",
+    without: Annotated[
+        list[str] | None, typer.Option(help="File of texts that have a label; may be given again.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="Whose answers count; the student by default.")] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", help="Text column; may be given again.")] = None,
+    id_column: Annotated[str | None, typer.Option("--id", help="Id column.")] = None,
+    file: Annotated[Path | None, typer.Option("--output", help="CSV to write; else it is printed.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")] = False,
+) -> None:
+    """Say which texts to label by hand next: a CSV with an empty label column, which `fit` reads back."""
+    set_log(verbose, quiet)
+    given = {"text": text, "id": id_column}
+    settings = {name: value for name, value in given.items() if value is not None}
+    with shown_progress(quiet) as stages:
+        rows = workflows.suggest(run, source, count, by, settings, system, without or (), stages)
+    lines = "".join(f"{line}\n" for line in workflows.answer_lines(iter(rows), "csv"))
+    if file is None:
+        sys.stdout.write(lines)
+        return
+    write_text(file, lines)
+    output().print(f"{len(rows)} texts to label: {file}", soft_wrap=True)
