@@ -201,12 +201,8 @@ class LaplaceSettings(Settings):
 
     source: Literal["laplace"] = "laplace"
     count: Count = Field(10, description="number of members, M")
-    hessian: Literal["auto", "full", "kron"] = Field(
-        "auto", description="all of the curvature, or a Kronecker product; auto: all where the head is small"
-    )
-    prior_precision: Positive | None = Field(
-        None, description="of the weights; found by the marginal likelihood if left out"
-    )
+    hessian: Literal["auto", "full", "kron"] = Field("auto", description="auto: full where the head is small")
+    prior_precision: Positive | None = Field(None, description="by the marginal likelihood if left out")
     class_weights: Literal["none", "balanced"] = "none"
 
 
@@ -280,6 +276,7 @@ class DropoutSettings(TunedSettings):
     source: Literal["dropout"] = "dropout"
     blocks: Count | None = Field(2, description="blocks that are tuned and masked; null for the whole model")
     dropout: float = Field(0.1, gt=0, lt=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1, description=ATTENTION_DROPOUT)
     bootstrap: Literal[False] = Field(False, description="all members are one network, with one set of rows")
 
 
@@ -343,16 +340,8 @@ class PromptsSettings(Settings):
     warm_up: Count = Field(256, description="training texts on which a prompt's bias is found")
 
 
-OneSource = (
-    HeadsSettings
-    | TopBlocksSettings
-    | FullSettings
-    | DropoutSettings
-    | LaplaceSettings
-    | LoraSettings
-    | AdaptersSettings
-    | PromptsSettings
-)
+Trained = HeadsSettings | TopBlocksSettings | FullSettings | DropoutSettings | LaplaceSettings | LoraSettings
+OneSource = Trained | AdaptersSettings | PromptsSettings
 
 
 class Part(Settings):

@@ -195,7 +195,14 @@ def open_network(
     Raises:
         InputError: the model has not so many blocks.
     """
-    classifier = load_classifier(backbone, class_names, settings.dropout, seed, words=settings.words)
+    classifier = load_classifier(
+        backbone,
+        class_names,
+        settings.dropout,
+        seed,
+        words=settings.words,
+        attention_dropout=settings.attention_dropout,
+    )
     drop_whole_units(classifier.model)
     cut = None if settings.blocks is None else BlockCut(classifier.model, settings.blocks)
     return classifier, cut

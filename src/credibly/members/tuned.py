@@ -11,17 +11,11 @@ from numpy.typing import NDArray
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.members.common import TrainingData, training_rows, weighted_targets
 from credibly.progress import Progress
-from credibly.settings import (
-    BackboneSettings,
-    DropoutSettings,
-    FullSettings,
-    TopBlocksSettings,
-    TunedSettings,
-)
+from credibly.settings import BackboneSettings, FullSettings, TopBlocksSettings, TunedSettings
 from credibly.training import UNWATCHED, History, Monitor
 from credibly.tuning import HeldOutTexts, TuningTexts, target_loss, tune
 
-WithDropout = FullSettings | TopBlocksSettings | DropoutSettings
+WithDropout = FullSettings | TopBlocksSettings
 
 
 @dataclass(frozen=True)
