@@ -118,6 +118,14 @@ def test_labels_can_be_scored_later_against_the_file(files, tmp_path):
     assert report["systems"]["ensemble"]["accuracy"]["value"] == pytest.approx(right)
 
 
+def test_texts_that_are_too_long_are_cut_and_counted(files, tmp_path):
+    rows = [{"text": "good film " * 200}, {"text": "bad film"}]
+    content = summary_of(files(source=jsonl(tmp_path / "long.jsonl", rows)))
+    assert content["cut"] == 1
+    assert any(note.startswith("1 of 2 texts were too long") for note in content["notes"])
+    assert any("2 texts are few" in note for note in content["notes"])
+
+
 # Bias and class shares
 
 

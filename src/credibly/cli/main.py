@@ -142,7 +142,9 @@ def fit(
     ] = None,
     member_source: Annotated[
         str | None,
-        typer.Option("--source", help="Member source: heads, top_blocks, full, dropout, laplace or lora."),
+        typer.Option(
+            "--source", help="Member source: heads, top_blocks, full, dropout, laplace, lora or prompts."
+        ),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Packaged model, hub id or local folder.")] = None,
     members: Annotated[int | None, typer.Option(help="Number of members.")] = None,
