@@ -13,7 +13,7 @@ import credibly
 SOURCE = Path(credibly.__file__).parent
 
 LAYERS = [
-    {"errors", "dotted", "parted", "problems", "records", "settings", "runs", "assets", "progress"},
+    {"errors", "parted", "records", "settings", "runs", "assets", "progress"},
     {"data", "runtime"},
     {"backbones", "encoding", "batching", "parallel", "training", "tuning"},
     {"members", "passes", "ensemble"},
@@ -27,9 +27,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 TORCH_FREE = {
     "errors",
-    "dotted",
     "parted",
-    "problems",
     "records",
     "settings",
     "runs",

@@ -21,7 +21,6 @@ from credibly.backbones.footprint import GAPS, tuned_needs
 from credibly.backbones.outline import Texts, outline
 from credibly.batching import pad, padded_length, tokenise
 from credibly.data import load_splits
-from credibly.dotted import with_values
 from credibly.errors import AssetError, InputError
 from credibly.members import SOURCES, TrainingData, lora
 from credibly.members.common import count_weights
@@ -34,6 +33,7 @@ from credibly.settings import (
     LoraSettings,
     TopBlocksSettings,
 )
+from credibly.settings.dotted import with_values
 from credibly.workflows import fit, make_recipe, plan
 from credibly.workflows.contents import folder_bytes
 from credibly.workflows.planning import check_room, machine

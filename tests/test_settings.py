@@ -6,7 +6,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credibly.dotted import with_values
 from credibly.errors import RecipeError
 from credibly.settings import (
     DistilSettings,
@@ -18,6 +17,7 @@ from credibly.settings import (
     parse_recipe,
     recipe_text,
 )
+from credibly.settings.dotted import with_values
 from credibly.workflows import demo_recipe, make_recipe
 
 LEAST = {"data": {"train": "a.csv"}}

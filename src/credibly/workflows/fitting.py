@@ -23,7 +23,6 @@ from credibly.data import Splits, load_splits
 from credibly.data.opinions import opinion_notes
 from credibly.distil import DirichletTargets, Network, dirichlet_targets, transfer_texts, tune_network
 from credibly.distil.tuning import student_loss
-from credibly.dotted import with_values
 from credibly.engines.jobs import train
 from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError, TrainingError
@@ -32,6 +31,7 @@ from credibly.progress import Stages, silent
 from credibly.records import Examples
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe, ResolvedSettings
+from credibly.settings.dotted import with_values
 from credibly.training import HISTORY, Checkpoints, Monitor, Trackers
 from credibly.tuning import Loss, TuningTexts, target_loss
 from credibly.uncertainty.calibrate import Temperature

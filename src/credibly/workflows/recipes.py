@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from credibly.dotted import with_values
 from credibly.errors import InputError
 from credibly.runs import Run
 from credibly.settings import Recipe, parse_recipe, recipe_values
+from credibly.settings.dotted import with_values
 
 RECIPE_SUFFIXES = (".yaml", ".yml")
 LABELLED_BY = ("train", "template", "text", "pair", "cut", "id", "group")

@@ -1,0 +1,175 @@
+"""The recipe itself, read from and written to YAML; all problems of one are told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from credibly.errors import RecipeError
+from credibly.settings.base import Count, Positive, Settings, Share
+from credibly.settings.data import DataSettings
+from credibly.settings.members import (
+    ATTENTION_DROPOUT,
+    TUNING,
+    BackboneSettings,
+    HeadsSettings,
+    MixedSettings,
+    OneSource,
+    OptimiserSettings,
+    over_defaults,
+)
+from credibly.settings.problems import problem_of
+
+
+class DistilSettings(Settings):
+    """The student and its controls: one shape, one set of texts, one number of steps for all."""
+
+    enabled: bool = True
+    tune: Literal["top_blocks", "full"] = "top_blocks"
+    blocks: Count = Field(2, description="blocks that are tuned where tune is top_blocks")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1, description=ATTENTION_DROPOUT)
+    label_share: float = Field(
+        0.0, ge=0, le=1, description="weight of the true labels beside the ensemble's opinion, where known"
+    )
+    highest_precision: Positive = Field(1000.0, description="cap on the target Dirichlet's precision")
+    controls: list[Literal["direct", "soft_labels"]] = Field(
+        default_factory=lambda: ["direct", "soft_labels"]  # type: ignore[arg-type]
+    )
+    optimiser: OptimiserSettings = TUNING
+
+    _optimiser_defaults = field_validator("optimiser", mode="before")(over_defaults)
+
+
+class CalibrationSettings(Settings):
+    """What makes probabilities hold, fitted on the calibration split; a temperature is fitted in any case."""
+
+    method: Literal["temperature", "vector", "dirichlet", "isotonic", "auto"] = Field(
+        "temperature", description="auto takes the simplest that cross-validated NLL bears out, if any"
+    )
+    on: Literal["members", "mean"] = Field(
+        "members", description="every member alike, or their mean, which leaves no epistemic part"
+    )
+
+
+class LabellingSettings(Settings):
+    """What `label` asks of texts without labels, and what is done about the prompts' bias."""
+
+    classes: list[str] = Field(description="the classes' names; two or more")
+    examples: str | None = Field(None, description="a file of texts with labels that prompts show")
+    bias: Literal["batch", "content_free", "none"] = Field(
+        "batch", description="found over all texts, or on inputs that say nothing; none to leave it in"
+    )
+    prior: dict[str, Annotated[float, Field(gt=0)]] | Literal["estimate"] | None = Field(
+        None, description="share of each class, given or estimated; equal shares if left out"
+    )
+    lowest_mass: float = Field(
+        0.00001, ge=0, lt=1, description="share of what the model might say that the classes' words must hold"
+    )
+
+
+class EvaluationSettings(Settings):
+    """How figures and their confidence intervals are computed."""
+
+    resamples: Count = 1000
+    confidence: Share = 0.95
+
+
+class ResolvedSettings(Settings):
+    """What was chosen at a run's start, so that a resumed run repeats it."""
+
+    precision: Literal["bf16", "fp32"]
+    threads: Count
+    device: str
+    fingerprints: dict[str, str] = Field(default_factory=dict, description="sha256 of each split's rows")
+    learning_rates: dict[int, Positive] = Field(
+        default_factory=dict, description="of members, by seed, that were trained again with another rate"
+    )
+
+
+class Recipe(Settings):
+    """Every setting of a run."""
+
+    data: DataSettings
+    backbone: BackboneSettings = BackboneSettings()
+    members: Annotated[OneSource | MixedSettings, Field(discriminator="source")] = HeadsSettings()
+    distil: DistilSettings = DistilSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    labelling: LabellingSettings | None = Field(None, description="of runs that `label` makes")
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
+        default_factory=list, description="told of every training while it goes on"
+    )
+    processes: Literal["auto"] | Count = Field(
+        "auto", description="that train members side by side; auto: one a GPU, and one where there is none"
+    )
+    seed: Annotated[int, Field(ge=0)] = 0
+    resolved: ResolvedSettings | None = None
+
+    @property
+    def other_rates(self) -> dict[int, float]:
+        """Learning rates, by seed, of members that are trained again with another than the recipe's."""
+        return self.resolved.learning_rates if self.resolved else {}
+
+    @field_validator("members", mode="before")
+    @classmethod
+    def _heads_unless_named(cls, value: object) -> object:
+        return {"source": "heads", **value} if isinstance(value, dict) else value
+
+
+def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Check nested values and return the recipe with every default filled in.
+
+    Raises:
+        RecipeError: naming every unknown key (with the nearest known one) and every value that does
+            not fit.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = [problem_of(dict(item), Recipe) for item in error.errors()]
+        raise RecipeError(f"{where}: " + "; ".join(problems)) from None
+
+
+def recipe_values(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a YAML file, unchecked.
+
+    Raises:
+        RecipeError: the file is missing, not YAML, or holds no keys.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"expected a recipe at {path}; there is no such file") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: expected a YAML file in UTF-8: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: expected keys and values, got {type(values).__name__}")
+    return values
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from a YAML file.
+
+    Raises:
+        RecipeError: the file is missing, not YAML, or not a recipe.
+    """
+    return parse_recipe(recipe_values(path), str(path))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return the recipe as YAML with every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def with_columns(data: DataSettings, changed: Mapping[str, object]) -> DataSettings:
+    """Return data settings with some changed, checked anew.
+
+    Raises:
+        RecipeError: the columns do not go together.
+    """
+    return parse_recipe({"data": {**data.model_dump(), **changed}}, "columns").data if changed else data
