@@ -146,18 +146,16 @@ def fit(
     monitor: Monitor = UNWATCHED,
 ) -> tuple[DropoutMembers, Histories]:
     """Tune one network by the first seed, and draw masks for each; they share its history."""
-    first, targets = seeds[0], material.targets
+    first, loss = seeds[0], target_loss(material.targets)
     classifier, cut = open_network(material.backbone, material.class_names, settings, first)
-    rows = np.arange(len(targets))
     history = tune(
         classifier,
         material.texts,
-        target_loss(targets),
+        loss,
         settings.optimiser,
         first,
-        rows,
-        material.held_out,
-        monitor,
+        held_out=material.held_out,
+        monitor=monitor,
     )
     weights, widths = upper_weights(classifier), widths_of(classifier, cut)
     members = [Member(seed, first, weights, masks_of(widths, settings.dropout, seed)) for seed in seeds]

@@ -28,8 +28,6 @@ from credibly.training import UNWATCHED, History, Monitor, StepRecord, stream
 LOOKS, ROUNDS = 500, 10
 """Measured: a fit looks about so often at all rows, and takes the curvature about so often."""
 DOUBLE = 8
-
-
 LOGGED = 25
 """At least so many looks, where there are as many, are kept in the history."""
 
@@ -110,12 +108,8 @@ def linear(settings: LaplaceSettings) -> HeadsSettings:
 
 def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: LaplaceSettings) -> Needs:
     """Return what these members need: those of linear heads, but one head is fitted, in double precision."""
-    own, N, C, D = (
-        heads.needs(outline, texts, backbone, linear(settings)),
-        len(texts),
-        outline.classes,
-        outline.width + 1,
-    )
+    own = heads.needs(outline, texts, backbone, linear(settings))
+    N, C, D = len(texts), outline.classes, outline.width + 1
     side = C * D if is_full(settings.hessian, C * D) else D
     # The matrix, its eigenvectors, and what finding them takes beside; a chunk of rows and its product.
     found = DOUBLE * (4 * side**2 + 3 * min(N, CHUNK) * (D + C))
