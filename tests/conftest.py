@@ -9,6 +9,9 @@ import pytest
 
 import standins
 import workshop
+from console import command, fit_options
+
+__all__ = ["command", "fit_options"]
 
 standins.quiet_environment()
 # The same cases in every run, and no verdict that depends on how busy the machine is.
