@@ -5,9 +5,11 @@ Everything else (the page, the terminal) is rendered from this dictionary alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,9 +54,13 @@ from credibly.uncertainty.systems import (
 )
 
 FloatArray = NDArray[np.float64]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 FORMAT_VERSION = 1
 
+MOST_THREADS = 4
+"""Each holds some arrays as long as the rows."""
 UNTRAINED = "zero_shot"
 """What the members started from stands above them."""
 CONTROLS_FIRST = ("direct", "soft_labels")
@@ -106,7 +112,7 @@ def build_report(
     shipped = shipped_system(on_test, choices)
     systems, sampled = _scores(on_test, costs, resampling)
     shifted = {split: answered(stored, split, calibrators) for split in shift_splits}
-    shift = {split: _shift_scores(on_test, outside, resampling) for split, outside in shifted.items()}
+    shift = _shift_scores(on_test, shifted, resampling)
     paired = Paired(on_test, systems, sampled, resampling)
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -200,19 +206,26 @@ def _scores(
     on_test: Answers, costs: Mapping[str, Mapping[str, float | None]], resampling: Resampling
 ) -> tuple[dict[str, Any], dict[str, dict[str, FloatArray]]]:
     """Return every system's figures, and those on every resample: drawn once for all that needs them."""
-    systems: dict[str, Any] = {}
-    sampled: dict[str, dict[str, FloatArray]] = {}
-    for name, given in on_test.items():
-        figures, samples = score_sampled(given, resampling, further=(*SAMPLED, class_figures))
-        by_class = score_classes(given, **asdict(resampling), samples=samples)
+
+    def scored(name: str) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        figures, samples = score_sampled(on_test[name], resampling, further=(*SAMPLED, class_figures))
+        by_class = score_classes(on_test[name], **asdict(resampling), samples=samples)
         known = _costs_of(name, costs)
-        systems[name] = {
+        system = {
             **_as_json(figures),
             **_as_json({metric: Interval(known.get(metric)) for metric in COST_METRICS}),
             "classes": {class_name: _as_json(found) for class_name, found in by_class.items()},
         }
-        sampled[name] = samples
-    return systems, sampled
+        return system, samples
+
+    systems, sampled = zip(*_side_by_side(scored, on_test), strict=True)
+    return dict(zip(on_test, systems, strict=True)), dict(zip(on_test, sampled, strict=True))
+
+
+def _side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Return what work makes of each item, in their order; NumPy lets threads compute at the same time."""
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        return list(pool.map(work, items))
 
 
 def _as_json(figures: Mapping[str, Interval]) -> dict[str, Any]:
@@ -226,12 +239,18 @@ def _costs_of(name: str, costs: Mapping[str, Mapping[str, float | None]]) -> Map
     return next((costs[form] for form in (name, bare, *shared) if form in costs), {})
 
 
-def _shift_scores(on_test: Answers, outside: Answers, resampling: Resampling) -> dict[str, Any]:
-    return {
-        name: _as_json(score_shift(on_test[name], given, **asdict(resampling)))
-        for name, given in outside.items()
-        if name in on_test
-    }
+def _shift_scores(
+    on_test: Answers, shifted: Mapping[str, Answers], resampling: Resampling
+) -> dict[str, dict[str, Any]]:
+    """Return every system's figures on every shift set."""
+    pairs = [(split, name) for split, outside in shifted.items() for name in outside if name in on_test]
+
+    def scored(pair: tuple[str, str]) -> dict[str, Any]:
+        split, name = pair
+        return _as_json(score_shift(on_test[name], shifted[split][name], **asdict(resampling)))
+
+    found = dict(zip(pairs, _side_by_side(scored, pairs), strict=True))
+    return {split: {name: found[split, name] for own, name in pairs if own == split} for split in shifted}
 
 
 def _calibration_test(given: tuple[Answer, ...], resampling: Resampling) -> dict[str, float | None]:
