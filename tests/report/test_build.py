@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
 from credibly.errors import InputError
-from credibly.report.build import answered, shipped_system, systems_of
+from credibly.report.build import ON_SHIFT_SETS, answered, shipped_system, systems_of
 from credibly.report.comparisons import pairs, share
 from credibly.report.curves import distribution, reliability, risk_coverage
 from credibly.uncertainty.calibrate import Temperature
@@ -154,7 +154,7 @@ def test_every_shift_figure_is_that_of_score_shift(run: dict[str, Any], binary: 
     inside = on(run, "test")
     for split in run["shift_splits"]:
         for name, given in on(run, split).items():
-            expected = score_shift(inside[name], given, **options(run))
+            expected = score_shift(inside[name], given, **options(run), metrics=ON_SHIFT_SETS)
             assert binary["shift"][split][name] == {
                 metric: found.as_json() for metric, found in expected.items()
             }

@@ -6,6 +6,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from credibly.errors import InputError
+from credibly.uncertainty import resampling
 from credibly.uncertainty.intervals import (
     paired_difference,
     rank_correlation,
@@ -21,17 +22,32 @@ from uncertainty import naive
 from uncertainty.cases import answer_of, random_answer, random_predictions
 
 
-def written_out(N, resamples, seed=0, stream=0):
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(resampling, "CACHED", 1)
+
+
+def written_out(N, resamples, seed=0):
     """Yield the rows of every resample, repeats written out."""
-    for counts in Resampling(resamples, seed=seed).chunks(N, stream):
-        for column in counts.T.astype(int):
-            yield np.repeat(np.arange(N), column)
+    for counts in Resampling(resamples, seed=seed).chunks(N):
+        yield from rows_taken(counts)
+
+
+def rows_taken(counts):
+    return [np.repeat(np.arange(len(counts)), column) for column in counts.T.astype(int)]
+
+
+def written_out_pairs(N, K, resamples):
+    """Yield the rows of both sets of every resample."""
+    for pair in Resampling(resamples).paired_chunks(N, K):
+        yield from zip(*map(rows_taken, pair), strict=True)
 
 
 @pytest.mark.parametrize("options", [
     {"C": 2, "N": 80}, {"C": 4, "N": 90, "unknown": 0.2}, {"C": 3, "N": 80, "coarse": True, "M": 2},
     {"C": 6, "N": 40},
 ])  # fmt: skip
+@pytest.mark.usefixtures("small_chunks")
 def test_every_vectorised_figure_equals_a_loop_over_written_out_resamples(options):
     answer = random_answer(**options)
     rows = list(written_out(len(answer.ids), CHUNK + 4))
@@ -53,10 +69,23 @@ def test_counts_are_a_bootstraps():
     assert counts.var() == pytest.approx(1 - 1 / 500, abs=0.02)  # binomial(N, 1/N)
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_more_resamples_begin_with_the_same_ones():
     few = np.concatenate(list(Resampling(CHUNK + 3).chunks(51)), axis=1)
     many = np.concatenate(list(Resampling(2 * CHUNK + 5).chunks(51)), axis=1)
     assert np.array_equal(few, many[:, : CHUNK + 3])
+
+
+def test_chunks_of_any_size_hold_the_same_resamples(monkeypatch):
+    whole, (alone, _) = (
+        np.concatenate(list(Resampling(30).chunks(51)), axis=1),
+        next(iter(Resampling(30).paired_chunks(51, 7))),
+    )
+    monkeypatch.setattr(resampling, "CACHED", 1)
+    small = list(Resampling(30).chunks(51))
+    assert len(small) == 4
+    assert np.array_equal(np.concatenate(small, axis=1), whole)
+    assert np.array_equal(alone, whole)
 
 
 def test_the_seed_decides_the_draws():
@@ -197,7 +226,7 @@ def test_shift_scores_the_shifted_rows_and_tells_them_from_the_others():
         assert found[name].value == pytest.approx(roc_auc_score(is_shifted, np.concatenate([one, other])))
         loop = [
             roc_auc_score(is_shifted, np.concatenate([one[rows], other[others]]))
-            for rows, others in zip(written_out(60, 40), written_out(50, 40, stream=1), strict=True)
+            for rows, others in written_out_pairs(60, 50, 40)
         ]
         assert (found[name].low, found[name].high) == pytest.approx(tuple(np.quantile(loop, [0.025, 0.975])))
 

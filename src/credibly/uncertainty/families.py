@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from credibly.records import UNKNOWN
 from credibly.uncertainty.binning import bin_matrix, debiased_error, over_all_rows, plain_error, summed
 from credibly.uncertainty.numerics import entropy, log_of
-from credibly.uncertainty.ranks import area_under_risk_coverage, ranking, spearman
+from credibly.uncertainty.ranks import area_under_risk_coverage, area_under_roc, ranking, spearman
 from credibly.uncertainty.resampling import Statistic
 from credibly.uncertainty.risk import best_area
 from credibly.uncertainty.systems import Answer
@@ -156,13 +156,13 @@ def selective(answer: Answer) -> Statistic | None:
         return None
     confidence, wrong = answer.confidence[rows], (answer.predicted != answer.labels)[rows]
     area = area_under_risk_coverage(confidence, wrong)
-    ranked = ranking(confidence, ~wrong) if _both(wrong) else None
+    ranked = area_under_roc(confidence, ~wrong) if _both(wrong) else None
     sums = csr_matrix(np.stack([np.ones(len(rows)), wrong]))
 
     def statistic(counts: FloatArray) -> dict[str, FloatArray]:
         taken = _taken(counts, rows)
         N, E = np.asarray(sums @ taken)
-        auroc = np.nan_to_num(ranked(taken)[0]) if ranked else np.zeros_like(N)
+        auroc = np.nan_to_num(ranked(taken)) if ranked else np.zeros_like(N)
         with np.errstate(divide="ignore", invalid="ignore"):
             augrc = ((1 - auroc) * E * (N - E) + E * (E + 1) / 2) / N**2
             best = best_area(N, N - E)
@@ -178,8 +178,8 @@ def mistakes(answer: Answer) -> Statistic | None:
     wrong = (answer.predicted != answer.labels)[rows]
     if not _both(wrong):
         return None
-    ranked = ranking(answer.uncertainty.total[rows], wrong)
-    return lambda counts: {"error_auroc": ranked(_taken(counts, rows))[0]}
+    ranked = area_under_roc(answer.uncertainty.total[rows], wrong)
+    return lambda counts: {"error_auroc": ranked(_taken(counts, rows))}
 
 
 def classes(answer: Answer) -> Statistic | None:

@@ -22,7 +22,7 @@ from credibly.uncertainty.estimates import (
     resampled_as,
 )
 from credibly.uncertainty.families import class_figures
-from credibly.uncertainty.ranks import ranking, spearman
+from credibly.uncertainty.ranks import area_under_roc, spearman
 from credibly.uncertainty.resampling import Family, Resampling, Statistic
 from credibly.uncertainty.scores import checked_metrics, families, values
 from credibly.uncertainty.systems import Answer
@@ -295,11 +295,11 @@ def _separation(
         return Interval(None)
     sizes = len(inside[0].ids), len(shifted[0].ids)
     positive = np.repeat([False, True], sizes)
-    ranked = [ranking(score, positive) for score in scores]
-    figures = [float(weighted(np.ones((sum(sizes), 1)))[0][0]) for weighted in ranked]
+    ranked = [area_under_roc(score, positive) for score in scores]
+    figures = [float(weighted(np.ones((sum(sizes), 1)))[0]) for weighted in ranked]
     samples = [
-        np.mean([weighted(np.concatenate(counts))[0] for weighted in ranked], axis=0)
-        for counts in zip(resampling.chunks(sizes[0]), resampling.chunks(sizes[1], stream=1), strict=True)
+        np.mean([weighted(np.concatenate(counts)) for weighted in ranked], axis=0)
+        for counts in resampling.paired_chunks(*sizes)
     ]
     return _interval(figures, np.concatenate(samples), resampling)
 

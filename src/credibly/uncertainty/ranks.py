@@ -47,10 +47,35 @@ def ranking(scores: FloatArray, positive: BoolArray) -> Callable[[FloatArray], t
         scores: (N,), larger for rows held more likely positive.
         positive: (N,).
     """
-    group, groups = _groups(-scores)
     if _linear(positive):
-        auroc, average_precision = (_first_order(part) for part in ranking_influence(group, positive))
+        influences = ranking_influence(_groups(-scores)[0], positive)
+        auroc, average_precision = (_first_order(part) for part in influences)
         return lambda counts: (auroc(counts), average_precision(counts))
+    sums = _by_place(scores, positive)
+
+    def weighted(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+        found = sums(counts)
+        return _auroc(*found), _average_precision(*found)
+
+    return weighted
+
+
+def area_under_roc(scores: FloatArray, positive: BoolArray) -> Weighted:
+    """Return the weighted AUROC alone, as `ranking` has it, in half the time."""
+    if _linear(positive):
+        return _first_order(ranking_influence(_groups(-scores)[0], positive)[0])
+    sums = _by_place(scores, positive)
+    return lambda counts: _auroc(*sums(counts))
+
+
+Sums = tuple[FloatArray, FloatArray, FloatArray | None, FloatArray]
+"""At each of K places, best first: positives, negatives above, negatives level with them (each (K, R);
+None where there are no ties), and all negatives, (R,)."""
+
+
+def _by_place(scores: FloatArray, positive: BoolArray) -> Callable[[FloatArray], Sums]:
+    """Return the function of counts (N, R) that gives the sums which both scores of a ranking rest on."""
+    group, groups = _groups(-scores)
     has_positive = np.bincount(group[positive], minlength=groups) > 0
     K = int(has_positive.sum())
     # Only groups with a positive matter one by one; negatives between two of them are one sum.
@@ -60,31 +85,34 @@ def ranking(scores: FloatArray, positive: BoolArray) -> Callable[[FloatArray], t
     between = _adder(segment, ~positive & ~tied, K + 1)
     ties = _adder(segment, tied, K) if tied.any() else None
 
-    def weighted(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def sums(counts: FloatArray) -> Sums:
         hits, gaps = positives @ counts, between @ counts
         level = ties @ counts if ties is not None else None
         above = gaps[:K] if level is None else gaps[:K] + _shifted(level)
-        above = np.cumsum(above, axis=0)
         negatives = gaps.sum(axis=0) + (0.0 if level is None else level.sum(axis=0))
-        return _ranking_scores(hits, above, level, negatives)
+        return hits, np.cumsum(above, axis=0), level, negatives
 
-    return weighted
+    return sums
 
 
-def _ranking_scores(
+def _auroc(
     hits: FloatArray, above: FloatArray, level: FloatArray | None, negatives: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+) -> FloatArray:
     total = hits.sum(axis=0)
-    worse = above if level is None else above + level / 2
-    misplaced = np.einsum("kr,kr->r", hits, worse)
-    found = np.cumsum(hits, axis=0)
+    misplaced = np.einsum("kr,kr->r", hits, above if level is None else above + level / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((total > 0) & (negatives > 0), 1 - misplaced / (total * negatives), np.nan)
+
+
+def _average_precision(
+    hits: FloatArray, above: FloatArray, level: FloatArray | None, negatives: FloatArray
+) -> FloatArray:
+    found, total = np.cumsum(hits, axis=0), hits.sum(axis=0)
     taken = found + above if level is None else found + above + level
     precision = np.divide(found, taken, out=np.zeros_like(found), where=taken > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        auroc = np.where(negatives > 0, 1 - misplaced / (total * negatives), np.nan)
-        average_precision = np.einsum("kr,kr->r", hits, precision) / total
-        average_precision = np.where(negatives > 0, average_precision, np.nan)
-    return np.where(total > 0, auroc, np.nan), np.where(total > 0, average_precision, np.nan)
+        average = np.einsum("kr,kr->r", hits, precision) / total
+    return np.where((total > 0) & (negatives > 0), average, np.nan)
 
 
 def area_under_risk_coverage(confidence: FloatArray, wrong: BoolArray) -> Weighted:

@@ -24,7 +24,9 @@ Family = Callable[[Answer], Statistic | None]
 """Prepares the statistic of an answer."""
 
 CHUNK = 8
-"""Resamples at a time: more would leave the cache, and memory stays at a few times 8 N numbers."""
+"""Resamples at a time, at least."""
+CACHED = 200000
+"""Counts at a time where rows are fewer: more would leave the processor's cache, fewer leave it waiting."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,36 @@ class Resampling:
         if not 0 < self.confidence < 1:
             raise InputError(f"expected a confidence between 0 and 1, got {self.confidence}")
 
-    def chunks(self, N: int, stream: int = 0) -> Iterator[FloatArray]:
-        """Yield counts, float64, (N, up to 8): how often each row is taken in each resample.
+    def chunks(self, N: int) -> Iterator[FloatArray]:
+        """Yield counts, float64, (N, R): how often each row is taken in each of the next R resamples.
 
         Args:
             N: rows.
-            stream: another number gives draws that are independent of the others'.
 
         Raises:
             InputError: there are no rows.
         """
+        return self._chunks(N, 0, at_a_time(N))
+
+    def paired_chunks(self, N: int, K: int) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Yield counts of two sets of rows, (N, R) and (K, R), each resampled on its own.
+
+        Args:
+            N: rows of the first set, drawn as `chunks` draws them.
+            K: of the second.
+
+        Raises:
+            InputError: there are no rows.
+        """
+        size = at_a_time(N + K)
+        return zip(self._chunks(N, 0, size), self._chunks(K, 1, size), strict=True)
+
+    def _chunks(self, N: int, stream: int, size: int) -> Iterator[FloatArray]:
         if N < 1:
             raise InputError("expected one row or more to resample, got none")
         random = np.random.default_rng([self.seed, stream])
-        for start in range(0, self.resamples, CHUNK):
-            drawn = random.integers(0, N, (min(CHUNK, self.resamples - start), N))
+        for start in range(0, self.resamples, size):
+            drawn = random.integers(0, N, (min(size, self.resamples - start), N))
             yield np.stack([np.bincount(rows, minlength=N) for rows in drawn], axis=1).astype(np.float64)
 
     def ends(self, samples: FloatArray) -> tuple[float | None, float | None]:
@@ -78,3 +95,8 @@ class Resampling:
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(defined, [tail, 1 - tail])
         return float(low), float(high)
+
+
+def at_a_time(N: int) -> int:
+    """Return of how many resamples of N rows the counts are held at once."""
+    return max(CHUNK, CACHED // max(N, 1))

@@ -13,7 +13,7 @@ from scipy.special import ndtri
 from credibly.errors import InputError
 from credibly.records import Interval
 from credibly.uncertainty.exact import checked_column
-from credibly.uncertainty.ranks import ranking
+from credibly.uncertainty.ranks import area_under_roc
 from credibly.uncertainty.resampling import Resampling
 
 FloatArray = NDArray[np.float64]
@@ -70,7 +70,7 @@ def separations(
     }
     point = {name: figure(*(np.ones((size, 1)) for size in sizes)) for name, figure in figures.items()}
     samples: dict[str, list[FloatArray]] = {name: [] for name in figures}
-    for counts in zip(resampling.chunks(sizes[0]), resampling.chunks(sizes[1], stream=1), strict=True):
+    for counts in resampling.paired_chunks(*sizes):
         for name, figure in figures.items():
             samples[name].append(figure(*counts))
     undefined = Separation(Interval(None), Interval(None))
@@ -125,10 +125,10 @@ def passing(inside: FloatArray, outside: FloatArray) -> Callable[[FloatArray, Fl
 def _figures(inside: FloatArray, outside: FloatArray) -> Callable[[FloatArray, FloatArray], FloatArray]:
     """Return AUROC and FPR at 95 % as a function of counts (N, R) and (K, R), (2, R)."""
     positive = np.repeat([False, True], [len(inside), len(outside)])
-    ranked = ranking(np.concatenate([inside, outside]), positive)
+    ranked = area_under_roc(np.concatenate([inside, outside]), positive)
     passed = passing(inside, outside)
     return lambda counts, further: np.stack(
-        [ranked(np.concatenate([counts, further]))[0], passed(counts, further)]
+        [ranked(np.concatenate([counts, further])), passed(counts, further)]
     )
 
 
