@@ -28,6 +28,7 @@ NAMES = (
     "top_blocks_prediction",
     "lora_parameters",
     "trainer",
+    "export",
     "plan",
     "service",
     "labelling",

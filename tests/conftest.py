@@ -1,6 +1,7 @@
 """Fixtures for all tests: a cache of their own, tiny models in place of real ones."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,6 +65,16 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def fitted(standin: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> workshop.Fitted:
     """Return a finished run on three classes, with a test file, unlabelled texts and two shift sets."""
     return workshop.fitted(tmp_path_factory.mktemp("fitted"), standin())
+
+
+@pytest.fixture(scope="session")
+def exported(fitted: workshop.Fitted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run whose student and members are exported."""
+    from credibly.workflows import export
+
+    run = shutil.copytree(fitted.run, tmp_path_factory.mktemp("exported") / "run")
+    export(run, members=True)
+    return run
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from credibly.uncertainty.decompose import decompose
 from credibly.uncertainty.systems import answers
 from credibly.workflows.calibrating import calibrate, check_calibrates, log_choices
 from credibly.workflows.contents import Calibration, calibration_in
-from credibly.workflows.predicting import systems_of
+from credibly.workflows.opening import systems_of
 from workshop import jsonl, made_rows, quick
 
 TEXTS = ["warm funny bright", "dull slow empty", "warm dull"]

@@ -28,6 +28,7 @@ ALL = [
     "evaluate",
     "shift",
     "suggest",
+    "export",
     "report",
     "fetch",
     "doctor",

@@ -120,7 +120,7 @@ class Anything:
     data = promises = property(lambda self: self)
     abstention = None
     model_copy = lambda self, update: self
-workflows.load = lambda run, system, wanted: Anything()
+workflows.load = lambda *given: Anything()
 workflows.Wanted = lambda *given: given
 numbers = itertools.islice(itertools.count(), int(sys.argv[1]) or None)
 workflows.predict_file = lambda *given: ({"id": str(number)} for number in numbers)

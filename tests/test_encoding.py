@@ -14,12 +14,13 @@ import standins
 from credibly.backbones import embed, load_backbone
 from credibly.backbones.blocks import BlockCut
 from credibly.backbones.loading import load_classifier
-from credibly.backbones.reading import count_cut, load_reader, may_be_cut
+from credibly.backbones.reading import load_reader
 from credibly.batching import pad, padded_batches, tokenise
 from credibly.encoding import TYPES, encoded
 from credibly.errors import InputError
 from credibly.members.lora import build, for_all_members
 from credibly.parted import PartedText, filled, paired
+from credibly.reading import count_cut, may_be_cut
 from credibly.settings import BackboneSettings, LoraSettings
 
 TOKENIZER = standins.tokenizer()
@@ -364,7 +365,7 @@ def test_a_batch_moves_as_a_whole(standin):
 
 
 def test_texts_that_are_too_long_for_one_reader_are_counted_once(standin, monkeypatch):
-    monkeypatch.setattr("credibly.backbones.reading.TOKENISE_ROWS", 2)
+    monkeypatch.setattr("credibly.reading.TOKENISE_ROWS", 2)
     readers = [
         load_reader(settings(standin(name), max_tokens=most)) for name, most in (("bert", 5), ("llama", 7))
     ]

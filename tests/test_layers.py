@@ -14,8 +14,8 @@ SOURCE = Path(credibly.__file__).parent
 
 LAYERS = [
     {"errors", "parted", "records", "settings", "runs", "assets", "progress"},
-    {"data", "runtime"},
-    {"backbones", "encoding", "batching", "parallel", "training", "tuning"},
+    {"data", "encoding", "tokens", "reading", "runtime"},
+    {"backbones", "batching", "parallel", "training", "tuning"},
     {"members", "passes", "ensemble"},
     {"uncertainty"},
     {"distil"},
@@ -34,6 +34,10 @@ TORCH_FREE = {
     "assets",
     "progress",
     "data",
+    "encoding",
+    "tokens",
+    "reading",
+    "runtime",
     "uncertainty",
     "report",
     "serve",

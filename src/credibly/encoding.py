@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-
-from transformers import PreTrainedTokenizerBase
+from typing import Any, NamedTuple, Protocol
 
 from credibly.errors import InputError
 from credibly.parted import PartedText
@@ -16,6 +14,32 @@ TYPES = "token_type_ids"
 """How transformers calls the input that tells a pair's texts apart."""
 
 
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer, as transformers calls it: its own fit, and `runtime.PlainTokenizer`."""
+
+    model_input_names: Any
+    unk_token_id: Any
+    eos_token_id: Any
+    pad_token_id: Any
+    padding_side: Any
+
+    def __call__(
+        self,
+        text: Any,
+        text_pair: Any = None,
+        /,
+        *,
+        truncation: bool,
+        max_length: int | None = None,
+        padding: bool = False,
+        verbose: bool = False,
+    ) -> Any:
+        """Return what has `input_ids` and, where the tokenizer knows where tokens lie, `encodings`."""
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Return how many tokens stand around a text, or around and between a pair's."""
+
+
 class Encoded(NamedTuple):
     """One text's tokens: ids; types where it is a pair that the model tells apart; whether it was cut."""
 
@@ -24,7 +48,7 @@ class Encoded(NamedTuple):
     cut: bool
 
 
-def encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
+def encoded(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
     """Return each text's tokens with the model's special ones, `max_tokens` at most.
 
     A longer text loses its end. A `PartedText` loses the end of the part that gives way, and keeps all
@@ -54,7 +78,7 @@ def _beginning(text: str, characters: int) -> str:
     return text.shortened(characters) if isinstance(text, PartedText) else text[:characters]
 
 
-def _read(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
+def _read(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
     """Read texts, those of a kind together."""
     kinds = [len(text.sequences) if isinstance(text, PartedText) else 0 for text in texts]
     result: dict[int, Encoded] = {}
@@ -65,12 +89,15 @@ def _read(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: 
     return [result[row] for row in range(len(texts))]
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
+def _plain(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
     """Read texts as the tokenizer itself cuts them."""
 
     def ids_of(some: list[str], most: int) -> list[list[int]]:
-        settings = {"truncation": True, "max_length": most, "padding": False, "verbose": False}
-        return tokenizer(some, **settings)["input_ids"] if some else []
+        if not some:
+            return []
+        read = tokenizer(some, truncation=True, max_length=most, padding=False, verbose=False)
+        ids: list[list[int]] = read.input_ids
+        return ids
 
     first = ids_of(list(texts), max_tokens)
     full = [row for row, ids in enumerate(first) if len(ids) == max_tokens]
@@ -80,9 +107,7 @@ def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens:
     return [Encoded(ids, None, row in cut) for row, ids in enumerate(first)]
 
 
-def _parted(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[PartedText], max_tokens: int
-) -> list[Encoded]:
+def _parted(tokenizer: Tokenizer, texts: Sequence[PartedText], max_tokens: int) -> list[Encoded]:
     """Read texts of a template, or pairs, whole; then leave out what is too much of the longer ones."""
     sequences = [list(column) for column in zip(*(text.sequences for text in texts), strict=True)]
     if len(sequences) == 2:
@@ -118,7 +143,7 @@ def _giving_way(text: PartedText, encoding: Any, excess: int) -> list[int]:
     return part if len(part) >= excess else own
 
 
-def _check_parts_pairs(tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_parts_pairs(tokenizer: Tokenizer) -> None:
     """Raise InputError where a tokenizer puts nothing between two texts."""
     alone, together = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
     if together <= alone:
@@ -128,6 +153,6 @@ def _check_parts_pairs(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _unknown(tokenizer: PreTrainedTokenizerBase) -> int:
+def _unknown(tokenizer: Tokenizer) -> int:
     known = (tokenizer.unk_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
     return next(int(index) for index in known if index is not None)

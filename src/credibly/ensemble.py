@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from credibly.backbones.reading import Reader
 from credibly.errors import InputError
 from credibly.members import SOURCES, Members, TrainingData
 from credibly.passes import Group, Pass, groups_of, passes_of
 from credibly.progress import Stages, silent
+from credibly.reading import Reader
 from credibly.records import Examples, Predictions
 from credibly.runs import Run, replacing
 from credibly.settings import Recipe

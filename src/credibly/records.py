@@ -257,6 +257,16 @@ Scores = Mapping[str, Interval]
 """A system's figures by metric name."""
 
 
+def unlabelled(texts: Sequence[str], class_names: Sequence[str]) -> Examples:
+    """Return texts as examples of unknown class, their ids counted from 0.
+
+    >>> unlabelled(["x", "y"], ("no", "yes")).ids
+    ('0', '1')
+    """
+    ids = tuple(str(index) for index in range(len(texts)))
+    return Examples(ids, tuple(texts), tuple(class_names), np.full(len(texts), UNKNOWN))
+
+
 def concatenate(parts: Sequence[Examples]) -> Examples:
     """Join examples of the same classes; ids must stay unique over all parts.
 

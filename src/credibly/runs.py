@@ -25,6 +25,10 @@ from credibly.records import Predictions
 from credibly.settings import Recipe, load_recipe, recipe_text
 
 FORMAT_VERSION = 1
+EXPORT_FILE = "export.json"
+"""What says that a folder holds an exported model, and what it is."""
+CALIBRATION_ROWS = "calibration.safetensors"
+"""An exported model's own answers on the calibration split."""
 
 
 class Run:

@@ -14,6 +14,7 @@ from rich.console import Console
 import credibly
 from credibly import workflows
 from credibly.cli.console import output, print_json, set_log, shown_progress
+from credibly.cli.exporting import export
 from credibly.cli.suggesting import suggest
 from credibly.errors import CrediblyError, InputError
 from credibly.settings import with_columns
@@ -46,6 +47,9 @@ Risk = Annotated[
 Coverage = Annotated[float | None, typer.Option(help="Answer this share of texts, the surest.")]
 Sets = Annotated[
     float | None, typer.Option(help="Add the set of classes that holds the true one this often.")
+]
+Engine = Annotated[
+    Literal["auto", "torch", "onnx"], typer.Option("--runtime", help="torch, or the export by ONNX Runtime.")
 ]
 
 
@@ -265,12 +269,13 @@ def predict(
     risk: Risk = None,
     coverage: Coverage = None,
     sets: Sets = None,
+    runtime: Engine = "auto",
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Answer on texts, one line each: label, probabilities, total, aleatoric and epistemic uncertainty."""
     set_log(verbose, quiet)
-    predictor = workflows.load(run, system, workflows.Wanted(risk, coverage, sets))
+    predictor = workflows.load(run, system, workflows.Wanted(risk, coverage, sets), runtime)
     if predictor.promises.abstention and not quiet:
         Console(stderr=True, highlight=False).print(predictor.promises.abstention.in_words(), soft_wrap=True)
     data = with_columns(predictor.data, _given({"text": text, "id": id_column}))
@@ -301,6 +306,7 @@ def serve(
     max_delay_ms: Annotated[float, typer.Option(help="How long an idle model waits for more texts.")] = 3.0,
     max_queue: Annotated[int, typer.Option(help="Texts that may wait; beyond, requests get 429.")] = 4096,
     max_texts: Annotated[int, typer.Option(help="Texts in a request.")] = 1000,
+    runtime: Engine = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Answer over HTTP: POST /predict, and a page for people at /."""
@@ -312,7 +318,7 @@ def serve(
         max_texts=max_texts,
     )
     wanted = workflows.Wanted(risk, coverage, sets)
-    workflows.serve(run, workflows.Address(host, port), settings, system, wanted, members, quiet)
+    workflows.serve(run, workflows.Address(host, port), settings, system, wanted, members, runtime, quiet)
 
 
 @app.command()
@@ -381,6 +387,7 @@ def shift(
 
 
 app.command()(suggest)
+app.command()(export)
 
 
 @app.command()

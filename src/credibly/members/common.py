@@ -14,8 +14,8 @@ from torch import Tensor
 from credibly.backbones.footprint import Needs
 from credibly.backbones.four_bit import count_held
 from credibly.backbones.outline import Outline, Texts
-from credibly.backbones.reading import Reader
 from credibly.progress import Stages
+from credibly.reading import Reader
 from credibly.records import FloatArray, IntArray
 from credibly.settings import BackboneSettings
 from credibly.training import UNWATCHED, History, Monitor, stream

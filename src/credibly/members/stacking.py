@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -56,6 +56,19 @@ class StackedLora(nn.Module):
         update = torch.bmm(narrow, self.up.to(flat.dtype))
         return result + self.scale * update.view_as(result)
 
+    def merged(self, member: int) -> nn.Module:
+        """Return the layer with one member's update added to its weight, in float32.
+
+        Raises:
+            InputError: the layer is held in four bits.
+        """
+        if type(self.base) not in (nn.Linear, Conv1D):
+            raise InputError(f"expected a plain layer to add an update to, got {type(self.base).__name__}")
+        layer: Any = copy.deepcopy(self.base).float()
+        update = self.scale * (self.down[member] @ self.up[member]).detach()
+        layer.weight.data += update if isinstance(layer, Conv1D) else update.T
+        return cast(nn.Module, layer)
+
 
 class StackedModule(nn.Module):
     """M copies of a small module, run side by side on their own rows.
@@ -89,6 +102,12 @@ class StackedModule(nn.Module):
     def pattern(self) -> nn.Module:
         """A module of this kind, without weights."""
         return self._pattern[0]
+
+    def alone(self, member: int) -> nn.Module:
+        """Return one member's own module."""
+        module = copy.deepcopy(self.pattern).to_empty(device=self.stacked[0].device)
+        module.load_state_dict(self.of(member))
+        return module
 
     def of(self, member: int) -> dict[str, Tensor]:
         """Return one member's weights by name."""

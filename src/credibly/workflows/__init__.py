@@ -1,6 +1,6 @@
-"""The verbs as functions: fit, label, plan, predict, evaluate, shift, suggest, report, doctor.
+"""The verbs as functions: fit, label, plan, predict, export, evaluate, shift, suggest, report, doctor.
 
-Torch is imported by the first two.
+Each is imported when it is first used, and torch with those that need it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ _HOMES = {
     "plan": "credibly.workflows.planning",
     "make_recipe": "credibly.workflows.recipes",
     "demo_recipe": "credibly.workflows.recipes",
-    "load": "credibly.workflows.predicting",
+    "load": "credibly.workflows.loading",
     "serve": "credibly.workflows.serving",
     "Address": "credibly.workflows.serving",
     "ServiceSettings": "credibly.workflows.serving",
     "token_of": "credibly.workflows.serving",
     "Wanted": "credibly.workflows.promises",
     "predict_file": "credibly.workflows.predicting",
+    "export": "credibly.workflows.exporting",
     "answer_lines": "credibly.workflows.predicting",
     "evaluate": "credibly.workflows.evaluating",
     "evaluate_predictions": "credibly.workflows.judging",
@@ -35,18 +36,28 @@ _HOMES = {
     "doctor": "credibly.workflows.checkup",
 }
 
-_EXTRAS = {"credibly.workflows.serving": "serve"}
+_EXTRAS = {
+    "credibly.workflows.serving": "serve",
+    "credibly.runtime": "serve",
+    "credibly.workflows.exporting": "export",
+}
+"""The extra that brings what a module needs, where it is not that of training."""
 
 __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(_imported(_HOMES[name]), name)
+        return getattr(imported(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _imported(module: str) -> ModuleType:
+def imported(module: str) -> ModuleType:
+    """Return a module of ours, imported now.
+
+    Raises:
+        MissingExtraError: it needs packages that are not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:

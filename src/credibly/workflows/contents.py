@@ -12,7 +12,6 @@ from credibly.settings import Recipe
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.calibrators import Calibrator, calibrator_from_json
 from credibly.uncertainty.systems import CALIBRATED, Choices
-from credibly.workflows.zero_shot import ZERO_SHOT, starting_from_words
 
 CHOICES = "choices"
 """The key of calibration.json beside the systems' names; not there where every system has its temperature."""
@@ -61,6 +60,8 @@ class Calibration:
 
 def network_systems(recipe: Recipe) -> list[str]:
     """Return the networks of a run: the untrained one first, the student last."""
+    from credibly.workflows.zero_shot import ZERO_SHOT, starting_from_words  # brings torch with it
+
     zero_shot = [ZERO_SHOT] if starting_from_words(recipe) else []
     return [*zero_shot, *tuned_systems(recipe)]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from credibly.backbones.reading import Reader
 from credibly.data import Splits, read_examples
 from credibly.errors import RunFolderError
 from credibly.progress import Stages, silent
+from credibly.reading import Reader
 from credibly.records import Examples, Predictions
 from credibly.report import build_report, render_html, write_report
 from credibly.runs import Run, refuse_folder, write_text
@@ -25,7 +25,7 @@ from credibly.workflows.contents import (
     network_systems,
 )
 from credibly.workflows.lengths import cut_notes
-from credibly.workflows.predicting import open_source
+from credibly.workflows.opening import open_source
 
 NOT_SCORED = ("train", "unlabelled")
 

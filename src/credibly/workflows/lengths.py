@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from credibly.backbones.reading import Reader, count_cut, load_reader
 from credibly.errors import listed
-from credibly.passes import groups_of
+from credibly.reading import Reader, count_cut
 from credibly.records import Examples
 from credibly.settings import DataSettings, Recipe
 
@@ -17,6 +16,9 @@ def readers_of(recipe: Recipe) -> list[Reader]:
     Raises:
         AssetError: a model is not there.
     """
+    from credibly.backbones.reading import load_reader  # torch, which not all who count cuts have
+    from credibly.passes import groups_of
+
     backbones = [group.backbone for group in groups_of(recipe)]
     backbones += [recipe.backbone] if recipe.distil.enabled else []
     return [

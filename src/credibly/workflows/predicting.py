@@ -11,29 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from credibly.backbones.reading import Reader, count_cut
-from credibly.data import InputRow, Row, input_row, stream_texts
-from credibly.distil import Network
-from credibly.ensemble import Ensemble
-from credibly.errors import InputError, did_you_mean, listed
-from credibly.parted import PartedText
-from credibly.records import UNKNOWN, Examples, Predictions
-from credibly.runs import Run
+from credibly.data import Given, InputRow, stream_texts, whole_texts
+from credibly.reading import Reader, count_cut
+from credibly.records import Examples, Predictions, unlabelled
 from credibly.settings import DataSettings
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.calibrators import Calibrator
 from credibly.uncertainty.numerics import FloatArray, probs_of
-from credibly.uncertainty.systems import Answer, answers, forms_of, shipped_system, source_of
-from credibly.workflows.contents import calibration_in, class_names_of, network_systems, tuned_systems
+from credibly.uncertainty.systems import Answer, answers
 from credibly.workflows.lengths import cut_sentence
-from credibly.workflows.promises import Promises, Wanted
-from credibly.workflows.zero_shot import ZERO_SHOT, zero_shot_network
+from credibly.workflows.promises import Promises
 
 BATCH_ROWS = 2048
-Given = str | Mapping[str, object]
-"""A text, or a row with the columns that make one."""
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +65,7 @@ class Predictor:
 
     def _record(self, texts: Sequence[Given]) -> Predictions:
         """Return the raw record of texts."""
-        whole = self.read(texts)
-        ids = tuple(str(index) for index in range(len(whole)))
-        examples = Examples(ids, whole, self.class_names, np.full(len(whole), UNKNOWN))
-        return self.record(examples)
+        return self.record(unlabelled(self.read(texts), self.class_names))
 
     def read(self, texts: Sequence[Given]) -> tuple[str, ...]:
         """Return texts as the model reads them: rows put together as the run's own were.
@@ -87,22 +73,7 @@ class Predictor:
         Raises:
             InputError: as `answer`.
         """
-        if isinstance(texts, str | Mapping):
-            raise InputError("expected a list of texts, got one text; give [text]")
-        data = self.data.model_copy(update={"id": None})
-        whole = [
-            input_row(Row(f"text {index}", dict(text)), data, "").text if isinstance(text, Mapping) else text
-            for index, text in enumerate(texts)
-        ]
-        wrong = [index for index, text in enumerate(whole) if not isinstance(text, str) or not text.strip()]
-        if wrong:
-            raise InputError(f"expected texts that are not empty; see positions {listed(wrong)}")
-        if data.cut_column and not all(isinstance(text, PartedText) for text in whole):
-            raise InputError(
-                "the run reads columns together: expected rows, such as "
-                f"{{{listed((f'{name!r}: ...' for name in data.text), 20)}}}, got a text"
-            )
-        return tuple(whole)
+        return whole_texts(texts, self.data)
 
     def predict(self, texts: Sequence[Given]) -> list[dict[str, Any]]:
         """Return one dictionary a text: label, probability, probabilities, total, aleatoric, epistemic.
@@ -151,68 +122,6 @@ class Predictor:
         """
         calibrator = self.calibrators.get(self.system, Temperature())
         return probs_of(calibrator.apply(self._record(texts)).log_probs)
-
-
-def load(path: str | Path, system: str | None = None, wanted: Wanted | None = None) -> Predictor:
-    """Return a finished run's predictor.
-
-    Args:
-        path: the run folder.
-        system: one of the run's systems; the student where there is one, else the ensemble, each
-            calibrated as the run chose.
-        wanted: what is to be promised of the answers.
-
-    Raises:
-        RunFolderError: the run is unfinished, damaged or of another format.
-        InputError: the run has no such system, or too few calibration rows for a promise.
-    """
-    run = Run.open(path)
-    known = systems_of(run)
-    system = system or known[-1]
-    if system not in known:
-        raise InputError(
-            f"the run has no system '{system}'{did_you_mean(system, known)}; it has {listed(known, 20)}"
-        )
-    promises = Promises.of(run, system, wanted or Wanted())
-    source = open_source(run, source_of(system))
-    return Predictor(
-        system=system,
-        class_names=class_names_of(run),
-        record=source.predict,
-        calibrators=calibration_in(run).calibrators,
-        data=run.recipe.data,
-        readers=source.readers,
-        promises=promises,
-    )
-
-
-def systems_of(run: Run) -> list[str]:
-    """Return the systems of a run that can answer, the one to ship last."""
-    tuned = tuned_systems(run.recipe)
-    untrained = [name for name in network_systems(run.recipe) if name not in tuned]
-    bare = [*untrained, "majority_vote", "mean_logits", "ensemble", *tuned]
-    calibration = calibration_in(run)
-    forms = [form for name in bare for form in forms_of(name, calibration.calibrators)]
-    shipped = shipped_system(forms, calibration.choices)
-    return [*(form for form in forms if form != shipped), shipped]
-
-
-def open_source(run: Run, source: str) -> Network | Ensemble:
-    """Return a source, whose `predict` gives the raw record of examples, as the run stores it.
-
-    Raises:
-        RunFolderError: a weight file is missing or damaged.
-    """
-    settings = run.recipe.backbone
-    if source == "members":
-        return Ensemble.open(run, run.recipe, class_names_of(run))
-    if source == ZERO_SHOT:
-        return zero_shot_network(run.recipe, class_names_of(run))
-    folder = run.model_folder(source)
-    run.check(folder / "model.safetensors")
-    student = source == "student"
-    folded = calibration_in(run).folded if student else Temperature()
-    return Network.open(folder, settings, emits_dirichlet=student, folded=folded)
 
 
 def predict_file(

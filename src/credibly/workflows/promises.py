@@ -48,6 +48,11 @@ class Wanted:
         if self.risk is not None and self.coverage is not None:
             raise InputError("expected a risk or a coverage, got both: one follows from the other")
 
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing to promise."""
+        return self == Wanted(delta=self.delta)
+
 
 @dataclass(frozen=True)
 class Promises:
@@ -68,23 +73,39 @@ class Promises:
         """Fit what is wanted of a system on a run's calibration split.
 
         Raises:
-            InputError: too few calibration rows (the message says how many would do), rows in groups, a
-                value out of range, or a risk for a system whose calibrator may change labels.
+            InputError: as `check_independent` and `fit`.
         """
-        if wanted == Wanted(delta=wanted.delta):
+        if wanted.nothing:
             return cls()
-        if run.recipe.data.group is not None:
-            raise InputError(
-                "a promise needs rows that are independent of one another, and this run's belong together "
-                f"(data.group: {run.recipe.data.group}); fit without --group if they do not"
-            )
-        calibrators = calibrators_in(run)
+        check_independent(run.recipe.data.group)
+        stored = run.load_predictions(source_of(system), "calibration")
+        return cls.fit(stored, system, calibrators_in(run), wanted)
+
+    @classmethod
+    def fit(
+        cls,
+        stored: Predictions,
+        system: str,
+        calibrators: Mapping[str, Calibrator],
+        wanted: Wanted,
+    ) -> Promises:
+        """Fit what is wanted of a system on its raw record on the calibration split.
+
+        Args:
+            stored: that record.
+            system: the system.
+            calibrators: the run's, by system.
+            wanted: what is to be promised.
+
+        Raises:
+            InputError: too few calibration rows (the message says how many would do), a value out of range,
+                or a risk for a system whose calibrator may change labels.
+        """
         if wanted.risk is not None and not keeps_labels(system, calibrators):
             raise InputError(
                 f"{system} may answer otherwise than before its calibrator, which was fitted on the rows "
                 f"that a risk needs; give --system {bare_name(system)}{CALIBRATED}"
             )
-        stored = run.load_predictions(source_of(system), "calibration")
         shown = answers(system, stored, calibrators)[0]
         bare = bare_answer(system, stored, calibrators)
         abstention = _abstention(shown, bare, wanted)
@@ -124,6 +145,15 @@ class Promises:
             names = np.asarray(bare.class_names, dtype=object)
             columns["set"] = [names[row].tolist() for row in self.sets.sets(bare.probs)]
         return [{name: values[row] for name, values in columns.items()} for row in range(N)]
+
+
+def check_independent(group: str | None) -> None:
+    """Raise InputError where rows belong together by a column: no promise holds for such."""
+    if group is not None:
+        raise InputError(
+            "a promise needs rows that are independent of one another, and this run's belong together "
+            f"(data.group: {group}); fit without --group if they do not"
+        )
 
 
 def bare_answer(system: str, predictions: Predictions, calibrators: Mapping[str, Calibrator]) -> Answer:

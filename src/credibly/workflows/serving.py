@@ -16,6 +16,7 @@ from credibly.serve import Answering, ServiceSettings, bound, create_app, run
 from credibly.serve.logs import set_service_log
 from credibly.serve.settings import Given, Opinion, check_token
 from credibly.uncertainty.systems import answers, source_of
+from credibly.workflows.loading import Engine, engine_of
 from credibly.workflows.predicting import Predictor
 from credibly.workflows.promises import Promises, Wanted
 
@@ -44,6 +45,7 @@ def serve(
     system: str | None = None,
     wanted: Wanted | None = None,
     members: bool = False,
+    runtime: Engine = "auto",
     quiet: bool = False,
 ) -> None:
     """Answer over HTTP until the process is told to stop.
@@ -55,6 +57,7 @@ def serve(
         system: as for `load`.
         wanted: what is to be promised of the answers.
         members: whether callers may ask what each member says.
+        runtime: torch, or ONNX Runtime for the run's export; if left out the export where it has the system.
         quiet: log errors only.
 
     Raises:
@@ -62,8 +65,8 @@ def serve(
         InputError: no such system, too few calibration rows for a promise, or the address is taken.
     """
     with bound(address.host, address.port) as listener:  # before the model is read, which takes longer
-        predictor = workflows.load(path, system, wanted)
-        ensemble = workflows.load(path, MEMBERS) if members else None
+        predictor = workflows.load(path, system, wanted, engine_of(path, system, runtime))
+        ensemble = workflows.load(path, MEMBERS, None, engine_of(path, MEMBERS, runtime)) if members else None
         app = create_app(answering_of(predictor, ensemble, unfamiliar_in(path, predictor)), settings)
         set_service_log(quiet)
         run(app, listener, settings)

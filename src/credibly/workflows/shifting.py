@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from credibly.backbones.reading import count_cut
 from credibly.data import read_examples
 from credibly.errors import InputError
 from credibly.progress import Stages, silent
+from credibly.reading import count_cut
 from credibly.records import UNKNOWN, Examples, Predictions
 from credibly.report.likeness import conclusion
 from credibly.runs import Run
@@ -25,7 +25,8 @@ from credibly.uncertainty.shift import FIXED, Reference, Scores, answer_scores
 from credibly.uncertainty.systems import Answer, answers, source_of
 from credibly.uncertainty.two_sample import two_sample_test
 from credibly.workflows.lengths import cut_sentence
-from credibly.workflows.predicting import Predictor, load
+from credibly.workflows.loading import load
+from credibly.workflows.predicting import Predictor
 from credibly.workflows.reference import Embedder, kept_rows, reference_of
 
 REASONS = {

@@ -20,7 +20,7 @@ from credibly.records import FloatArray, IntArray
 from credibly.runs import Run
 from credibly.settings import DataSettings, with_columns
 from credibly.uncertainty.selection import diverse, most
-from credibly.workflows.predicting import load
+from credibly.workflows.loading import load
 from credibly.workflows.reference import Embedder
 
 By = Literal["diverse", "bald", "entropy"]
