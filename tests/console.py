@@ -12,6 +12,20 @@ import pytest
 from credibly.cli import main
 from workshop import quick
 
+BLOCKED = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "accelerate", "peft", "onnx"):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+sys.meta_path.insert(0, Blocked())
+from credibly.cli import main
+main()
+"""
+"""A program that runs the command line where torch and what goes with it are not installed."""
+
 
 class Printed(NamedTuple):
     """What a command left behind."""

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 import credibly
 import standins
-from console import command  # noqa: F401
+from console import BLOCKED, command  # noqa: F401
 from credibly import workflows
 from credibly.encoding import encoded
 from credibly.errors import InputError, RunFolderError
@@ -251,19 +251,6 @@ def test_the_service_runs_on_the_export_where_it_has_the_system(exported, fitted
 
 
 # Without torch
-
-BLOCKED = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "transformers", "accelerate", "peft", "onnx"):
-            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
-
-sys.meta_path.insert(0, Blocked())
-from credibly.cli import main
-main()
-"""
 
 
 def without_torch(*arguments):

@@ -14,12 +14,13 @@ import pytest
 from starlette.testclient import TestClient
 
 import credibly
+from console import BLOCKED
 from credibly import workflows
 from credibly.errors import InputError
 from credibly.runs import Run
 from credibly.serve import bound, create_app
 from credibly.uncertainty.systems import answers
-from credibly.workflows.serving import answering_of, token_of, unfamiliar_in
+from credibly.workflows.serving import answering_of, token_of, unfamiliar_to
 from service import wait_until
 from workshop import CLASSES
 
@@ -45,16 +46,28 @@ def test_answers_are_those_of_predict(fitted):
     assert about["members"] is False
 
 
-def test_a_text_is_unfamiliar_where_the_calibration_texts_are_seldom_so(fitted, tmp_path):
+def test_a_text_is_unfamiliar_where_the_calibration_texts_are_seldom_so(fitted):
     predictor = workflows.load(fitted.run)
-    some, most = unfamiliar_in(fitted.run, predictor)
+    some, most = unfamiliar_to(predictor)
     stored = Run.open(fitted.run).load_predictions("student", "calibration")
     seen = answers("student+temperature", stored, predictor.calibrators)[0].uncertainty.epistemic
     assert np.mean(seen <= some) == pytest.approx(0.8, abs=1 / len(seen))
     assert np.mean(seen <= most) == pytest.approx(0.95, abs=1 / len(seen))
     with TestClient(create_app(answering_of(predictor, unfamiliar=(some, most)))) as client:
         assert client.get("/about").json()["unfamiliar"] == [some, most]
-    assert unfamiliar_in(tmp_path, predictor) is None
+
+
+def test_nothing_is_unfamiliar_where_the_calibration_record_was_taken_away(fitted, tmp_path):
+    copy = shutil.copytree(fitted.run, tmp_path / "copy")
+    Run(copy).predictions_file("student", "calibration").unlink()
+    assert unfamiliar_to(workflows.load(copy)) is None
+
+
+def test_the_texts_known_to_an_export_are_those_that_it_answered_itself(exported, fitted):
+    alone = workflows.load(exported / "export")
+    own = answers("student+temperature", alone.calibration(), alone.calibrators)[0].uncertainty.epistemic
+    assert unfamiliar_to(alone) == pytest.approx(np.quantile(own, [0.8, 0.95]))
+    assert unfamiliar_to(alone) == pytest.approx(unfamiliar_to(workflows.load(fitted.run)), rel=0.3)
 
 
 def test_members_are_those_whose_mean_the_ensemble_is(fitted):
@@ -73,12 +86,11 @@ def started(fitted, tmp_path):
     """Start `credibly serve` on the run; yield a function that gives (process, client, log)."""
     children = []
 
-    def start(*options, **variables):
+    def start(*options, folder=fitted.run, program="from credibly.cli import main; main()", **variables):
         log = tmp_path / f"log{len(children)}"
-        program = "from credibly.cli import main; main()"
         environment = {**os.environ, "PYTHONPATH": str(Path(credibly.__file__).parents[1]), **variables}
         with log.open("wb") as handle:
-            command = [sys.executable, "-c", program, "serve", str(fitted.run), "--port", "0", *options]
+            command = [sys.executable, "-c", program, "serve", str(folder), "--port", "0", *options]
             child = subprocess.Popen(command, stderr=handle, stdout=subprocess.PIPE, env=environment)
         children.append(child)
         wait_until(lambda: b"serving" in log.read_bytes() or child.poll() is not None, 120)
@@ -112,6 +124,17 @@ def test_the_command_serves_until_it_is_told_to_stop(started, fitted):
     content = log.read_text()
     assert TOKEN not in content
     assert not any(text in content for text in TEXTS)
+
+
+@pytest.mark.slow
+def test_an_export_alone_is_served_without_torch(started, exported):
+    _, client, _ = started("--sets", "0.8", "--members", folder=exported / "export", program=BLOCKED)
+    with client:
+        predictor = workflows.load(exported / "export", wanted=workflows.Wanted(sets=0.8))
+        for row, other in zip(answers_of(client, members=True), predictor.predict(TEXTS), strict=True):
+            assert (row["label"], row["set"], len(row["members"])) == (other["label"], other["set"], 3)
+            assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+        assert client.get("/about").json()["unfamiliar"] == pytest.approx(list(unfamiliar_to(predictor)))
 
 
 def test_what_cannot_be_served_is_told_at_the_start(fitted, tmp_path):

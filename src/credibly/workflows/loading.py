@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from credibly.errors import InputError, RunFolderError, did_you_mean, listed
+from credibly.records import Predictions
 from credibly.runs import CALIBRATION_ROWS, EXPORT_FILE, Run, read_predictions
 from credibly.uncertainty.calibrators import Calibrator, calibrator_from_json
 from credibly.workflows import imported
@@ -75,6 +76,7 @@ def open_export(folder: Path, system: str | None, wanted: Wanted) -> Predictor:
         data=opened.contents.columns.data,
         readers=opened.graphs,
         promises=_promises(opened, system, calibrators, wanted),
+        calibration=lambda: _calibration_of(opened),
     )
 
 
@@ -82,16 +84,21 @@ def _promises(
     opened: Runtime, system: str, calibrators: Mapping[str, Calibrator], wanted: Wanted
 ) -> Promises:
     """Fit what is wanted on what the exported graph itself answers on the calibration rows."""
-    file = opened.folder / CALIBRATION_ROWS
     if wanted.nothing:
         return Promises()
-    if CALIBRATION_ROWS not in opened.contents.files:
+    check_independent(opened.contents.columns.group)
+    stored = _calibration_of(opened)
+    if stored is None:
         raise InputError(
             "the export holds no answers on calibration rows, on which a promise is fitted; export it again "
             "where the run's data are, without --texts"
         )
-    check_independent(opened.contents.columns.group)
-    return Promises.fit(read_predictions(file), system, calibrators, wanted)
+    return Promises.fit(stored, system, calibrators, wanted)
+
+
+def _calibration_of(opened: Runtime) -> Predictions | None:
+    held = CALIBRATION_ROWS in opened.contents.files
+    return read_predictions(opened.folder / CALIBRATION_ROWS) if held else None
 
 
 def engine_of(path: str | Path, system: str | None, wanted: Engine) -> Engine:

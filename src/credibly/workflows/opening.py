@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from credibly.distil import Network
 from credibly.ensemble import Ensemble
+from credibly.errors import RunFolderError
+from credibly.records import Predictions
 from credibly.runs import Run
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.systems import forms_of, shipped_system, source_of
@@ -33,7 +35,16 @@ def open_run(run: Run, system: str | None, wanted: Wanted) -> Predictor:
         data=run.recipe.data,
         readers=source.readers,
         promises=promises,
+        calibration=lambda: _calibration_of(run, system),
     )
+
+
+def _calibration_of(run: Run, system: str) -> Predictions | None:
+    """Return the record of the calibration texts; None where it was taken away."""
+    try:
+        return run.load_predictions(source_of(system), "calibration")
+    except RunFolderError:
+        return None
 
 
 def systems_of(run: Run) -> list[str]:

@@ -39,6 +39,7 @@ class Predictor:
         data: the run's columns, for reading files and rows.
         readers: the models that read the texts.
         promises: what decides which texts are answered, and gives sets of classes.
+        calibration: gives the raw record of the calibration texts; None where it is not there.
     """
 
     system: str
@@ -48,6 +49,7 @@ class Predictor:
     data: DataSettings
     readers: Sequence[Reader] = ()
     promises: Promises = field(default_factory=Promises)
+    calibration: Callable[[], Predictions | None] = lambda: None
 
     def answer(self, texts: Sequence[Given]) -> Answer:
         """Return probabilities, (N, C), and uncertainty, (N,) each, for N texts.

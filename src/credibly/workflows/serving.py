@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from credibly import workflows
-from credibly.errors import InputError, RunFolderError
-from credibly.runs import Run
+from credibly.errors import InputError
 from credibly.serve import Answering, ServiceSettings, bound, create_app, run
 from credibly.serve.logs import set_service_log
 from credibly.serve.settings import Given, Opinion, check_token
-from credibly.uncertainty.systems import answers, source_of
+from credibly.uncertainty.systems import answers
 from credibly.workflows.loading import Engine, engine_of
 from credibly.workflows.predicting import Predictor
 from credibly.workflows.promises import Promises, Wanted
@@ -67,7 +66,7 @@ def serve(
     with bound(address.host, address.port) as listener:  # before the model is read, which takes longer
         predictor = workflows.load(path, system, wanted, engine_of(path, system, runtime))
         ensemble = workflows.load(path, MEMBERS, None, engine_of(path, MEMBERS, runtime)) if members else None
-        app = create_app(answering_of(predictor, ensemble, unfamiliar_in(path, predictor)), settings)
+        app = create_app(answering_of(predictor, ensemble, unfamiliar_to(predictor)), settings)
         set_service_log(quiet)
         run(app, listener, settings)
 
@@ -82,7 +81,7 @@ def answering_of(
     Args:
         predictor: of the system that answers.
         members: of the ensemble, where callers may ask for its members' opinions.
-        unfamiliar: as `unfamiliar_in` gives it.
+        unfamiliar: as `unfamiliar_to` gives it.
     """
     return Answering(
         name=predictor.system,
@@ -95,15 +94,14 @@ def answering_of(
     )
 
 
-def unfamiliar_in(path: str | Path, predictor: Predictor) -> tuple[float, float] | None:
+def unfamiliar_to(predictor: Predictor) -> tuple[float, float] | None:
     """Return the epistemic uncertainties that 80 % and 95 % of the calibration texts do not pass.
 
     None where the calibration record is not there. By itself the figure says little: a student's may be a
     hundredth of a nat where it knows least.
     """
-    try:
-        stored = Run.open(path).load_predictions(source_of(predictor.system), "calibration")
-    except RunFolderError:
+    stored = predictor.calibration()
+    if stored is None:
         return None
     epistemic = answers(predictor.system, stored, predictor.calibrators)[0].uncertainty.epistemic
     some, most = np.quantile(epistemic, UNFAMILIAR)
