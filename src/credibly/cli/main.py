@@ -302,7 +302,7 @@ def serve(
     risk: Risk = None,
     coverage: Coverage = None,
     sets: Sets = None,
-    max_batch: Annotated[int, typer.Option(help="Texts that the model is given at once.")] = 64,
+    max_batch: Annotated[int, typer.Option(help="Texts that the model is given at once.")] = 128,
     max_delay_ms: Annotated[float, typer.Option(help="How long an idle model waits for more texts.")] = 3.0,
     max_queue: Annotated[int, typer.Option(help="Texts that may wait; beyond, requests get 429.")] = 4096,
     max_texts: Annotated[int, typer.Option(help="Texts in a request.")] = 1000,

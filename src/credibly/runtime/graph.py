@@ -23,8 +23,10 @@ from credibly.runtime.contents import AGAIN, GraphFile
 from credibly.runtime.tokenizer import PlainTokenizer
 from credibly.tokens import PaddedRows, Tokens, length_batches, padded_rows, tokenise
 
-TOKEN_BUDGET = 2048
+TOKEN_BUDGET = 512
 """Padded tokens in a batch: its states then stay in one core's cache."""
+BATCHES_A_WORKER = 4
+"""At least, of few texts too: lengths in a batch differ less then, and no core waits long for another."""
 MOST_WORKERS = 8
 Logits = NDArray[np.float32]
 
@@ -93,8 +95,7 @@ class Graph:
 
     def token_logits(self, tokens: Tokens) -> Logits:
         """Return the logits of N texts that are tokens already, float32, (M, N, C)."""
-        # A few texts are shared out too, so that no core is idle.
-        share = -(-int(tokens.lengths.sum()) // self.workers)
+        share = -(-int(tokens.lengths.sum()) // (self.workers * BATCHES_A_WORKER))
         batches = length_batches(tokens.lengths, min(TOKEN_BUDGET, share), tokens.max_tokens)
         if self.workers == 1 or len(batches) < 2:
             parts = [self.run(padded_rows(tokens, rows)) for rows in batches]

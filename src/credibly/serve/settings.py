@@ -64,7 +64,7 @@ class ServiceSettings:
     """
 
     token: str | None = field(default=None, repr=False)
-    max_batch: int = 64
+    max_batch: int = 128
     max_delay_ms: float = 3.0
     max_queue: int = 4096
     max_texts: int = 1000
