@@ -13,9 +13,9 @@ from torch.distributions import Dirichlet, kl_divergence
 
 import standins
 from credibly.distil import DirichletTargets, Network, dirichlet_targets, transfer_texts, tune_network
+from credibly.distil.lessons import student_loss
 from credibly.distil.losses import reverse_kl
 from credibly.distil.network import last_layer
-from credibly.distil.tuning import student_loss
 from credibly.errors import InputError
 from credibly.records import Examples, Predictions
 from credibly.settings import BackboneSettings, DistilSettings

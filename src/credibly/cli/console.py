@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from credibly import workflows
 from credibly.progress import Progress as Told
 from credibly.progress import Stages, silent
 
@@ -46,6 +48,30 @@ def set_log(verbose: bool, quiet: bool) -> None:
 def print_json(content: Any) -> None:
     """Print one JSON document on standard output and nothing else."""
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def show(content: dict[str, Any], page: Path | None, as_json: bool) -> None:
+    """Print a report, as JSON or for people, and say where its page is."""
+    from credibly.report import print_report
+
+    if as_json:
+        print_json(content)
+        return
+    console = output()
+    print_report(content, console)
+    if page is not None:
+        console.print(f"\nReport: {page}", soft_wrap=True)
+
+
+def show_report(run: Path, as_json: bool) -> None:
+    """Print a finished run's report; without a test set there is none to print."""
+    page = run / "report.html"
+    if (run / "report.json").is_file():
+        show(workflows.report(run), page, as_json)
+    elif as_json:
+        print_json({"run": str(run), "report": None})
+    else:
+        output().print(f"{run} is trained; score it: credibly evaluate {run} FILE", soft_wrap=True)
 
 
 @contextmanager

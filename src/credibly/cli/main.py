@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-import yaml
 from rich.console import Console
 
 import credibly
 from credibly import workflows
-from credibly.cli.console import output, print_json, set_log, shown_progress
+from credibly.cli.console import output, print_json, set_log, show, show_report, shown_progress
+from credibly.cli.distilling import distil
 from credibly.cli.exporting import export
+from credibly.cli.options import assigned, names, pairs, value_of
 from credibly.cli.suggesting import suggest
 from credibly.errors import CrediblyError, InputError
 from credibly.settings import with_columns
@@ -113,7 +114,7 @@ def demo(
         run = workflows.fit(
             workflows.demo_recipe(), output_folder, resume=not overwrite, overwrite=overwrite, stages=stages
         )
-    _show(workflows.report(run.path), run.report_html, as_json)
+    show_report(run.path, as_json)
 
 
 @app.command()
@@ -173,16 +174,14 @@ def fit(
         "data.text": text, "data.template": template, "data.label": label,
         "data.probabilities": probabilities, "data.id": id_column, "data.labels_from": labels_from,
         "data.group": group, "data.calibration": calibration, "data.test": test,
-        "data.unlabelled": unlabelled, "data.shift": _pairs(shift or [], "--shift NAME=FILE") or None,
+        "data.unlabelled": unlabelled, "data.shift": pairs(shift or [], "--shift NAME=FILE") or None,
         "members.source": member_source, "backbone.name": backbone, "members.count": members,
         "members.optimiser.epochs": epochs, "seed": seed,
     }  # fmt: skip
     settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if probabilities and label is None:
         settings["data.label"] = None
-    settings |= {
-        key: _value(key, value) for key, value in _pairs(assignments or [], "--set KEY=VALUE").items()
-    }
+    settings |= assigned(assignments)
     if source is None and "data.labels_from" not in settings:
         raise typer.BadParameter("expected SOURCE, or --labels-from RUN", ctx=context)
     name = source.removeprefix("hub:") if source else f"{settings['data.labels_from']}-fit"
@@ -192,12 +191,10 @@ def fit(
         return
     with shown_progress(quiet) as stages:
         run = workflows.fit(source, folder, settings, resume, overwrite, stages)
-    if run.report_json.is_file():
-        _show(workflows.report(run.path), run.report_html, as_json)
-    elif as_json:
-        print_json({"run": str(run.path), "report": None})
-    else:
-        output().print(f"{run.path} is trained; score it: credibly evaluate {run.path} FILE", soft_wrap=True)
+    show_report(run.path, as_json)
+
+
+app.command()(distil)
 
 
 @app.command()
@@ -233,15 +230,13 @@ def label(
     """Label texts without training: a language model is asked in several ways; labels.jsonl comes out."""
     set_log(verbose, quiet)
     settings = _given({
-        "labelling.classes": None if classes is None else _names(classes),
+        "labelling.classes": None if classes is None else names(classes),
         "labelling.examples": examples, "labelling.prior": _shares(prior),
         "backbone.name": labeller or (None if source.endswith((".yaml", ".yml")) else LABELLER),
         "members.count": prompt_count, "members.description": describe,
         "data.text": text, "data.id": id_column, "seed": seed,
     })  # fmt: skip
-    settings |= {
-        key: _value(key, value) for key, value in _pairs(assignments or [], "--set KEY=VALUE").items()
-    }
+    settings |= assigned(assignments)
     folder = output_folder or Path("runs") / Path(source).stem
     with shown_progress(quiet) as stages:
         run = workflows.label(source, folder, settings, resume, overwrite, stages)
@@ -358,7 +353,7 @@ def evaluate(
             raise InputError(
                 "expected a run folder and a labelled file, or --predictions FILE (with --calibrator)"
             )
-    _show(content, html, as_json)
+    show(content, html, as_json)
 
 
 @app.command()
@@ -394,7 +389,7 @@ app.command()(export)
 def report(run: RunFolder, as_json: Json = False) -> None:
     """Show a finished run's report and render its page anew."""
     content = workflows.report(run)
-    _show(content, run / "report.html", as_json)
+    show(content, run / "report.html", as_json)
 
 
 @app.command()
@@ -434,36 +429,8 @@ def _show_plan(content: dict[str, Any], as_json: bool) -> None:
     print_json(content) if as_json else print_plan(content, output())
 
 
-def _show(content: dict[str, Any], page: Path | None, as_json: bool) -> None:
-    from credibly.report import print_report
-
-    if as_json:
-        print_json(content)
-        return
-    console = output()
-    print_report(content, console)
-    if page is not None:
-        console.print(f"\nReport: {page}", soft_wrap=True)
-
-
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _value(key: str, text: str) -> Any:
-    """Return what a recipe would read at this key."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"--set {key}: expected a value as YAML writes it, got '{text}' ({reason})"
-        ) from None
-
-
-def _names(text: str) -> list[str]:
-    """Return the names in a list with commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _shares(text: str | None) -> dict[str, Any] | str | None:
@@ -471,24 +438,9 @@ def _shares(text: str | None) -> dict[str, Any] | str | None:
     if text is None or "=" not in text:
         return text
     return {
-        name.strip(): _value("labelling.prior", share)
-        for name, share in _pairs(_names(text), "--prior CLASS=SHARE,CLASS=SHARE").items()
+        name.strip(): value_of("labelling.prior", share)
+        for name, share in pairs(names(text), "--prior CLASS=SHARE,CLASS=SHARE").items()
     }
-
-
-def _pairs(items: list[str], expected: str) -> dict[str, str]:
-    """Split NAME=VALUE items.
-
-    Raises:
-        InputError: an item has no name or no equals sign.
-    """
-    pairs: dict[str, str] = {}
-    for item in items:
-        name, sign, value = item.partition("=")
-        if not (sign and name):
-            raise InputError(f"expected {expected}, got '{item}'")
-        pairs[name] = value
-    return pairs
 
 
 def _complain(message: str) -> None:

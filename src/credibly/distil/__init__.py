@@ -1,7 +1,18 @@
 """Any saved predictions into one network that keeps their doubt."""
 
+from credibly.distil.augment import made_texts
+from credibly.distil.lessons import Lesson, lesson
 from credibly.distil.network import Network
 from credibly.distil.targets import DirichletTargets, dirichlet_targets
 from credibly.distil.tuning import transfer_texts, tune_network
 
-__all__ = ["DirichletTargets", "Network", "dirichlet_targets", "transfer_texts", "tune_network"]
+__all__ = [
+    "DirichletTargets",
+    "Lesson",
+    "Network",
+    "dirichlet_targets",
+    "lesson",
+    "made_texts",
+    "transfer_texts",
+    "tune_network",
+]

@@ -1,9 +1,11 @@
-"""The student's loss on logits z, (B, C): a mean over the batch, in nats."""
+"""Losses of the ensemble's opinion on logits z, (B, C): a mean over the batch, in nats."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from credibly.tuning import cross_entropy
 
 
 def reverse_kl(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
@@ -33,3 +35,20 @@ def reverse_kl(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
         + ((alpha - 1.0) * expected_log).sum(dim=-1)
     )
     return (-(mean * expected_log).sum(dim=-1) + to_uniform / precision).mean()
+
+
+def soft_cross_entropy(z: Tensor, mean: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the cross-entropy of softmax(z / T) with soft labels at the same temperature, times T^2.
+
+    As Hinton et al. (2015), section 2, https://arxiv.org/abs/1503.02531: T^2 keeps the gradients' size. The
+    teacher's logits are those of its mean, ln mean.
+
+    Args:
+        z: logits, (B, C).
+        mean: target probabilities, (B, C), normalised.
+        temperature: T.
+    """
+    if temperature == 1.0:
+        return cross_entropy(z, mean)
+    wanted = torch.softmax(torch.log(mean.double()) / temperature, dim=-1).to(z.dtype)
+    return temperature**2 * cross_entropy(z / temperature, wanted)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from credibly.backbones.loading import load_classifier
-from credibly.distil.losses import reverse_kl
+from credibly.distil.layers import every_other
 from credibly.distil.network import Network
-from credibly.distil.targets import DirichletTargets
 from credibly.errors import TrainingError
 from credibly.progress import Progress
 from credibly.records import IntArray
 from credibly.settings import BackboneSettings, DistilSettings
 from credibly.training import UNWATCHED, History, Monitor
-from credibly.tuning import Loss, TuningTexts, cross_entropy, tune
+from credibly.tuning import Loss, TuningTexts, tune
 
 
 def transfer_texts(
@@ -32,29 +26,6 @@ def transfer_texts(
     classifier = load_classifier(backbone, class_names, dropout=0.0, seed=0)
     blocks = distil.blocks if distil.tune == "top_blocks" else None
     return TuningTexts.prepare(classifier, texts, blocks, progress)
-
-
-def student_loss(
-    targets: DirichletTargets, labels: NDArray[np.float32] | None = None, label_share: float = 0.0
-) -> Loss:
-    """Return the reverse KL to the ensemble's Dirichlet, mixed with cross-entropy against true labels.
-
-    Args:
-        targets: for the N transfer texts.
-        labels: float32, (N, C), normalised; rows of zeros have no label.
-        label_share: weight of the cross-entropy.
-    """
-    mean, precision = torch.from_numpy(targets.mean), torch.from_numpy(targets.precision)
-    wanted = torch.zeros_like(mean) if labels is None else torch.from_numpy(labels)
-    share = 0.0 if labels is None else label_share
-
-    def loss(z: Tensor, rows: Tensor) -> Tensor:
-        opinion = reverse_kl(z, mean[rows].to(z.device), precision[rows].to(z.device))
-        if not share:
-            return opinion
-        return (1.0 - share) * opinion + share * cross_entropy(z, wanted[rows].to(z.device))
-
-    return loss
 
 
 def tune_network(
@@ -90,6 +61,8 @@ def tune_network(
     classifier = load_classifier(
         backbone, class_names, distil.dropout, seed, attention_dropout=distil.attention_dropout
     )
+    if distil.layers == "every_other":
+        classifier = every_other(classifier)
     history = tune(classifier, texts, loss, distil.optimiser, seed, rows, monitor=monitor)
     if history.failure:
         raise TrainingError(history.failure)

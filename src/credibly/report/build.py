@@ -30,6 +30,7 @@ from credibly.report.comparisons import (
 )  # fmt: skip
 from credibly.report.curves import distribution, history_columns, reliability, risk_coverage
 from credibly.report.findings import findings, headline
+from credibly.report.kept import gains_kept, students_of_seeds
 from credibly.report.promises import promises
 from credibly.report.texts import compared_texts
 from credibly.report.unknown import unknown
@@ -43,6 +44,7 @@ from credibly.uncertainty.resampling import Resampling
 from credibly.uncertainty.shift import Scores
 from credibly.uncertainty.slices import slices
 from credibly.uncertainty.systems import (
+    CALIBRATED,
     Answer,
     Choices,
     answers,
@@ -69,7 +71,7 @@ ON_SHIFT_SETS = (
 """The figures of shift sets; all others, of the test split alone, would take most of a report's time."""
 UNTRAINED = "zero_shot"
 """What the members started from stands above them."""
-CONTROLS_FIRST = ("direct", "soft_labels")
+CONTROLS_FIRST = ("direct", "label_smoothing", "soft_labels", "soft_labels_t4")
 """The order of the networks in every table: these, then others by name, then the student."""
 
 
@@ -88,6 +90,7 @@ def build_report(
     histories: Mapping[str, list[dict[str, Any]]] | None = None,
     choices: Choices | None = None,
     strangeness: Mapping[str, Scores] | None = None,
+    students: Mapping[str, Mapping[str, Predictions]] | None = None,
 ) -> dict[str, Any]:
     """Return the whole report, as `json.dumps` writes it; undefined figures are None, never NaN.
 
@@ -107,6 +110,7 @@ def build_report(
         histories: training histories by network; members' as ``members/SEED``.
         choices: in which form systems answer that were to be calibrated by more than a temperature.
         strangeness: scores of texts by their embeddings, for ``test`` and each shift set.
+        students: predictions of students of other seeds, by name and split; they are no systems of their own.
 
     Raises:
         InputError: no members are stored on the test split, or the test texts are not those.
@@ -143,6 +147,10 @@ def build_report(
         "choices": choices,
         "comparisons": comparisons(paired, shipped),
         "nll_gain_kept": nll_gain_kept(paired),
+        "gains_kept": gains_kept(paired, shifted),
+        "student_seeds": students_of_seeds(
+            paired, shifted, _students(students or {}, calibrators), on_test["ensemble"][0]
+        ),
         "agreement": agreement(on_test["student"][0], on_test["ensemble"][0], resampling)
         if "student" in on_test
         else None,
@@ -189,6 +197,20 @@ def answered(
     return {
         name: answers(name, stored[source_of(name)][split], calibrators)
         for name in systems_of(stored, calibrators, split)
+    }
+
+
+def _students(
+    stored: Mapping[str, Mapping[str, Predictions]], calibrators: Mapping[str, Calibrator]
+) -> dict[str, Answers]:
+    """Return the answers of students of other seeds, each with its temperature, by split and name."""
+    splits = dict.fromkeys(split for by_split in stored.values() for split in by_split)
+    return {
+        split: {
+            name: answers(f"{name}{CALIBRATED}", by_split[split], calibrators)
+            for name, by_split in stored.items()
+        }
+        for split in splits
     }
 
 

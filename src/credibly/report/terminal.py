@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from credibly.report.findings import Mark, findings
+from credibly.report.kept_table import TITLE, kept_table, no_gain
 from credibly.report.unknown import fixed_figures
 from credibly.report.verdicts import SIGNS as VERDICT_SIGNS
 from credibly.report.verdicts import WORDS as VERDICT_WORDS
@@ -61,6 +62,7 @@ def print_report(report: Report, console: Console) -> None:
         if finding.topic != "shift":
             sign, style = SIGNS[finding.mark]
             console.print(Padding(_finding(sign, style, finding.claim, finding.evidence), (0, 0, 0, 1)))
+    _print_kept(report, console)
     lines = list(_shift_lines(report))
     if lines:
         console.print(Text(f"\n {visible(report['shipped'])} in other domains", style="bold"))
@@ -100,6 +102,23 @@ def _caption(report: Report, judged: bool) -> str:
         signs = ", ".join(f"{VERDICT_SIGNS[kind]} {words}" for kind, words in VERDICT_WORDS.items())
         lines.append(f"Against {visible(report['shipped'])}: {signs} (paired, corrected for their number).")
     return "\n".join(lines)
+
+
+def _print_kept(report: Report, console: Console) -> None:
+    """Print what each network keeps of the ensemble's gain, in the figures in which there is one."""
+    kept = kept_table(report)
+    if kept is not None:
+        console.print(Text(f"\n {TITLE}, %", style="bold"))
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("system", overflow="fold", max_width=24)
+        for column in kept.columns:
+            table.add_column(column.label, justify="right", overflow="fold")
+        for row in kept.rows:
+            cells = (Text(cell.main).append(f"\n{cell.below}", style="dim") for cell in row.cells)
+            table.add_row(Text(visible(row.name), style="bold" if row.shipped else ""), *cells)
+        console.print(table)
+    if words := no_gain(report):
+        console.print(Padding(Text(words, style="dim"), (0, 0, 0, 1)))
 
 
 def _cell(metric: str, figure: Mapping[str, Any], leads: bool, outcome: Verdict | None) -> Text:

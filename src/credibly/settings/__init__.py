@@ -19,6 +19,8 @@ from credibly.settings.members import (
     TunedSettings,
 )
 from credibly.settings.recipe import (
+    CONTROLS,
+    AugmentSettings,
     CalibrationSettings,
     DistilSettings,
     EvaluationSettings,
@@ -33,7 +35,9 @@ from credibly.settings.recipe import (
 )
 
 __all__ = [
+    "CONTROLS",
     "AdaptersSettings",
+    "AugmentSettings",
     "BackboneSettings",
     "CalibrationSettings",
     "DataSettings",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from credibly.errors import RecipeError
 from credibly.settings.base import Count, Positive, Settings, Share
@@ -24,25 +24,74 @@ from credibly.settings.members import (
 )
 from credibly.settings.problems import problem_of
 
+Control = Literal["direct", "label_smoothing", "soft_labels", "soft_labels_t4"]
+"""A network of the student's shape that is trained in a cheaper way, to be held against it."""
+
+CONTROLS: tuple[Control, ...] = get_args(Control)
+
+
+class AugmentSettings(Settings):
+    """Transfer texts made from train texts: the members answer them, and they have no labels."""
+
+    copies: int = Field(0, ge=0, description="texts that are made from each train text")
+    kinds: list[Literal["word_dropout", "span_masking", "splices"]] = Field(
+        default_factory=lambda: ["word_dropout", "span_masking", "splices"],  # type: ignore[arg-type]
+        min_length=1,
+        description="each text is made in one of these ways: words left out, a span of them masked, or the "
+        "beginning of one text before the end of another",
+    )
+    share: Share = Field(0.2, description="share of a text's words that is left out or masked")
+
 
 class DistilSettings(Settings):
     """The student and its controls: one shape, one set of texts, one number of steps for all."""
 
     enabled: bool = True
+    backbone: BackboneSettings | None = Field(
+        None, description="what the student starts from; the recipe's own backbone if left out"
+    )
     tune: Literal["top_blocks", "full"] = "top_blocks"
     blocks: Count = Field(2, description="blocks that are tuned where tune is top_blocks")
+    layers: Literal["all", "every_other"] = Field(
+        "all", description="every_other starts from half of the backbone's blocks; with tune: full"
+    )
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.0, ge=0, lt=1, description=ATTENTION_DROPOUT)
     label_share: float = Field(
         0.0, ge=0, le=1, description="weight of the true labels beside the ensemble's opinion, where known"
     )
-    highest_precision: Positive = Field(1000.0, description="cap on the target Dirichlet's precision")
-    controls: list[Literal["direct", "soft_labels"]] = Field(
-        default_factory=lambda: ["direct", "soft_labels"]  # type: ignore[arg-type]
+    soft_share: float = Field(
+        0.0, ge=0, le=1, description="weight of the ensemble's mean as soft labels beside its Dirichlet"
     )
+    temperature: Positive = Field(1.0, description="of these soft labels")
+    highest_precision: Positive = Field(1000.0, description="cap on the target Dirichlet's precision")
+    controls: list[Control] = Field(default_factory=lambda: ["direct", "soft_labels"])  # type: ignore[arg-type]
+    seeds: Count = Field(1, description="students that are trained, each with a seed; the first is the run's")
+    augment: AugmentSettings = AugmentSettings()
     optimiser: OptimiserSettings = TUNING
 
     _optimiser_defaults = field_validator("optimiser", mode="before")(over_defaults)
+
+    @field_validator("layers")
+    @classmethod
+    def _fewer_layers_are_tuned_whole(cls, value: str, info: ValidationInfo) -> str:
+        if value != "all" and info.data.get("tune") == "top_blocks":
+            raise RecipeError(
+                "expected tune: full beside it, since blocks that lost their neighbours must learn"
+            )
+        return value
+
+    @field_validator("soft_share")
+    @classmethod
+    def _shares_leave_the_dirichlet_some(cls, value: float, info: ValidationInfo) -> float:
+        if value + info.data.get("label_share", 0.0) > 1:
+            raise RecipeError("expected label_share and soft_share to sum to 1 at most")
+        return value
+
+    @field_validator("controls")
+    @classmethod
+    def _each_control_once(cls, value: list[Control]) -> list[Control]:
+        return list(dict.fromkeys(value))
 
 
 class CalibrationSettings(Settings):
@@ -109,6 +158,11 @@ class Recipe(Settings):
     )
     seed: Annotated[int, Field(ge=0)] = 0
     resolved: ResolvedSettings | None = None
+
+    @property
+    def student_backbone(self) -> BackboneSettings:
+        """What the student and its controls start from."""
+        return self.distil.backbone or self.backbone
 
     @property
     def other_rates(self) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""The verbs as functions: fit, label, plan, predict, export, evaluate, shift, suggest, report, doctor.
+"""The verbs as functions: fit, distil, label, plan, predict, export, evaluate, shift, suggest, report, doctor.
 
 Each is imported when it is first used, and torch with those that need it.
 """
@@ -14,7 +14,8 @@ from credibly.errors import MissingExtraError
 _HOMES = {
     "fit": "credibly.workflows.fitting",
     "fit_splits": "credibly.workflows.fitting",
-    "add_student": "credibly.workflows.fitting",
+    "distil": "credibly.workflows.distilling",
+    "add_student": "credibly.workflows.distilling",
     "label": "credibly.workflows.labelling",
     "plan": "credibly.workflows.planning",
     "make_recipe": "credibly.workflows.recipes",

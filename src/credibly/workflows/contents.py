@@ -71,6 +71,12 @@ def tuned_systems(recipe: Recipe) -> list[str]:
     return [*recipe.distil.controls, "student"] if recipe.distil.enabled else []
 
 
+def further_students(recipe: Recipe) -> dict[str, int]:
+    """Return the seeds of the students beside the first, by the name under which their answers are stored."""
+    count = recipe.distil.seeds if recipe.distil.enabled else 1
+    return {f"student_seed_{seed}": seed for seed in range(recipe.seed + 1, recipe.seed + count)}
+
+
 def known_costs(run: Run) -> dict[str, dict[str, float]]:
     """Return what each source of the run is known to cost so far."""
     return run.read_json(run.costs_file) if run.costs_file.is_file() else {}

@@ -21,6 +21,7 @@ from credibly.workflows.contents import (
     calibration_in,
     class_names_of,
     folder_bytes,
+    further_students,
     known_costs,
     network_systems,
 )
@@ -49,14 +50,10 @@ def write_run_report(
     told = stages("scoring with intervals")
     told(0, 1)
     recipe, calibration = run.recipe, calibration_in(run)
-    stored = {
-        source: {
-            split: run.load_predictions(source, split)
-            for split in run.splits_of(source)
-            if split not in NOT_SCORED
-        }
-        for source in ["members", *network_systems(recipe)]
-    }
+    stored, students = (
+        {source: _scored_predictions(run, source) for source in sources}
+        for sources in (["members", *network_systems(recipe)], further_students(recipe))
+    )
     report = build_report(
         run_name=run.path.resolve().name,
         recipe=recipe.model_dump(mode="json"),
@@ -72,10 +69,20 @@ def write_run_report(
         shift_splits=list(splits.shift),
         histories=histories_of(run),
         strangeness=strangeness,
+        students=students,
     )
     write_report(run, report)
     told(1, 1)
     return report
+
+
+def _scored_predictions(run: Run, source: str) -> dict[str, Predictions]:
+    """Return a source's predictions on the splits by which systems are judged or calibrated."""
+    return {
+        split: run.load_predictions(source, split)
+        for split in run.splits_of(source)
+        if split not in NOT_SCORED
+    }
 
 
 def report(path: str | Path) -> dict[str, Any]:

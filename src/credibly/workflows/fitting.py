@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,8 +20,15 @@ from credibly.backbones.loading import best_device, count_blocks, label_words_he
 from credibly.backbones.sources import source_of
 from credibly.data import Splits, load_splits
 from credibly.data.opinions import opinion_notes
-from credibly.distil import DirichletTargets, Network, dirichlet_targets, transfer_texts, tune_network
-from credibly.distil.tuning import student_loss
+from credibly.distil import (
+    DirichletTargets,
+    Lesson,
+    Network,
+    dirichlet_targets,
+    lesson,
+    transfer_texts,
+    tune_network,
+)
 from credibly.engines.jobs import train
 from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError, TrainingError
@@ -33,12 +39,13 @@ from credibly.runs import Run, write_json
 from credibly.settings import Recipe, ResolvedSettings
 from credibly.settings.dotted import with_values
 from credibly.training import HISTORY, Checkpoints, Monitor, Trackers
-from credibly.tuning import Loss, TuningTexts, target_loss
+from credibly.tuning import TuningTexts
 from credibly.uncertainty.calibrate import Temperature
 from credibly.workflows.calibrating import calibrate, check_calibrates, log_choices
 from credibly.workflows.contents import (
     Calibration,
     folder_bytes,
+    further_students,
     known_costs,
     network_systems,
     tuned_systems,
@@ -48,6 +55,7 @@ from credibly.workflows.lengths import cut_notes, readers_of
 from credibly.workflows.planning import check_room
 from credibly.workflows.recipes import make_recipe
 from credibly.workflows.reference import Embedder, keep_reference, strangeness
+from credibly.workflows.transfer import with_made_texts
 from credibly.workflows.zero_shot import ZERO_SHOT, starting_from_words, zero_shot_network
 
 log = logging.getLogger(__name__)
@@ -105,7 +113,7 @@ def fit(
     run = Run.claim(output, resume, overwrite)
     recipe = make_recipe(source, settings)
     if resume and run.finished:
-        _check_same_recipe(run, recipe)
+        check_same_recipe(run, recipe)
         return run
     splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
     for note in opinion_notes(recipe.data):
@@ -136,28 +144,6 @@ def fit_splits(recipe: Recipe, splits: Splits, run: Run, stages: Stages = silent
     return carry_out(begin(run, recipe, splits, stages))
 
 
-def add_student(finished: Run, splits: Splits, run: Run, stages: Stages = silent) -> Run:
-    """Distil a finished run's members into a student, and leave both as a finished run of their own.
-
-    Args:
-        finished: with members that were trained on these splits.
-        splits: as for the finished run, but for the unlabelled texts, from which the student learns too.
-        run: as `Run.claim` gives it.
-        stages: told of progress.
-
-    Raises:
-        InputError: the recipe's `distil` does not fit the model.
-        TrainingError: a loss is no longer finite.
-    """
-    distil = finished.recipe.distil.model_copy(update={"enabled": True})
-    recipe = finished.recipe.model_copy(update={"distil": distil})
-    work = begin(run, recipe, splits, stages)
-    shutil.copytree(finished.members_folder, run.members_folder)
-    for split in finished.splits_of("members"):
-        run.save_predictions("members", split, finished.load_predictions("members", split))
-    return carry_out(work)
-
-
 def begin(run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool = False) -> Work:
     """Check that model, recipe and machine fit, and write the resolved recipe: the first file of the run.
 
@@ -165,6 +151,7 @@ def begin(run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool
     """
     _check_blocks(recipe)
     Trackers.of(run, recipe).check()
+    splits = with_made_texts(splits, recipe)
     check_calibrates(recipe.calibration, splits.calibration)
     if not (resume and run.recipe_file.is_file()):
         check_room(recipe, splits, run.path)
@@ -182,6 +169,7 @@ def carry_out(work: Work) -> Run:
     _networks(work)
     sources = ["members", *network_systems(recipe)]
     fitted = [calibrate(run, source, recipe.calibration) for source in sources]
+    fitted += [calibrate(run, source) for source in further_students(recipe)]
     calibration = reduce(Calibration.joined, fitted)
     log_choices(calibration)
     write_json(run.calibration_file, calibration.as_json())
@@ -205,10 +193,10 @@ def with_cut_notes(splits: Splits, recipe: Recipe) -> Splits:
 
 def _check_blocks(recipe: Recipe) -> None:
     """Raise where the model cannot be had or has too few blocks, before anything is begun or replaced."""
-    blocks, distil = count_blocks(recipe.backbone), recipe.distil
+    blocks, distil = count_blocks(recipe.student_backbone), recipe.distil
     if distil.enabled and distil.tune == "top_blocks" and distil.blocks > blocks:
         raise InputError(
-            f"expected distil.blocks from 1 to {blocks}, the blocks of {recipe.backbone.name}, got "
+            f"expected distil.blocks from 1 to {blocks}, the blocks of {recipe.student_backbone.name}, got "
             f"{distil.blocks}; tune fewer, or the whole with distil.tune: full"
         )
 
@@ -218,7 +206,7 @@ def _begin(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
     fingerprints = {name: examples.fingerprint() for name, examples in splits.named().items()}
     if resume and run.recipe_file.is_file():
         rates = changed_rates(run, recipe)
-        _check_same_recipe(run, recipe, rates)
+        check_same_recipe(run, recipe, rates)
         resolved = run.recipe.resolved
         if resolved is None or resolved.fingerprints != fingerprints:
             raise RunFolderError(
@@ -237,12 +225,16 @@ def _begin(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
         fingerprints=fingerprints,
     )
     backbone = recipe.backbone.model_copy(update={"precision": resolved.precision})
-    recipe = recipe.model_copy(update={"resolved": resolved, "backbone": backbone})
+    distil = recipe.distil
+    if own := distil.backbone:
+        precision = resolve_precision(own.precision, device)
+        distil = distil.model_copy(update={"backbone": own.model_copy(update={"precision": precision})})
+    recipe = recipe.model_copy(update={"resolved": resolved, "backbone": backbone, "distil": distil})
     run.begin(recipe)
     return recipe
 
 
-def _check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | None = None) -> None:
+def check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | None = None) -> None:
     """Raise RunFolderError where a recipe is another than a run began with, but for these members' rates."""
     seeds = set(rates or ())
     allowed = {group.rate_key: group.learning_rate for group in groups_of(recipe) if seeds & {*group.seeds}}
@@ -257,7 +249,12 @@ def _check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | No
 
 def comparable(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe's blocks without what was resolved at the start."""
-    return recipe.model_dump(mode="json", exclude={"resolved": True, "backbone": {"precision"}})
+    chosen_at_start: Any = {
+        "resolved": True,
+        "backbone": {"precision"},
+        "distil": {"backbone": {"precision"}},
+    }
+    return recipe.model_dump(mode="json", exclude=chosen)
 
 
 def _zero_shot(work: Work) -> None:
@@ -326,18 +323,14 @@ def backbones_of(recipe: Recipe) -> set[str]:
 
 def _networks(work: Work) -> None:
     """Tune the student and its controls where they are not there yet, and store their predictions."""
-    systems = [
-        system
-        for system in tuned_systems(work.recipe)
-        if not (work.run.model_folder(system) / HISTORY).is_file()
-    ]
+    systems = _untuned(work)
     if not systems:
         return
     train, unlabelled = work.splits.train, work.splits.unlabelled
     texts = train.texts if unlabelled is None else train.texts + unlabelled.texts
     transfer = transfer_texts(
         texts,
-        work.recipe.backbone,
+        work.recipe.student_backbone,
         work.recipe.distil,
         train.class_names,
         work.stages("running the frozen trunk"),
@@ -346,26 +339,43 @@ def _networks(work: Work) -> None:
         _network(work, system, transfer)
 
 
+def _untuned(work: Work) -> list[str]:
+    """Return the networks that are not there yet: those that are saved, then students only scored."""
+    run, recipe = work.run, work.recipe
+    saved = [name for name in tuned_systems(recipe) if not (run.model_folder(name) / HISTORY).is_file()]
+    scored = [
+        name
+        for name in further_students(recipe)
+        if not all(run.predictions_file(name, split).is_file() for split in work.scored())
+    ]
+    return saved + scored
+
+
 def _network(work: Work, system: str, transfer: TuningTexts) -> None:
-    """Tune one network, store what it predicts, and save it with its calibration folded in, last."""
-    recipe, run, train = work.recipe, work.run, work.splits.train
+    """Tune one network, store what it predicts, and save it with its calibration folded in, last.
+
+    Of a student beside the first, which tells only how far students differ, no weights are kept.
+    """
+    recipe, run, further = work.recipe, work.run, further_students(work.recipe)
+    learned = _lesson(work, system)
     began = time.perf_counter()
     checkpoints = Checkpoints(run.checkpoints_folder / system)
     with Trackers.of(run, recipe).told(system) as log:
         network, history = tune_network(
             transfer,
-            _loss(work, system),
-            recipe.backbone,
+            learned.loss,
+            recipe.student_backbone,
             recipe.distil,
-            train.class_names,
-            seed=recipe.seed,
-            emits_dirichlet=system == "student",
-            rows=np.arange(len(train)) if system == "direct" else None,
+            work.splits.train.class_names,
+            seed=further.get(system, recipe.seed),
+            emits_dirichlet=system not in recipe.distil.controls,
+            rows=learned.rows,
             monitor=Monitor(work.stages(f"tuning {system}"), checkpoints, log),
         )
     _store_answers(work, system, network, training_seconds=time.perf_counter() - began)
     folded = calibrate(run, system, recipe.calibration).folded if system == "student" else Temperature()
-    network.save(run.model_folder(system), history, folded)
+    if system not in further:
+        network.save(run.model_folder(system), history, folded)
     checkpoints.remove()
 
 
@@ -381,23 +391,20 @@ def _store_answers(work: Work, system: str, network: Network, **costs: float) ->
         told(done, len(scored))
 
 
-def _loss(work: Work, system: str) -> Loss:
-    """Return what a network minimises on the transfer texts: train first, then unlabelled."""
-    labels = work.splits.train.targets()
-    if system == "direct":
-        return target_loss(labels)
+def _lesson(work: Work, system: str) -> Lesson:
+    """Return what a network learns on the transfer texts: train first, then unlabelled."""
     parts = ["train"] if work.splits.unlabelled is None else ["train", "unlabelled"]
+    distil = work.recipe.distil
     opinions = [
-        dirichlet_targets(work.run.load_predictions("members", part), work.recipe.distil.highest_precision)
+        dirichlet_targets(work.run.load_predictions("members", part), distil.highest_precision)
         for part in parts
     ]
-    mean = np.concatenate([opinion.mean for opinion in opinions])
-    if system == "soft_labels":
-        return target_loss(mean)
-    known = np.zeros_like(mean)
-    known[: len(labels)] = labels
-    precision = np.concatenate([opinion.precision for opinion in opinions])
-    return student_loss(DirichletTargets(mean, precision), known, work.recipe.distil.label_share)
+    joined = DirichletTargets(
+        np.concatenate([opinion.mean for opinion in opinions]),
+        np.concatenate([opinion.precision for opinion in opinions]),
+    )
+    control = system if system in distil.controls else None
+    return lesson(control, work.splits.train.targets(), joined, distil)
 
 
 def some_of(examples: Examples) -> Examples:

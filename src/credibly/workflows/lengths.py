@@ -20,7 +20,7 @@ def readers_of(recipe: Recipe) -> list[Reader]:
     from credibly.passes import groups_of
 
     backbones = [group.backbone for group in groups_of(recipe)]
-    backbones += [recipe.backbone] if recipe.distil.enabled else []
+    backbones += [recipe.student_backbone] if recipe.distil.enabled else []
     return [
         load_reader(backbone) for backbone in {(one.name, one.max_tokens): one for one in backbones}.values()
     ]

@@ -64,7 +64,7 @@ def open_source(run: Run, source: str) -> Network | Ensemble:
     Raises:
         RunFolderError: a weight file is missing or damaged.
     """
-    settings = run.recipe.backbone
+    settings = run.recipe.student_backbone
     if source == "members":
         return Ensemble.open(run, run.recipe, class_names_of(run))
     if source == ZERO_SHOT:

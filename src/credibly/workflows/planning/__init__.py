@@ -17,6 +17,7 @@ from credibly.workflows.planning.machine import Room
 from credibly.workflows.planning.planner import Planner
 from credibly.workflows.planning.plans import Plan
 from credibly.workflows.recipes import make_recipe
+from credibly.workflows.transfer import with_made_texts
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def plan(
         AssetError: the model or the packaged data cannot be had.
     """
     recipe = make_recipe(source, settings)
-    splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
+    splits = with_made_texts(load_splits(recipe.data, recipe.seed, recipe.members.count), recipe)
     planner = Planner(splits, Room.here(Path(output), best_device()))
     made = planner.plan(recipe)
     found = planner.smallest_change(recipe) if made.problems else None

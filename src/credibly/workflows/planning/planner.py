@@ -15,7 +15,7 @@ from credibly.members import SOURCES
 from credibly.passes import Group, groups_of
 from credibly.records import IntArray
 from credibly.settings import BackboneSettings, Recipe, TunedSettings
-from credibly.workflows.contents import network_systems, tuned_systems
+from credibly.workflows.contents import further_students, network_systems, tuned_systems
 from credibly.workflows.planning.changes import Change, changes
 from credibly.workflows.planning.machine import Room
 from credibly.workflows.planning.plans import Part, Plan
@@ -116,13 +116,14 @@ class Planner:
         return 2 * FLOAT * own.width * rows
 
     def _student(self, recipe: Recipe) -> Part:
-        distil, backbone, networks = recipe.distil, recipe.backbone, len(tuned_systems(recipe))
+        distil, backbone = recipe.distil, recipe.student_backbone
+        networks = len(tuned_systems(recipe)) + len(further_students(recipe))
         own, texts = self._read(backbone, ("train", "unlabelled"))
         blocks = distil.blocks if distil.tune == "top_blocks" else None
         return Part(
             name=f"the student on {backbone.name}",
             key="distil",
-            backbone_key="backbone",
+            backbone_key="distil.backbone" if distil.backbone else "backbone",
             source=distil.tune,
             settings=distil,
             backbone=backbone,

@@ -1,0 +1,61 @@
+"""`credibly distil`: another student, and other controls, of a finished run's members."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from credibly import workflows
+from credibly.cli.console import set_log, show_report, shown_progress
+from credibly.cli.options import assigned, names
+from credibly.settings import CONTROLS
+
+
+def distil(
+    run: Annotated[Path, typer.Argument(help="A finished run; it is left as it is.", metavar="RUN")],
+    output_folder: Annotated[
+        Path | None, typer.Option("--output", help="The new run's folder; RUN-distilled by default.")
+    ] = None,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Networks to hold the student against: all, none, or some of {','.join(CONTROLS)}."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="What the student starts from: packaged model, hub id or local folder.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Students to train, for the spread over seeds; the first is kept.")
+    ] = None,
+    unlabelled: Annotated[str | None, typer.Option(help="File of texts for distilling.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any recipe key below distil, as KEY=VALUE; may be given again."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON alone on standard output.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")] = False,
+) -> None:
+    """Distil a finished run's members anew, without training them again; a run of its own comes out."""
+    set_log(verbose, quiet)
+    given = {
+        "distil.controls": None if controls is None else _controls(controls),
+        "distil.backbone.name": backbone, "distil.seeds": seeds, "data.unlabelled": unlabelled,
+    }  # fmt: skip
+    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    settings |= assigned(assignments)
+    with shown_progress(quiet) as stages:
+        made = workflows.distil(run, output_folder, settings, resume, overwrite, stages)
+    show_report(made.path, as_json)
+
+
+def _controls(text: str) -> list[str]:
+    """Return the controls that are named, all of them, or none."""
+    return list(CONTROLS) if text == "all" else [] if text == "none" else names(text)

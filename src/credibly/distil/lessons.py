@@ -1,0 +1,118 @@
+"""What the student and each control learn: a loss on the transfer texts, and the rows it is taken on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from credibly.distil.losses import reverse_kl, soft_cross_entropy
+from credibly.distil.targets import DirichletTargets
+from credibly.records import IntArray
+from credibly.settings import DistilSettings
+from credibly.tuning import Loss, cross_entropy, target_loss
+
+Targets = NDArray[np.float32]
+
+SMOOTHING = 0.1
+"""Label smoothing's epsilon, as Szegedy et al. (2016) have it, https://arxiv.org/abs/1512.00567."""
+HIGH_TEMPERATURE = 4.0
+"""Of `soft_labels_t4`; Hinton et al. (2015) try 1 to 20, https://arxiv.org/abs/1503.02531."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one network learns.
+
+    Args:
+        loss: of logits and row indices.
+        rows: int64, the transfer texts that it sees; None for all.
+    """
+
+    loss: Loss
+    rows: IntArray | None = None
+
+
+def lesson(
+    control: str | None, labels: Targets, opinions: DirichletTargets, distil: DistilSettings
+) -> Lesson:
+    """Return what a network learns.
+
+    Args:
+        control: one of `CONTROLS`; None for the student.
+        labels: float32, (K, C), normalised, of the first K transfer texts; the others have none.
+        opinions: the members', for all N transfer texts.
+        distil: the mix that the student learns.
+    """
+    if control is None:
+        known = np.zeros_like(opinions.mean)
+        known[: len(labels)] = labels
+        loss = student_loss(opinions, known, distil.label_share, distil.soft_share, distil.temperature)
+        return Lesson(loss)
+    return LESSONS[control](labels, opinions)
+
+
+def student_loss(
+    opinions: DirichletTargets,
+    labels: Targets | None = None,
+    label_share: float = 0.0,
+    soft_share: float = 0.0,
+    temperature: float = 1.0,
+) -> Loss:
+    """Return the reverse KL to the ensemble's Dirichlet, mixed with soft labels and with true ones.
+
+    Args:
+        opinions: for the N transfer texts.
+        labels: float32, (N, C), normalised; rows of zeros have no label.
+        label_share: weight of the cross-entropy with them.
+        soft_share: weight of the cross-entropy with the ensemble's mean.
+        temperature: of that mean.
+    """
+    mean, precision = torch.from_numpy(opinions.mean), torch.from_numpy(opinions.precision)
+    wanted = None if labels is None or not label_share else torch.from_numpy(labels)
+    left = 1.0 - soft_share - (0.0 if wanted is None else label_share)
+
+    def loss(z: Tensor, rows: Tensor) -> Tensor:
+        own = mean[rows].to(z.device)
+        total = left * reverse_kl(z, own, precision[rows].to(z.device))
+        if soft_share:
+            total = total + soft_share * soft_cross_entropy(z, own, temperature)
+        if wanted is not None:
+            total = total + label_share * cross_entropy(z, wanted[rows].to(z.device))
+        return total
+
+    return loss
+
+
+def smoothed(labels: Targets, epsilon: float = SMOOTHING) -> Targets:
+    """Return labels, (K, C), of which a share of epsilon is spread evenly over the classes.
+
+    >>> smoothed(np.array([[1.0, 0.0]], dtype=np.float32)).round(3).tolist()
+    [[0.949999988079071, 0.05000000074505806]]
+    """
+    return np.asarray((1 - epsilon) * labels + epsilon / labels.shape[1], dtype=np.float32)
+
+
+def _soft_labels(temperature: float) -> Callable[[Targets, DirichletTargets], Lesson]:
+    def learned(labels: Targets, opinions: DirichletTargets) -> Lesson:
+        mean = torch.from_numpy(opinions.mean)
+        return Lesson(lambda z, rows: soft_cross_entropy(z, mean[rows].to(z.device), temperature))
+
+    return learned
+
+
+def _labelled(targets: Targets) -> Lesson:
+    return Lesson(target_loss(targets), np.arange(len(targets)))
+
+
+LESSONS: Mapping[str, Callable[[Targets, DirichletTargets], Lesson]] = {
+    "direct": lambda labels, opinions: _labelled(labels),
+    "label_smoothing": lambda labels, opinions: _labelled(smoothed(labels)),
+    "soft_labels": _soft_labels(1.0),
+    "soft_labels_t4": _soft_labels(HIGH_TEMPERATURE),
+}
+"""By control. Those that learn labels alone see the texts that have one, more often, for as many steps."""
