@@ -103,11 +103,13 @@ def test_each_network_minimises_its_own_loss_on_train_and_unlabelled_texts(fitte
     rows = torch.tensor([0, 7, train - 1, train, last])
     z = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     soft = torch.nn.functional.cross_entropy(z, mean[rows])
-    torch.testing.assert_close(fitting._loss(work, "soft_labels")(z, rows), soft, atol=1e-5, rtol=0)
+    torch.testing.assert_close(fitting._lesson(work, "soft_labels").loss(z, rows), soft, atol=1e-5, rtol=0)
     known = torch.nn.functional.cross_entropy(z[:3], labels[rows[:3]])
-    torch.testing.assert_close(fitting._loss(work, "direct")(z[:3], rows[:3]), known, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        fitting._lesson(work, "direct").loss(z[:3], rows[:3]), known, atol=1e-5, rtol=0
+    )
     # The student's loss is least where softmax(z) is the members' mean.
-    student = fitting._loss(work, "student")
+    student = fitting._lesson(work, "student").loss
     target = torch.log(mean[rows]) + 3
     precisions = torch.linspace(-4, 6, 60)
     best = min(student(target + shift, rows).item() for shift in precisions)

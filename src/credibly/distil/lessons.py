@@ -111,8 +111,8 @@ def _labelled(targets: Targets) -> Lesson:
 
 LESSONS: Mapping[str, Callable[[Targets, DirichletTargets], Lesson]] = {
     "direct": lambda labels, opinions: _labelled(labels),
-    "label_smoothing": lambda labels, opinions: _labelled(smoothed(labels)),
     "soft_labels": _soft_labels(1.0),
+    "label_smoothing": lambda labels, opinions: _labelled(smoothed(labels)),
     "soft_labels_t4": _soft_labels(HIGH_TEMPERATURE),
 }
 """By control. Those that learn labels alone see the texts that have one, more often, for as many steps."""

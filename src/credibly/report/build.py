@@ -25,7 +25,6 @@ from credibly.report.comparisons import (
     best_form,
     comparisons,
     leaders,
-    nll_gain_kept,
     shift_changes,
 )  # fmt: skip
 from credibly.report.curves import distribution, history_columns, reliability, risk_coverage
@@ -71,7 +70,7 @@ ON_SHIFT_SETS = (
 """The figures of shift sets; all others, of the test split alone, would take most of a report's time."""
 UNTRAINED = "zero_shot"
 """What the members started from stands above them."""
-CONTROLS_FIRST = ("direct", "label_smoothing", "soft_labels", "soft_labels_t4")
+CONTROLS_FIRST = ("direct", "soft_labels")
 """The order of the networks in every table: these, then others by name, then the student."""
 
 
@@ -124,6 +123,7 @@ def build_report(
     shifted = {split: answered(stored, split, calibrators) for split in shift_splits}
     shift = _shift_scores(on_test, shifted, resampling)
     paired = Paired(on_test, systems, sampled, resampling)
+    kept = gains_kept(paired, shifted)
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "credibly_version": __version__,
@@ -146,10 +146,13 @@ def build_report(
         "calibrators": {name: calibrator.as_json() for name, calibrator in calibrators.items()},
         "choices": choices,
         "comparisons": comparisons(paired, shipped),
-        "nll_gain_kept": nll_gain_kept(paired),
-        "gains_kept": gains_kept(paired, shifted),
+        "nll_gain_kept": kept and kept["systems"].get("student+temperature", {}).get("nll"),
+        "gains_kept": kept,
         "student_seeds": students_of_seeds(
-            paired, shifted, _students(students or {}, calibrators), on_test["ensemble"][0]
+            paired,
+            shifted,
+            _students(students or {}, CALIBRATED, calibrators),
+            _students(students or {}, "", calibrators).get("test", {}),
         ),
         "agreement": agreement(on_test["student"][0], on_test["ensemble"][0], resampling)
         if "student" in on_test
@@ -201,14 +204,13 @@ def answered(
 
 
 def _students(
-    stored: Mapping[str, Mapping[str, Predictions]], calibrators: Mapping[str, Calibrator]
+    stored: Mapping[str, Mapping[str, Predictions]], form: str, calibrators: Mapping[str, Calibrator]
 ) -> dict[str, Answers]:
-    """Return the answers of students of other seeds, each with its temperature, by split and name."""
+    """Return the answers of students of other seeds in one form, by split and name."""
     splits = dict.fromkeys(split for by_split in stored.values() for split in by_split)
     return {
         split: {
-            name: answers(f"{name}{CALIBRATED}", by_split[split], calibrators)
-            for name, by_split in stored.items()
+            name: answers(f"{name}{form}", by_split[split], calibrators) for name, by_split in stored.items()
         }
         for split in splits
     }

@@ -176,33 +176,12 @@ def _equal(interval: Interval) -> bool:
     return interval.low is not None and interval.high is not None and interval.low <= 0 <= interval.high
 
 
-def nll_gain_kept(paired: Paired) -> Json | None:
-    """Return the share of the ensemble's NLL gain over direct training that the student keeps.
-
-    (NLL(direct+temperature) - NLL(student+temperature)) / (NLL(direct+temperature) -
-    NLL(ensemble+temperature)), by paired bootstrap over rows. It is judged only where the ensemble's
-    gain lies beyond its interval: a share of nothing has no meaning. Resamples without a gain count
-    against both ends of the interval; where they reach an end, the share is not judged either.
-
-    Returns:
-        value, low, high (None where not judged) and the gain with its own interval; None without the
-        three systems or without labels.
-    """
-    direct, student, ensemble = names = ("direct+temperature", "student+temperature", "ensemble+temperature")
-    if any(name not in paired.systems or paired.value(name, "nll") is None for name in names):
-        return None
-    gain, kept = paired.difference(direct, ensemble, "nll"), paired.difference(direct, student, "nll")
-    judged = Interval(None)
-    if gain.value and kept.value is not None and gain.low is not None and gain.low > 0:
-        samples = [
-            paired.samples(direct, "nll") - paired.samples(name, "nll") for name in (student, ensemble)
-        ]
-        judged = share(kept.value / gain.value, samples[0], samples[1], paired.resampling.confidence)
-    return {**judged.as_json(), "gain": gain.as_json()}
-
-
 def share(value: float, kept: Floats, gain: Floats, confidence: float) -> Interval:
-    """Return a ratio of two resampled differences with its interval; none where gains vanish too often."""
+    """Return a ratio of two resampled differences with its interval.
+
+    Resamples without a gain count against both ends; where they reach an end, there is no interval, and no
+    value either.
+    """
     positive = gain > 0
     ratio = np.divide(kept, gain, out=np.zeros_like(kept), where=positive)
     tail = (1 - confidence) / 2

@@ -121,15 +121,15 @@ def students_of_seeds(
     paired: Paired,
     shifted: Mapping[str, Answers],
     further: Mapping[str, Answers],
-    ensemble: Answer,
+    bare: Answers,
 ) -> Json | None:
     """Return figures of students that differ in their seed alone: means, with the spread over seeds.
 
     Args:
         paired: the systems on the test texts, the first student among them.
         shifted: every system's answers on the shift sets, by set.
-        further: the other students' answers on the test and shift sets, by set and name.
-        ensemble: on the test texts, with which their uncertainty is compared.
+        further: the other students' answers with temperature on the test and shift sets, by set and name.
+        bare: the same without temperature, on the test texts, for how they agree with the ensemble.
     """
     first = f"student{CALIBRATED}"
     if not further or first not in paired.on_test:
@@ -138,6 +138,7 @@ def students_of_seeds(
         split: tuple(answer for given in [found[first], *further[split].values()] for answer in given)
         for split, found in {"test": paired.on_test, **shifted}.items()
     }
+    students = [answer for given in [paired.on_test["student"], *bare.values()] for answer in given]
     figures, samples = score_sampled(own["test"], paired.resampling, further=SAMPLED)
     systems = {**paired.systems, STUDENTS: {name: figure.as_json() for name, figure in figures.items()}}
     wider = Paired(
@@ -158,7 +159,7 @@ def students_of_seeds(
             for split, outside in shifted.items()
             if judged
         },
-        "agreement": {kind: _agreeing(own["test"], ensemble, kind) for kind in KINDS},
+        "agreement": {kind: _agreeing(students, paired.on_test["ensemble"][0], kind) for kind in KINDS},
     }
 
 

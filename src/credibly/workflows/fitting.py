@@ -249,11 +249,8 @@ def check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | Non
 
 def comparable(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe's blocks without what was resolved at the start."""
-    chosen_at_start: Any = {
-        "resolved": True,
-        "backbone": {"precision"},
-        "distil": {"backbone": {"precision"}},
-    }
+    precision = {"precision"}
+    chosen: Any = {"resolved": True, "backbone": precision, "distil": {"backbone": precision}}
     return recipe.model_dump(mode="json", exclude=chosen)
 
 
