@@ -22,6 +22,7 @@ from workshop import QUICK, jsonl, made_rows
 ALL = [
     "demo",
     "fit",
+    "distil",
     "label",
     "predict",
     "serve",

@@ -150,8 +150,11 @@ def test_a_killed_distilling_goes_on_to_the_same_bytes(distilled, fitted, tmp_pa
         distil(fitted.run, tmp_path / "run", settings)
     with pytest.raises(RunFolderError, match="other settings of distil"):
         distil(fitted.run, tmp_path / "run", FEW, resume=True)
+    stopped = Run(shutil.copytree(tmp_path / "run", tmp_path / "copy"))
+    by_fit = fit(stopped.recipe_file, stopped.path, resume=True)
     run = distil(fitted.run, tmp_path / "run", settings, resume=True)
-    assert files_of(run.predictions_folder) == files_of(distilled[0].predictions_folder)
+    for finished in (run, by_fit):
+        assert files_of(finished.predictions_folder) == files_of(distilled[0].predictions_folder)
     assert distil(fitted.run, tmp_path / "run", settings, resume=True).finished
 
 

@@ -32,7 +32,7 @@ def made_texts(
 
     >>> settings = AugmentSettings(copies=1, kinds=["span_masking"], share=0.5)
     >>> made_texts(["one two three four"], settings, seed=0, mask="[MASK]")
-    ['one [MASK] [MASK] four']
+    ['one two [MASK] [MASK]']
     """
     random = np.random.default_rng([seed, STREAM])
     return [made for _ in range(settings.copies) for made in _round(texts, settings, random, mask)]
