@@ -15,7 +15,7 @@ from credibly.report import print_report
 from credibly.report.build import answered
 from credibly.report.html import render_html
 from credibly.report.kept import Gain, _share
-from credibly.report.kept_table import kept_table, no_gain
+from credibly.report.kept_table import kept_table, no_gain, over_seeds
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.intervals import paired_difference, resampled
 from report.samples import built, dirichlet
@@ -148,10 +148,19 @@ def test_the_table_shows_the_figures_with_a_gain_and_names_the_others(several: d
     assert table.rows[0].cells[place].main == f"{100 * kept['value']:.0f}"
     assert table.rows[0].cells[place].below == f"[{100 * kept['low']:.0f}, {100 * kept['high']:.0f}]"
     shown = {column.label for column in table.columns}
-    everything = {"NLL", "ECE, debiased", "AURC", "Accuracy", "Shift AUROC, tweets", "Shift AUROC, unknown"}
+    everything = {"NLL", "debiased ECE", "AURC", "accuracy", "AUROC on tweets", "AUROC on unknown"}
     assert shown <= everything
     assert all(name in no_gain(several) for name in everything - shown)
     assert not any(name in no_gain(several) for name in shown)
+
+
+def test_the_spread_over_seeds_is_said(several: dict[str, Any], binary: dict[str, Any]) -> None:
+    figures = several["student_seeds"]["figures"]
+    accuracy = [100 * figures["accuracy"][part] for part in ("value", "spread")]
+    said = over_seeds(several)
+    assert said.startswith("Over 3 students, each with its own seed")
+    assert f"accuracy {accuracy[0]:.1f} ± {accuracy[1]:.1f} %" in said
+    assert over_seeds(binary) == ""
 
 
 def test_without_any_gain_there_is_a_sentence_and_no_table(binary: dict[str, Any]) -> None:
@@ -173,5 +182,6 @@ def test_terminal_and_page_show_the_table(several: dict[str, Any]) -> None:
     page = render_html(several)
     for shown in (out.getvalue(), page):
         assert "Share of the ensemble's gain over direct training that is kept" in shown.replace("&#39;", "'")
+        assert "Over 3 students" in shown
         assert "mean of 3 students" in " ".join(shown.replace("<wbr>", "").split())
     assert max(map(len, out.getvalue().splitlines())) <= 100

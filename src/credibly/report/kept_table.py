@@ -7,11 +7,12 @@ from typing import Any
 
 from credibly.report.plots import family
 from credibly.report.views import Cell, Column, Row, Table
-from credibly.report.wording import UNDEFINED, Figure, count, listed_words, visible, words_of
+from credibly.report.wording import UNDEFINED, Figure, count, listed_words, number, visible
 from credibly.uncertainty.systems import bare_name
 
 Report = Mapping[str, Any]
 
+WORDS = {"nll": "NLL", "ece_debiased": "debiased ECE", "aurc": "AURC", "accuracy": "accuracy"}
 TITLE = "Share of the ensemble's gain over direct training that is kept, all with temperature"
 
 
@@ -51,6 +52,26 @@ def no_gain(report: Report) -> str:
     )
 
 
+def over_seeds(report: Report) -> str:
+    """Return a sentence on students that differ in their seed alone; empty where there is one."""
+    seeds = report.get("student_seeds")
+    if not seeds:
+        return ""
+    parts = [f"{words} {_spread(name, seeds['figures'][name])}" for name, words in WORDS.items()]
+    agreeing = _spread("spearman_raters", seeds["agreement"]["epistemic"])
+    return (
+        f"Over {count(seeds['count'])} students, each with its own seed (mean ± standard deviation): "
+        f"{listed_words(parts)}; rank correlation of epistemic uncertainty with the ensemble's {agreeing}."
+    )
+
+
+def _spread(metric: str, figure: Figure) -> str:
+    value, spread = figure["value"], figure.get("spread")
+    if value is None or spread is None:
+        return UNDEFINED
+    return f"{number(metric, value, False)} ± {number(metric, spread)}"
+
+
 def _figures(report: Report) -> Iterator[tuple[str, dict[str, Figure]]]:
     """Yield each network's shares by column: metrics of the test texts, then a shift set's name each."""
     kept = report.get("gains_kept")
@@ -71,8 +92,8 @@ def _columns(report: Report) -> dict[str, str]:
     """Return the columns' names in words: of metrics, and of shift sets."""
     kept = report.get("gains_kept") or {"systems": {}, "shift": {}}
     metrics = dict.fromkeys(metric for own in kept["systems"].values() for metric in own)
-    named = {metric: words_of(metric).label for metric in metrics}
-    return {**named, **{split: f"Shift AUROC, {visible(split)}" for split in kept["shift"]}}
+    named = {metric: WORDS[metric] for metric in metrics}
+    return {**named, **{split: f"AUROC on {visible(split)}" for split in kept["shift"]}}
 
 
 def _is_judged(figures: Mapping[str, Mapping[str, Figure]], column: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from credibly.report import plots
 from credibly.report.curves import KINDS
 from credibly.report.findings import findings
-from credibly.report.kept_table import TITLE, kept_table, no_gain
+from credibly.report.kept_table import TITLE, kept_table, no_gain, over_seeds
 from credibly.report.unknown import unknown_table
 from credibly.report.verdicts import SIGNS, WORDS, against_shipped
 from credibly.report.views import (
@@ -172,6 +172,7 @@ def _system_tables(report: Report) -> dict[str, Any]:
         "kept_table": kept_table(report),
         "kept_title": TITLE,
         "no_gain": no_gain(report),
+        "over_seeds": over_seeds(report),
         "class_table": classes_table(systems, shipped, report["classes"]),
         "by_class_tables": [
             (

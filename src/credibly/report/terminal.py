@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from credibly.report.findings import Mark, findings
-from credibly.report.kept_table import TITLE, kept_table, no_gain
+from credibly.report.kept_table import TITLE, kept_table, no_gain, over_seeds
 from credibly.report.unknown import fixed_figures
 from credibly.report.verdicts import SIGNS as VERDICT_SIGNS
 from credibly.report.verdicts import WORDS as VERDICT_WORDS
@@ -29,6 +29,9 @@ COLUMNS = {
     "mean_epistemic": "epistemic",
 }
 """What fits beside a system's name in 100 columns, with its head."""
+
+NAME_WIDTH = 20
+"""What is left for a system's name beside these columns."""
 
 SHIFT_COLUMNS = {
     "accuracy": "accuracy",
@@ -87,8 +90,18 @@ def _table(report: Report) -> Table:
             )
             for metric in COLUMNS
         ]
-        table.add_row(Text(visible(name), style=style), *cells)
+        table.add_row(Text(_in_two_lines(name), style=style), *cells)
     return table
+
+
+def _in_two_lines(name: str) -> str:
+    """Return a system's name, a long one with its calibrator below, beside the intervals.
+
+    >>> _in_two_lines("soft_labels+temperature").splitlines(), _in_two_lines("student+temperature")
+    (['soft_labels', '+temperature'], 'student+temperature')
+    """
+    name = visible(name)
+    return name.replace("+", "\n+", 1) if len(name) > NAME_WIDTH else name
 
 
 def _caption(report: Report, judged: bool) -> str:
@@ -115,9 +128,9 @@ def _print_kept(report: Report, console: Console) -> None:
             table.add_column(column.label, justify="right", overflow="fold")
         for row in kept.rows:
             cells = (Text(cell.main).append(f"\n{cell.below}", style="dim") for cell in row.cells)
-            table.add_row(Text(visible(row.name), style="bold" if row.shipped else ""), *cells)
+            table.add_row(Text(_in_two_lines(row.name), style="bold" if row.shipped else ""), *cells)
         console.print(table)
-    if words := no_gain(report):
+    for words in filter(None, (no_gain(report), over_seeds(report))):
         console.print(Padding(Text(words, style="dim"), (0, 0, 0, 1)))
 
 
