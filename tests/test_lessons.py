@@ -1,5 +1,7 @@
 """What students and controls learn, texts made from others, and students with fewer layers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from credibly.distil.lessons import LESSONS, smoothed
 from credibly.distil.losses import reverse_kl, soft_cross_entropy
 from credibly.parted import filled, paired
 from credibly.settings import CONTROLS, AugmentSettings, BackboneSettings, DistilSettings
+from credibly.workflows.transfer import mask_token
 
 K, N, C = 4, 6, 3
 RANDOM = np.random.default_rng(0)
@@ -134,6 +137,15 @@ def test_a_span_is_masked_word_for_word_or_left_out():
     assert "[MASK] [MASK] [MASK]" in masked
     (shorter,) = made(TEXTS[:1], "span_masking", share=0.5)
     assert shorter.split() == [word for word in masked.split() if word != "[MASK]"]
+
+
+def test_a_mask_token_is_one_that_every_model_reads():
+    def reader(token):
+        return SimpleNamespace(tokenizer=SimpleNamespace(mask_token=token), max_tokens=9)
+
+    assert mask_token([reader("[MASK]"), reader("[MASK]")]) == "[MASK]"
+    assert mask_token([reader("[MASK]"), reader("<mask>")]) is None
+    assert mask_token([reader(None)]) is None
 
 
 def test_a_splice_is_the_beginning_of_one_text_before_the_end_of_another():

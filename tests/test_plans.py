@@ -394,6 +394,21 @@ def test_what_is_not_known_is_never_refused(standin, tmp_path, monkeypatch):
     check_room(recipe, planner.splits, tmp_path)
 
 
+def test_members_that_are_there_already_need_no_room(standin, tmp_path, monkeypatch):
+    planner, recipe = planner_of(standin(), tmp_path, "full")
+    recipe = make_recipe(recipe, {"members.count": 40})
+    made = planner.plan(recipe)
+    members, student = (made.held(part)["memory"] for part in made.parts)
+    assert members > 1.5 * student
+    monkeypatch.setattr(Room, "here", lambda output, device: smaller(PLENTY, 1.0, student))
+    with pytest.raises(InputError, match=r"40 full on .* needs"):
+        check_room(recipe, planner.splits, tmp_path)
+    check_room(recipe, planner.splits, tmp_path, trained=False)
+    monkeypatch.setattr(Room, "here", lambda output, device: smaller(PLENTY, 0.5, student))
+    with pytest.raises(InputError, match=r"fit: the student on .* needs"):
+        check_room(recipe, planner.splits, tmp_path, trained=False)
+
+
 def test_a_change_is_said_as_the_command_line_takes_it():
     change = {"members": {"source": "lora", "count": 2}, "distil.blocks": 1}
     assert as_options(change) == ("""--set 'members={"source": "lora", "count": 2}' --set distil.blocks=1""")

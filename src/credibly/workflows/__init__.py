@@ -1,4 +1,4 @@
-"""The verbs as functions: fit, distil, label, plan, predict, export, evaluate, shift, suggest, report, doctor.
+"""Verbs as functions: fit, distil, label, plan, predict, export, evaluate, shift, suggest, report, doctor.
 
 Each is imported when it is first used, and torch with those that need it.
 """

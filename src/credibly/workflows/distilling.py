@@ -55,7 +55,8 @@ def distil(
     if resume and run.finished:
         check_same_recipe(run, recipe)
         return run
-    return _taken_on(finished, begin(run, recipe, splits_of(finished, recipe), stages, resume))
+    splits = splits_of(finished, recipe)
+    return _taken_on(finished, begin(run, recipe, splits, stages, resume, trained=False))
 
 
 def add_student(finished: Run, splits: Splits, run: Run, stages: Stages = silent) -> Run:
@@ -71,7 +72,8 @@ def add_student(finished: Run, splits: Splits, run: Run, stages: Stages = silent
         InputError: the recipe's `distil` does not fit the model.
         TrainingError: a loss is no longer finite.
     """
-    return _taken_on(finished, begin(run, distilled_recipe(finished.recipe, {}), splits, stages))
+    recipe = distilled_recipe(finished.recipe, {})
+    return _taken_on(finished, begin(run, recipe, splits, stages, trained=False))
 
 
 def distilled_recipe(began: Recipe, settings: Mapping[str, object]) -> Recipe:
@@ -115,7 +117,7 @@ def splits_of(finished: Run, recipe: Recipe) -> Splits:
 def _apart(finished: Run, output: str | Path | None) -> Path:
     """Return the new run's folder, which must lie outside the source's."""
     source = finished.path.resolve()
-    folder = Path(output) if output is not None else source.with_name(source.name + SUFFIX)
+    folder = finished.path.parent / f"{source.name}{SUFFIX}" if output is None else Path(output)
     if folder.resolve().is_relative_to(source):
         raise InputError(
             f"expected another folder than {finished.path}, which is left as it is; got {folder}"

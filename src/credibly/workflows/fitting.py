@@ -144,17 +144,19 @@ def fit_splits(recipe: Recipe, splits: Splits, run: Run, stages: Stages = silent
     return carry_out(begin(run, recipe, splits, stages))
 
 
-def begin(run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool = False) -> Work:
+def begin(
+    run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool = False, trained: bool = True
+) -> Work:
     """Check that model, recipe and machine fit, and write the resolved recipe: the first file of the run.
 
-    A run that goes on was checked for room when it began.
+    A run that goes on was checked for room when it began, and members that are not to be `trained` need none.
     """
     _check_blocks(recipe)
     Trackers.of(run, recipe).check()
     splits = with_made_texts(splits, recipe)
     check_calibrates(recipe.calibration, splits.calibration)
     if not (resume and run.recipe_file.is_file()):
-        check_room(recipe, splits, run.path)
+        check_room(recipe, splits, run.path, trained)
     for group in starting_from_words(recipe):
         label_words_head(group.backbone, splits.train.class_names, group.settings.words)
     splits = with_cut_notes(splits, recipe)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from credibly.backbones.reading import Reader
 from credibly.data import Splits
 from credibly.data.splits import with_unlabelled
 from credibly.distil import made_texts
+from credibly.reading import Reader
 from credibly.settings import Recipe
 from credibly.workflows.lengths import readers_of
 
@@ -35,6 +35,6 @@ def with_made_texts(splits: Splits, recipe: Recipe) -> Splits:
 
 def mask_token(readers: Sequence[Reader]) -> str | None:
     """Return the token that stands for a masked word to every model that reads the texts, if there is one."""
-    tokens = {reader.tokenizer.mask_token for reader in readers}
+    tokens = {getattr(reader.tokenizer, "mask_token", None) for reader in readers}
     found: str | None = tokens.pop() if len(tokens) == 1 else None
     return found

@@ -49,17 +49,26 @@ def plan(
     return {**made.as_json(), "change": found and found[0], "advice": advice}
 
 
-def check_room(recipe: Recipe, splits: Splits, output: Path) -> None:
+def check_room(recipe: Recipe, splits: Splits, output: Path, trained: bool = True) -> None:
     """Raise InputError where a recipe needs clearly more than there is, with the smallest change.
 
     A model of which too little is known is let through.
+
+    Args:
+        recipe: what is to be done.
+        splits: the texts.
+        output: the run folder.
+        trained: whether the members are to be trained; where they are there already, only disk and student
+            count.
 
     Raises:
         InputError: also for settings that do not go with the model.
     """
     planner = Planner(splits, Room.here(output, best_device()))
     try:
-        problems = planner.plan(recipe).problems
+        made = planner.plan(recipe)
+        parts = [part for part in made.parts if trained or part.is_student]
+        problems = list(dict.fromkeys(short for part in parts for short in made.shortages(part)))
     except AssetError as error:
         log.info("not planned: %s", error)
         return
