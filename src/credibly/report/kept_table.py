@@ -48,7 +48,7 @@ def no_gain(report: Report) -> str:
         return ""
     return (
         f"No gain to keep in {listed_words(lost)}: there the ensemble is not better than direct training "
-        "beyond the interval."
+        "beyond doubt."
     )
 
 
