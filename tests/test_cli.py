@@ -29,6 +29,7 @@ ALL = [
     "evaluate",
     "shift",
     "suggest",
+    "compare",
     "export",
     "report",
     "fetch",

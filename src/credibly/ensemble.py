@@ -33,13 +33,21 @@ class Ensemble:
     class_names: tuple[str, ...]
 
     @classmethod
-    def open(cls, run: Run, recipe: Recipe, class_names: Sequence[str]) -> Ensemble:
+    def open(cls, run: Run, recipe: Recipe, class_names: Sequence[str], first: bool = False) -> Ensemble:
         """Load a run's members.
+
+        Args:
+            run: the run.
+            recipe: its recipe.
+            class_names: C names.
+            first: whether the first member is wanted alone.
 
         Raises:
             RunFolderError: a member is missing or damaged.
         """
         groups = tuple(groups_of(recipe))
+        if first:
+            groups = (replace(groups[0], seeds=groups[0].seeds[:1]),)
         for group in groups:
             for seed in group.seeds:
                 run.check_folder(run.member_folder(seed))

@@ -11,9 +11,10 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
 from credibly.errors import InputError
-from credibly.report.build import ON_SHIFT_SETS, answered, shipped_system, systems_of
+from credibly.report.build import answered, shipped_system, systems_of
 from credibly.report.comparisons import pairs, share
 from credibly.report.curves import distribution, reliability, risk_coverage
+from credibly.report.scoring import ON_SHIFT_SETS
 from credibly.uncertainty.calibrate import Temperature
 from credibly.uncertainty.conformal import PredictionSets
 from credibly.uncertainty.consistency import perfect_ece

@@ -12,6 +12,7 @@ from rich.console import Console
 
 import credibly
 from credibly import workflows
+from credibly.cli.comparing import compare
 from credibly.cli.console import output, print_json, set_log, show, show_report, shown_progress
 from credibly.cli.distilling import distil
 from credibly.cli.exporting import export
@@ -382,6 +383,7 @@ def shift(
 
 
 app.command()(suggest)
+app.command()(compare)
 app.command()(export)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from credibly.report import page, plots, views
 from credibly.report.extras import optional
+from credibly.report.verdicts import SIGNS, WORDS
 from credibly.report.wording import count, visible
 
 Report = Mapping[str, Any]
@@ -27,8 +28,23 @@ def render_html(report: Report) -> str:
     Raises:
         MissingExtraError: Jinja2 or matplotlib is not installed.
     """
+    drawings = {name: markup(drawing) for name, drawing in page.drawings(report).items()}
+    return page_of("template.html", report=report, drawings=drawings, **page.parts(report))
+
+
+def page_of(template: str, **parts: object) -> str:
+    """Return a page of ours.
+
+    Args:
+        template: the name of its file, beside this one.
+        parts: what it shows; all but what `markup` marks is escaped.
+
+    Raises:
+        MissingExtraError: Jinja2 is not installed.
+    """
     jinja2, markupsafe = optional("jinja2"), optional("markupsafe")
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_package_file),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -41,15 +57,25 @@ def render_html(report: Report) -> str:
         capital=lambda text: text[:1].upper() + text[1:],
         breakable=lambda name: markupsafe.escape(visible(name)).replace("+", markupsafe.Markup("<wbr>+")),
     )
-    environment.globals.update(family=plots.family, strips=views.strips, spoken=views.spoken)
-    drawings = {name: markupsafe.Markup(drawing) for name, drawing in page.drawings(report).items()}
-    rendered: str = environment.from_string(_package_file("template.html")).render(
-        report=report,
-        style=markupsafe.Markup(_package_file("style.css")),
-        drawings=drawings,
-        **page.parts(report),
+    environment.globals.update(
+        family=plots.family,
+        strips=views.strips,
+        spoken=views.spoken,
+        verdict_signs=SIGNS,
+        verdict_words=WORDS,
     )
+    style = markup(_package_file("style.css"))
+    rendered: str = environment.get_template(template).render(style=style, **parts)
     return rendered
+
+
+def markup(drawing: str) -> Any:
+    """Return a drawing of our own as what is written into a page as it is.
+
+    Raises:
+        MissingExtraError: Jinja2 is not installed.
+    """
+    return optional("markupsafe").Markup(drawing)
 
 
 def _package_file(name: str) -> str:

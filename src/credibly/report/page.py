@@ -11,7 +11,7 @@ from credibly.report.curves import KINDS
 from credibly.report.findings import findings
 from credibly.report.kept_table import TITLE, kept_table, no_gain, over_seeds
 from credibly.report.unknown import unknown_table
-from credibly.report.verdicts import SIGNS, WORDS, against_shipped
+from credibly.report.verdicts import against_shipped
 from credibly.report.views import (
     Cell,
     Column,
@@ -165,8 +165,6 @@ def _system_tables(report: Report) -> dict[str, Any]:
             systems, MAIN_METRICS, shipped, report["leaders"], forest=True, verdicts=against_shipped(report)
         ),
         "systems_judged": any(against_shipped(report).values()),
-        "verdict_signs": SIGNS,
-        "verdict_words": WORDS,
         "further_tables": [(title, table) for title, table in tables if table.columns],
         "comparisons": _comparisons(report),
         "kept_table": kept_table(report),
@@ -243,7 +241,7 @@ def _calibration(report: Report) -> dict[str, Any]:
         figures.append((family, eces, "Reliability. " + "; ".join(spoken)))
     return {
         "reliability": figures,
-        "calibration_table": _calibration_table(report),
+        "calibration_table": calibration_table(report),
         "slices_table": _slices_table(report),
     }
 
@@ -267,7 +265,8 @@ def _slices_table(report: Report) -> Table | None:
     return Table(columns, tuple(rows)) if rows else None
 
 
-def _calibration_table(report: Report) -> Table | None:
+def calibration_table(report: Report) -> Table | None:
+    """Return each system's calibration error beside a perfect model's, and tests; None without any."""
     tests = report["calibration_tests"]
     if not tests:
         return None

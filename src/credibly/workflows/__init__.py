@@ -1,4 +1,4 @@
-"""Verbs as functions: fit, distil, label, plan, predict, export, evaluate, shift, suggest, report, doctor.
+"""The verbs as functions, from fit and label to compare and doctor.
 
 Each is imported when it is first used, and torch with those that need it.
 """
@@ -34,6 +34,7 @@ _HOMES = {
     "report": "credibly.workflows.evaluating",
     "shift": "credibly.workflows.shifting",
     "suggest": "credibly.workflows.suggesting",
+    "compare": "credibly.workflows.comparing",
     "doctor": "credibly.workflows.checkup",
 }
 

@@ -1,0 +1,103 @@
+"""Which of several candidates to use: the cheapest that held-out losses do not show to be worse.
+
+A rule in the spirit of "one standard error" (Breiman et al. 1984, Classification and Regression Trees,
+section 3.4.3), with paired losses: what makes a row hard for all candidates alike cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from credibly.errors import InputError
+from credibly.records import Interval
+from credibly.uncertainty.slices import holm
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Behind:
+    """How far a candidate's mean loss lies above the least.
+
+    Args:
+        difference: its mean loss less the least, with its interval.
+        adjusted_p: one-sided, of no difference, by Holm's method for all candidates; None for the best.
+    """
+
+    difference: Interval
+    adjusted_p: float | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What is recommended, and why.
+
+    Args:
+        chosen: the cheapest candidate that is not shown to be worse than the best.
+        best: the candidate of the least mean loss.
+        behind: each candidate's distance from the best, in the order given.
+        as_good: those that are not shown to be worse, the cheapest first.
+    """
+
+    chosen: str
+    best: str
+    behind: Mapping[str, Behind]
+    as_good: tuple[str, ...]
+
+
+def recommend(
+    losses: Mapping[str, FloatArray], costs: Mapping[str, float | None], confidence: float = 0.95
+) -> Recommendation:
+    """Return the cheapest candidate whose losses are not truly above the least.
+
+    Each candidate is held against that of the least mean loss, row by row, as if the mean difference were
+    normal. (The best is the best of several, so a candidate as good as it is called worse a little more often
+    than said; Holm's correction makes up for more than that.)
+
+    Args:
+        losses: by candidate, (N,) each, of the same rows, which no candidate was fitted on.
+        costs: of an answer; where one is None it counts as dearer than all others.
+        confidence: of the intervals; 1 - confidence is the level of the test.
+
+    Raises:
+        InputError: no candidates, fewer than two rows, other numbers of rows, or losses that are not finite.
+
+    >>> quick, slow = np.array([0.2, 0.4, 0.3, 0.1]), np.array([0.1, 0.3, 0.5, 0.0])
+    >>> recommend({"quick": quick, "slow": slow}, {"quick": 0.01, "slow": 0.1}).chosen
+    'quick'
+    """
+    sizes = {len(loss) for loss in losses.values()}
+    if len(sizes) != 1 or min(sizes) < 2 or not all(np.isfinite(loss).all() for loss in losses.values()):
+        raise InputError("expected finite losses of two rows or more, the same rows for every candidate")
+    best = min(losses, key=lambda name: float(losses[name].mean()))
+    differences = {name: loss - losses[best] for name, loss in losses.items()}
+    others = [name for name in losses if name != best]
+    p_values = holm([_p_value(differences[name]) for name in others])
+    adjusted = dict(zip(others, p_values, strict=True))
+    behind = {
+        name: Behind(_interval(own, confidence), adjusted.get(name)) for name, own in differences.items()
+    }
+    as_good = [name for name in losses if adjusted.get(name, 1.0) >= 1 - confidence]
+    as_good.sort(key=lambda name: np.inf if (cost := costs.get(name)) is None else cost)
+    return Recommendation(as_good[0], best, behind, tuple(as_good))
+
+
+def _p_value(difference: FloatArray) -> float:
+    """Return the one-sided p-value of a mean that is not above zero."""
+    error = _error(difference)
+    return float(ndtr(-difference.mean() / error)) if error else float(difference.mean() <= 0)
+
+
+def _interval(difference: FloatArray, confidence: float) -> Interval:
+    value, reach = float(difference.mean()), float(ndtri((1 + confidence) / 2)) * _error(difference)
+    return Interval(value, value - reach, value + reach)
+
+
+def _error(difference: FloatArray) -> float:
+    """Return the standard error of the mean."""
+    return float(difference.std(ddof=1) / np.sqrt(len(difference)))
