@@ -32,6 +32,8 @@ ALL = [
     "compare",
     "export",
     "report",
+    "push",
+    "pull",
     "fetch",
     "doctor",
 ]

@@ -73,6 +73,10 @@ def test_the_shell_and_python_blocks_run_as_they_stand(folder):
     assert answer[1] in "01"
     (http,) = blocks("shell", "credibly serve")
     check_the_service(http.strip().splitlines(), folder)
+    (hub,) = blocks("shell", "credibly push")
+    for line in hub.strip().splitlines():
+        run(["bash", "-c", line], folder)
+    assert "again" in run(["bash", "-c", "credibly predict runs/again new.csv | wc -l; echo again"], folder)
     (plain,) = blocks("python", "transformers import pipeline")
     question = "print(classify('A film to remember.')[0]['label'])"
     assert run([sys.executable, "-c", f"{plain}\n{question}"], folder).strip() in ("0", "1")

@@ -8,6 +8,7 @@
     │   ├── RunFolderError         a run folder that exists, is unfinished, damaged or of another format
     │   └── TermsError             terms of use that have not been accepted
     ├── AssetError                 a model or data set that cannot be had
+    ├── HubError                   a hub that cannot be reached, or that failed
     ├── TrainingError              training that cannot go on (a loss that became NaN)
     └── MissingExtraError          an optional dependency that is not installed
 
@@ -54,6 +55,10 @@ class TermsError(InputError):
 
 class AssetError(CrediblyError):
     """A model or data set cannot be had: no network, damaged download, unknown name."""
+
+
+class HubError(CrediblyError):
+    """The hub cannot be reached, or failed at what it was asked for."""
 
 
 class TrainingError(CrediblyError):

@@ -48,6 +48,7 @@ class Run:
         self.labels_file = self.path / "labels.jsonl"
         self.labelling_file = self.path / "labelling.json"
         self.report_html = self.path / "report.html"
+        self.card_file = self.path / "README.md"
         self.members_folder = self.path / "members"
         self.models_folder = self.path / "models"
         self.student_folder = self.path / "student"
@@ -223,7 +224,7 @@ class Run:
         """Yield all files but the manifest; what is hidden was left behind by a killed process."""
         for file in self.path.rglob("*"):
             hidden = any(part.startswith(".") for part in file.relative_to(self.path).parts)
-            if file.is_file() and file != self.manifest_file and not hidden:
+            if file.is_file() and file not in (self.manifest_file, self.card_file) and not hidden:
                 yield file
 
     def _remove(self) -> None:
@@ -232,6 +233,7 @@ class Run:
             self.manifest_file,
             self.report_json,
             self.report_html,
+            self.card_file,
             self.calibration_file,
             self.costs_file,
             self.labels_file,

@@ -92,14 +92,14 @@ def clear_failures(name: str) -> Iterator[None]:
 
 def _explained(name: str, error: Exception) -> AssetError:
     """Return the error that says why a model cannot be loaded."""
-    causes = list(_causes(error))
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
+    found = list(causes(error))
+    if any(isinstance(cause, GatedRepoError) for cause in found):
         return _refusal(
             name,
             "it is gated, its owner shares it only with those who asked on its page "
             f"({constants.ENDPOINT}/{name}); ask there, then log in with `hf auth login`",
         )
-    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in found):
         return _refusal(
             name,
             f"the hub has none of that name, or it is private{did_you_mean(name, names_but(name))}; packaged "
@@ -115,7 +115,8 @@ def _explained(name: str, error: Exception) -> AssetError:
     )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it came from, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -17,6 +17,7 @@ from credibly.cli.console import output, print_json, set_log, show, show_report,
 from credibly.cli.distilling import distil
 from credibly.cli.exporting import export
 from credibly.cli.options import assigned, names, pairs, value_of
+from credibly.cli.publishing import pull, push
 from credibly.cli.suggesting import suggest
 from credibly.errors import CrediblyError, InputError
 from credibly.settings import with_columns
@@ -392,6 +393,10 @@ def report(run: RunFolder, as_json: Json = False) -> None:
     """Show a finished run's report and render its page anew."""
     content = workflows.report(run)
     show(content, run / "report.html", as_json)
+
+
+app.command()(push)
+app.command()(pull)
 
 
 @app.command()

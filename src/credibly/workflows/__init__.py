@@ -35,6 +35,9 @@ _HOMES = {
     "shift": "credibly.workflows.shifting",
     "suggest": "credibly.workflows.suggesting",
     "compare": "credibly.workflows.comparing",
+    "push": "credibly.workflows.publishing",
+    "pull": "credibly.workflows.publishing",
+    "Wishes": "credibly.workflows.publication",
     "doctor": "credibly.workflows.checkup",
 }
 
