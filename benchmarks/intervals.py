@@ -18,10 +18,10 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from benchmarks.measure import Result, load, say, seconds_of, spread, write
 from credibly.records import Examples, FloatArray, IntArray, Predictions
-from credibly.uncertainty.intervals import SHIFT_FIGURES, resampled, score, score_shift
 from credibly.uncertainty.numerics import entropy
-from credibly.uncertainty.resampling import Resampling
-from credibly.uncertainty.scores import METRICS
+from credibly.uncertainty.scoring.intervals import SHIFT_FIGURES, resampled, score, score_shift
+from credibly.uncertainty.scoring.resampling import Resampling
+from credibly.uncertainty.scoring.scores import METRICS
 from credibly.uncertainty.systems import Answer, answers
 
 NAME = "intervals"

@@ -12,9 +12,9 @@ from credibly.errors import InputError, RecipeError
 from credibly.records import Examples
 from credibly.runs import Run, write_json
 from credibly.settings import CalibrationSettings, parse_recipe
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.calibrator_choice import choose_calibrator
-from credibly.uncertainty.calibrators import InTurn, OnMean, fit_calibrator
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrator_choice import choose_calibrator
+from credibly.uncertainty.calibration.calibrators import InTurn, OnMean, fit_calibrator
 from credibly.uncertainty.combine import averaged, combine
 from credibly.uncertainty.decompose import decompose
 from credibly.uncertainty.systems import answers

@@ -12,7 +12,7 @@ from credibly import workflows
 from credibly.errors import InputError, RecipeError, RunFolderError
 from credibly.runs import Run
 from credibly.settings.comparison import laid_over, load_comparison
-from credibly.uncertainty.calibrators import cross_fitted
+from credibly.uncertainty.calibration.calibrators import cross_fitted
 from credibly.uncertainty.systems import answers
 from workshop import QUICK, jsonl, made_rows
 

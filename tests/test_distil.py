@@ -21,7 +21,7 @@ from credibly.records import Examples, Predictions
 from credibly.settings import BackboneSettings, DistilSettings
 from credibly.training import HISTORY
 from credibly.tuning import cross_entropy, target_loss
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrate import Temperature
 
 CLASSES = ("bad", "good", "even")
 LABELS = np.arange(45) % 3

@@ -23,7 +23,7 @@ from credibly import EnsembleClassifier
 from credibly.errors import InputError, RecipeError, RunFolderError
 from credibly.estimators import StudentClassifier
 from credibly.runs import Run
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.decompose import decompose
 from workshop import CLASSES, jsonl, made_rows

@@ -11,7 +11,7 @@ from credibly.errors import DataError, InputError
 from credibly.records import Examples, Predictions
 from credibly.runs import write_text
 from credibly.settings import EvaluationSettings
-from credibly.uncertainty.intervals import score
+from credibly.uncertainty.scoring.intervals import score
 from credibly.uncertainty.systems import answers
 from credibly.workflows import evaluate_predictions
 

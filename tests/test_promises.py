@@ -6,9 +6,9 @@ import pytest
 from credibly import workflows
 from credibly.errors import InputError
 from credibly.runs import Run
-from credibly.uncertainty.conformal import PredictionSets
-from credibly.uncertainty.reasons import Reasons
-from credibly.uncertainty.selective import Abstention
+from credibly.uncertainty.promises.conformal import PredictionSets
+from credibly.uncertainty.promises.reasons import Reasons
+from credibly.uncertainty.promises.selective import Abstention
 from credibly.uncertainty.systems import answers
 from credibly.workflows.contents import calibrators_in
 from credibly.workflows.promises import Promises

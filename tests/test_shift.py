@@ -14,9 +14,9 @@ from credibly.errors import InputError, RunFolderError
 from credibly.report.likeness import conclusion
 from credibly.runs import Run
 from credibly.settings import parse_recipe
-from credibly.uncertainty.separation import separations
-from credibly.uncertainty.shift import ANSWER_SCORES, EMBEDDING_SCORES, FIXED, answer_scores
 from credibly.uncertainty.systems import answers
+from credibly.uncertainty.unknown.separation import separations
+from credibly.uncertainty.unknown.shift import ANSWER_SCORES, EMBEDDING_SCORES, FIXED, answer_scores
 from credibly.workflows import reference as references
 from credibly.workflows.contents import calibrators_in
 from credibly.workflows.reference import Embedder, keep_reference, kept_rows, reference_of

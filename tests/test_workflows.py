@@ -15,7 +15,7 @@ from credibly.errors import InputError, RunFolderError
 from credibly.parted import paired
 from credibly.runs import Run, sha256
 from credibly.settings import load_recipe
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.decompose import decompose
 from credibly.uncertainty.systems import answers, source_of
 from credibly.workflows import evaluate, fit, load, predict_file, predicting, report

@@ -10,7 +10,7 @@ import workshop
 from credibly.errors import InputError
 from credibly.runs import Run
 from credibly.settings import parse_recipe
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.systems import answers
 from credibly.workflows import evaluate, fit, fitting, load
 from credibly.workflows.contents import network_systems

@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parent.parent
 PROGRAM = """
 import sys, credibly, numpy as np
 from credibly import Examples, Predictions, decompose
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrate import Temperature
 examples = Examples(("a", "b"), ("x", "y"), ("no", "yes"), np.array([0, 1]))
 record = Predictions.from_probs([[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.3, 0.7]]], examples)
 assert decompose(Temperature.fit(record).apply(record)).epistemic.min() >= 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from credibly.records import Examples, Predictions
 from credibly.report import build_report
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrate import Temperature
 
 Stored = dict[str, dict[str, Predictions]]
 

@@ -15,11 +15,12 @@ from credibly.report.build import answered, shipped_system, systems_of
 from credibly.report.comparisons import pairs, share
 from credibly.report.curves import distribution, reliability, risk_coverage
 from credibly.report.scoring import ON_SHIFT_SETS
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.conformal import PredictionSets
-from credibly.uncertainty.consistency import perfect_ece
+from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.decompose import decompose
-from credibly.uncertainty.intervals import (
+from credibly.uncertainty.promises.conformal import PredictionSets
+from credibly.uncertainty.promises.selective import Abstention
+from credibly.uncertainty.scoring.consistency import perfect_ece
+from credibly.uncertainty.scoring.intervals import (
     paired_difference,
     rank_correlation,
     resampled,
@@ -27,8 +28,7 @@ from credibly.uncertainty.intervals import (
     score_classes,
     score_shift,
 )  # fmt: skip
-from credibly.uncertainty.selective import Abstention
-from credibly.uncertainty.slices import slices
+from credibly.uncertainty.scoring.slices import slices
 from credibly.uncertainty.systems import answers
 from report.samples import BINARY, built, examples, members_only, predictions
 

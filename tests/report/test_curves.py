@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from credibly.records import Examples, Predictions
 from credibly.report.curves import distribution, history_columns, reliability, risk_coverage, wilson
-from credibly.uncertainty.intervals import score
+from credibly.uncertainty.scoring.intervals import score
 from credibly.uncertainty.systems import Answer, answers
 from report.samples import SIX, examples, predictions
 

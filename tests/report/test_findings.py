@@ -12,8 +12,8 @@ import pytest
 from credibly.records import Predictions
 from credibly.report.findings import change, findings, headline, verdict
 from credibly.report.page import parts
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.calibrators import fit_calibrator
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrators import fit_calibrator
 from report.samples import built, examples, members_only
 
 EQUALS_DIRECT = "The student equals the same network trained directly within the interval."

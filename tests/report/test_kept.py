@@ -16,8 +16,8 @@ from credibly.report.build import answered
 from credibly.report.html import render_html
 from credibly.report.kept import Gain, _share
 from credibly.report.kept_table import kept_table, no_gain, over_seeds
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.intervals import paired_difference, resampled
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.scoring.intervals import paired_difference, resampled
 from report.samples import built, dirichlet
 
 DIRECT, ENSEMBLE, STUDENT = "direct+temperature", "ensemble+temperature", "student+temperature"

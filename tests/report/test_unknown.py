@@ -13,7 +13,7 @@ from credibly.report import render_html
 from credibly.report.build import answered
 from credibly.report.terminal import _shift_lines
 from credibly.report.unknown import unknown_table
-from credibly.uncertainty.shift import ANSWER_SCORES, EMBEDDING_SCORES, FIXED, answer_scores
+from credibly.uncertainty.unknown.shift import ANSWER_SCORES, EMBEDDING_SCORES, FIXED, answer_scores
 from report.samples import built
 
 

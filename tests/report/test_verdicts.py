@@ -15,9 +15,9 @@ from credibly.report import print_report, render_html
 from credibly.report.comparisons import COMPARED_METRICS, SAMPLED, Paired, comparisons
 from credibly.report.page import parts
 from credibly.report.verdicts import SIGNS, adjusted_verdict, against_shipped, p_value, sign_test
-from credibly.uncertainty.intervals import score_sampled
-from credibly.uncertainty.resampling import Resampling
-from credibly.uncertainty.slices import holm
+from credibly.uncertainty.scoring.intervals import score_sampled
+from credibly.uncertainty.scoring.resampling import Resampling
+from credibly.uncertainty.scoring.slices import holm
 from credibly.uncertainty.systems import answers
 from uncertainty.cases import answer_of, predictions_of, random_answer
 

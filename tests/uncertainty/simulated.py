@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit, logit, softmax
 
-from credibly.uncertainty.binning import BINS, bin_of
+from credibly.uncertainty.scoring.binning import BINS, bin_of
 from uncertainty.cases import answer_of
 
 KINDS = ("confident", "broad", "vague", "six")

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import foldnorm
 
-from credibly.uncertainty.binning import bin_of, binned, debiased_error, folded_mean, plain_error
-from credibly.uncertainty.calibration_interval import error_interval
+from credibly.uncertainty.scoring.binning import bin_of, binned, debiased_error, folded_mean, plain_error
+from credibly.uncertainty.scoring.calibration_interval import error_interval
 from uncertainty import naive
 from uncertainty.simulated import FAULTS, KINDS, drawn, true_error
 

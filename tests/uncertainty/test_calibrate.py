@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from credibly.errors import InputError
 from credibly.records import Predictions
-from credibly.uncertainty.calibrate import (
+from credibly.uncertainty.calibration.calibrate import (
     HIGHEST_OFFSET,
     LOWEST_OFFSET,
     Temperature,

@@ -6,10 +6,10 @@ from scipy.special import log_softmax, softmax
 
 from credibly.errors import InputError
 from credibly.records import Predictions
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.calibration_rows import folds_of
-from credibly.uncertainty.calibrator_choice import choose_calibrator, cross_fitted_choice
-from credibly.uncertainty.calibrators import (
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibration_rows import folds_of
+from credibly.uncertainty.calibration.calibrator_choice import choose_calibrator, cross_fitted_choice
+from credibly.uncertainty.calibration.calibrators import (
     KINDS,
     OnMean,
     calibrator_from_json,

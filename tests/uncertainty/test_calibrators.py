@@ -12,11 +12,11 @@ from sklearn.metrics import log_loss
 
 from credibly.errors import InputError
 from credibly.records import Predictions
-from credibly.uncertainty.affine import DirichletCalibration, VectorScaling
-from credibly.uncertainty.affine_fit import STRENGTHS
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.calibration_rows import folds_of
-from credibly.uncertainty.calibrators import (
+from credibly.uncertainty.calibration.affine import DirichletCalibration, VectorScaling
+from credibly.uncertainty.calibration.affine_fit import STRENGTHS
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibration_rows import folds_of
+from credibly.uncertainty.calibration.calibrators import (
     BY_CLASS,
     KINDS,
     InTurn,
@@ -25,9 +25,9 @@ from credibly.uncertainty.calibrators import (
     cross_fitted,
     fit_calibrator,
 )
+from credibly.uncertainty.calibration.isotonic import IsotonicCalibration
 from credibly.uncertainty.combine import averaged, combine
 from credibly.uncertainty.decompose import decompose
-from credibly.uncertainty.isotonic import IsotonicCalibration
 from uncertainty.cases import dirichlet_of, examples, predictions_of, random_predictions
 
 NAMES = ("class-0", "class-1", "class-2")

@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 
 from credibly.errors import InputError
-from credibly.uncertainty.consistency import perfect_ece, perfect_errors, spiegelhalter
-from credibly.uncertainty.scores import METRICS
+from credibly.uncertainty.scoring.consistency import perfect_ece, perfect_errors, spiegelhalter
+from credibly.uncertainty.scoring.scores import METRICS
 from uncertainty.cases import answer_of, random_answer
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 
-from credibly.uncertainty.binning import binned
-from credibly.uncertainty.calibration_interval import error_interval
-from credibly.uncertainty.intervals import paired_difference, score
-from credibly.uncertainty.scores import values
+from credibly.uncertainty.scoring.binning import binned
+from credibly.uncertainty.scoring.calibration_interval import error_interval
+from credibly.uncertainty.scoring.intervals import paired_difference, score
+from credibly.uncertainty.scoring.scores import values
 from credibly.uncertainty.systems import answers
 from uncertainty.cases import answer_of, predictions_of
 from uncertainty.simulated import FAULTS, KINDS, drawn, drawn_answer, true_error

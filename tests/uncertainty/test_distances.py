@@ -8,8 +8,8 @@ from sklearn.covariance import EmpiricalCovariance, LedoitWolf, ledoit_wolf_shri
 from sklearn.neighbors import NearestNeighbors
 
 from credibly.errors import InputError
-from credibly.uncertainty import distances
-from credibly.uncertainty.distances import (
+from credibly.uncertainty.unknown import distances
+from credibly.uncertainty.unknown.distances import (
     Embedded,
     Mahalanobis,
     NearestNeighbours,

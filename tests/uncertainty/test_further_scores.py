@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from credibly.uncertainty import risk
-from credibly.uncertainty.estimates import CORRECTED
-from credibly.uncertainty.influence import risk_coverage_influence
-from credibly.uncertainty.intervals import paired_difference, resampled, score
-from credibly.uncertainty.risk import coverage_estimate, excess_influence
-from credibly.uncertainty.scores import METRICS, values
+from credibly.uncertainty.scoring import risk
+from credibly.uncertainty.scoring.estimates import CORRECTED
+from credibly.uncertainty.scoring.influence import risk_coverage_influence
+from credibly.uncertainty.scoring.intervals import paired_difference, resampled, score
+from credibly.uncertainty.scoring.risk import coverage_estimate, excess_influence
+from credibly.uncertainty.scoring.scores import METRICS, values
 from uncertainty import naive
 from uncertainty.cases import answer_of, random_answer
 

@@ -1,10 +1,20 @@
 import numpy as np
 import pytest
 
-from credibly.uncertainty import ranks
-from credibly.uncertainty.influence import ranking_influence, risk_coverage_influence, spearman_influence
-from credibly.uncertainty.intervals import resampled, score
-from credibly.uncertainty.ranks import LINEAR_FROM, LINEAR_SIDE, area_under_risk_coverage, ranking, spearman
+from credibly.uncertainty.scoring import ranks
+from credibly.uncertainty.scoring.influence import (
+    ranking_influence,
+    risk_coverage_influence,
+    spearman_influence,
+)
+from credibly.uncertainty.scoring.intervals import resampled, score
+from credibly.uncertainty.scoring.ranks import (
+    LINEAR_FROM,
+    LINEAR_SIDE,
+    area_under_risk_coverage,
+    ranking,
+    spearman,
+)
 from uncertainty.cases import random_answer
 
 RANKED = ["auroc", "average_precision", "aurc", "augrc", "error_auroc", "spearman_raters"]

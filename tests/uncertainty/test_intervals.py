@@ -6,8 +6,8 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from credibly.errors import InputError
-from credibly.uncertainty import resampling
-from credibly.uncertainty.intervals import (
+from credibly.uncertainty.scoring import resampling
+from credibly.uncertainty.scoring.intervals import (
     paired_difference,
     rank_correlation,
     resampled,
@@ -15,8 +15,8 @@ from credibly.uncertainty.intervals import (
     score_classes,
     score_shift,
 )
-from credibly.uncertainty.resampling import CHUNK, Resampling
-from credibly.uncertainty.scores import METRICS, checked_metrics
+from credibly.uncertainty.scoring.resampling import CHUNK, Resampling
+from credibly.uncertainty.scoring.scores import METRICS, checked_metrics
 from credibly.uncertainty.systems import answers
 from uncertainty import naive
 from uncertainty.cases import answer_of, random_answer, random_predictions

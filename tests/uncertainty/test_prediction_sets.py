@@ -9,9 +9,9 @@ from scipy.special import softmax
 from scipy.stats import beta, binomtest, kstest
 
 from credibly.errors import InputError
-from credibly.uncertainty.conformal import PENALTIES, PredictionSets
-from credibly.uncertainty.set_figures import set_table
-from credibly.uncertainty.set_scores import METHODS, SetScore, draws
+from credibly.uncertainty.promises.conformal import PENALTIES, PredictionSets
+from credibly.uncertainty.promises.set_figures import set_table
+from credibly.uncertainty.promises.set_scores import METHODS, SetScore, draws
 
 FIVE = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.6, 0.3], [0.2, 0.35, 0.45], [0.05, 0.05, 0.9]])
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from credibly.errors import InputError
 from credibly.uncertainty.decompose import decompose
-from credibly.uncertainty.reasons import QUANTILES, Reasons
+from credibly.uncertainty.promises.reasons import QUANTILES, Reasons
 from uncertainty.cases import predictions_of, random_predictions
 
 

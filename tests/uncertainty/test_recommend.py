@@ -8,7 +8,7 @@ from scipy.stats import norm, ttest_rel
 
 from credibly.errors import InputError
 from credibly.uncertainty.recommend import recommend
-from credibly.uncertainty.slices import holm
+from credibly.uncertainty.scoring.slices import holm
 
 
 def drawn(N=400, seed=0, **behind):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from credibly.errors import InputError
-from credibly.uncertainty.intervals import score_classes
-from credibly.uncertainty.scores import METRICS, values
+from credibly.uncertainty.scoring.intervals import score_classes
+from credibly.uncertainty.scoring.scores import METRICS, values
 from credibly.uncertainty.systems import answers
 from uncertainty import naive
 from uncertainty.cases import answer_of, predictions_of, random_answer, random_predictions

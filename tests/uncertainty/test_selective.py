@@ -8,8 +8,8 @@ from scipy.stats import binomtest
 
 from credibly.errors import InputError
 from credibly.uncertainty.exact import chance_of_so_few
-from credibly.uncertainty.selective import Abstention
-from credibly.uncertainty.selective_figures import selective_table
+from credibly.uncertainty.promises.selective import Abstention
+from credibly.uncertainty.promises.selective_figures import selective_table
 
 RISK, DELTA = 0.05, 0.05
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from credibly.errors import InputError
 from credibly.records import Interval
-from credibly.uncertainty.separation import noticeable_auroc, passing, separations
+from credibly.uncertainty.unknown.separation import noticeable_auroc, passing, separations
 
 
 def fpr95_of_scikit_learn(inside, outside):

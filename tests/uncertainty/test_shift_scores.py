@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credibly.errors import InputError, RecordError, RunFolderError
-from credibly.uncertainty import shift
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.decompose import decompose
-from credibly.uncertainty.distances import Embedded, TwoDepths
-from credibly.uncertainty.outliers import beyond, reasons, share_as_strange
-from credibly.uncertainty.shift import (
+from credibly.uncertainty.systems import answers
+from credibly.uncertainty.unknown import shift
+from credibly.uncertainty.unknown.distances import Embedded, TwoDepths
+from credibly.uncertainty.unknown.outliers import beyond, reasons, share_as_strange
+from credibly.uncertainty.unknown.shift import (
     ANSWER_SCORES,
     EMBEDDING_SCORES,
     FIXED,
@@ -19,7 +20,6 @@ from credibly.uncertainty.shift import (
     Reference,
     answer_scores,
 )
-from credibly.uncertainty.systems import answers
 from uncertainty.cases import answer_of, dirichlet_of, random_predictions
 
 

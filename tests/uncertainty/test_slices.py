@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from credibly.errors import InputError
 from credibly.records import UNKNOWN, Examples, Predictions
-from credibly.uncertainty.slices import FEWEST_ROWS, chance_of_as_far, holm, slices
+from credibly.uncertainty.scoring.slices import FEWEST_ROWS, chance_of_as_far, holm, slices
 from credibly.uncertainty.systems import answers
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from credibly.errors import InputError
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.decompose import decompose
 from credibly.uncertainty.systems import answers, source_of

@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import binom
 
 from credibly.errors import InputError
-from credibly.uncertainty import two_sample
-from credibly.uncertainty.distances import Embedded
-from credibly.uncertainty.two_sample import two_sample_test
+from credibly.uncertainty.unknown import two_sample
+from credibly.uncertainty.unknown.distances import Embedded
+from credibly.uncertainty.unknown.two_sample import two_sample_test
 
 
 def both(rows):

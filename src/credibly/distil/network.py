@@ -18,7 +18,7 @@ from credibly.runs import replacing
 from credibly.settings import BackboneSettings
 from credibly.training import HISTORY, History
 from credibly.tuning import class_logits
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrate import Temperature
 
 AS_IT_IS = Temperature()
 

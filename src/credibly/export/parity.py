@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from credibly.records import UNKNOWN
-from credibly.uncertainty.binning import bin_of
+from credibly.uncertainty.scoring.binning import bin_of
 from credibly.uncertainty.systems import Answer, FloatArray
 
 EQUAL_LABELS = 0.99

@@ -31,12 +31,11 @@ from credibly.report.promises import promises
 from credibly.report.scoring import scored_shifts, scored_systems
 from credibly.report.texts import compared_texts
 from credibly.report.unknown import unknown
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.calibrators import Calibrator
-from credibly.uncertainty.consistency import perfect_ece
-from credibly.uncertainty.resampling import Resampling
-from credibly.uncertainty.shift import Scores
-from credibly.uncertainty.slices import slices
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrators import Calibrator
+from credibly.uncertainty.scoring.consistency import perfect_ece
+from credibly.uncertainty.scoring.resampling import Resampling
+from credibly.uncertainty.scoring.slices import slices
 from credibly.uncertainty.systems import (
     CALIBRATED,
     Answer,
@@ -47,6 +46,7 @@ from credibly.uncertainty.systems import (
     shipped_system,
     source_of,
 )
+from credibly.uncertainty.unknown.shift import Scores
 
 FloatArray = NDArray[np.float64]
 

@@ -18,9 +18,9 @@ from credibly.records import Examples
 from credibly.report.advice import advice
 from credibly.report.comparisons import Paired, comparisons, leaders
 from credibly.report.scoring import scored_shifts, scored_systems
-from credibly.uncertainty.consistency import perfect_ece
 from credibly.uncertainty.recommend import Recommendation, recommend
-from credibly.uncertainty.resampling import Resampling
+from credibly.uncertainty.scoring.consistency import perfect_ece
+from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]

@@ -16,11 +16,16 @@ from credibly.records import Interval
 from credibly.report.curves import KINDS
 from credibly.report.verdicts import p_value, sign_test
 from credibly.report.wording import MAIN_METRICS, higher_is_better
-from credibly.uncertainty.estimates import CORRECTED, corrected_difference, mean_estimate, resampled_as
-from credibly.uncertainty.intervals import rank_correlation
-from credibly.uncertainty.resampling import Resampling
-from credibly.uncertainty.scores import families
-from credibly.uncertainty.slices import holm
+from credibly.uncertainty.scoring.estimates import (
+    CORRECTED,
+    corrected_difference,
+    mean_estimate,
+    resampled_as,
+)
+from credibly.uncertainty.scoring.intervals import rank_correlation
+from credibly.uncertainty.scoring.resampling import Resampling
+from credibly.uncertainty.scoring.scores import families
+from credibly.uncertainty.scoring.slices import holm
 from credibly.uncertainty.systems import Answer, chosen_form
 
 Floats = NDArray[np.float64]

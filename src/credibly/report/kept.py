@@ -16,10 +16,10 @@ from credibly.records import Interval
 from credibly.report.comparisons import SAMPLED, Answers, Paired, share
 from credibly.report.curves import KINDS
 from credibly.report.wording import higher_is_better
-from credibly.uncertainty.estimates import CORRECTED, resampled_as
-from credibly.uncertainty.intervals import rank_correlation, score_sampled
-from credibly.uncertainty.ranks import area_under_roc
-from credibly.uncertainty.resampling import Resampling
+from credibly.uncertainty.scoring.estimates import CORRECTED, resampled_as
+from credibly.uncertainty.scoring.intervals import rank_correlation, score_sampled
+from credibly.uncertainty.scoring.ranks import area_under_roc
+from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.systems import CALIBRATED, Answer, bare_name, source_of
 
 Floats = NDArray[np.float64]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from credibly.errors import InputError
 from credibly.records import UNKNOWN, IntArray, Interval
-from credibly.uncertainty.calibrators import Calibrator
-from credibly.uncertainty.conformal import PredictionSets
-from credibly.uncertainty.selective import Abstention
-from credibly.uncertainty.selective_figures import selective_table
-from credibly.uncertainty.set_figures import set_table
+from credibly.uncertainty.calibration.calibrators import Calibrator
+from credibly.uncertainty.promises.conformal import PredictionSets
+from credibly.uncertainty.promises.selective import Abstention
+from credibly.uncertainty.promises.selective_figures import selective_table
+from credibly.uncertainty.promises.set_figures import set_table
 from credibly.uncertainty.systems import Answer, bare_name, chosen_form, keeps_labels
 
 RISKS = (0.01, 0.02, 0.05, 0.1)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from credibly.records import Interval
 from credibly.report.comparisons import SAMPLED, Answers
 from credibly.report.wording import COST_METRICS
-from credibly.uncertainty.families import class_figures
-from credibly.uncertainty.intervals import score_classes, score_sampled, score_shift
-from credibly.uncertainty.resampling import Resampling
+from credibly.uncertainty.scoring.families import class_figures
+from credibly.uncertainty.scoring.intervals import score_classes, score_sampled, score_shift
+from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.systems import bare_name, source_of
 
 FloatArray = NDArray[np.float64]

@@ -9,9 +9,9 @@ from typing import Any
 from credibly.report.comparisons import Answers
 from credibly.report.views import Cell, Column, Row, Table
 from credibly.report.wording import SCORE_WORDS, bracket, number, with_interval
-from credibly.uncertainty.resampling import Resampling
-from credibly.uncertainty.separation import separations
-from credibly.uncertainty.shift import FIXED, Scores, answer_scores
+from credibly.uncertainty.scoring.resampling import Resampling
+from credibly.uncertainty.unknown.separation import separations
+from credibly.uncertainty.unknown.shift import FIXED, Scores, answer_scores
 
 Report = Mapping[str, Any]
 

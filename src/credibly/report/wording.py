@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from credibly.uncertainty.scores import METRICS
+from credibly.uncertainty.scoring.scores import METRICS
 
 UNDEFINED = "–"
 """What stands where a figure is undefined."""

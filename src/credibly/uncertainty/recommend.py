@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 
 from credibly.errors import InputError
 from credibly.records import Interval
-from credibly.uncertainty.slices import holm
+from credibly.uncertainty.scoring.slices import holm
 
 FloatArray = NDArray[np.float64]
 

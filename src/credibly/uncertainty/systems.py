@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from credibly.errors import InputError, listed
 from credibly.records import IntArray, Predictions
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.calibrators import Calibrator
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrators import Calibrator
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.decompose import Uncertainty, decompose
 

@@ -10,10 +10,10 @@ import numpy as np
 from credibly.records import Examples, Predictions
 from credibly.runs import Run
 from credibly.settings import CalibrationSettings
-from credibly.uncertainty.calibrate import Temperature, fit_offset
-from credibly.uncertainty.calibration_rows import check_classes, folds_of, targets_of
-from credibly.uncertainty.calibrator_choice import FOLDS, CalibratorChoice, choose_calibrator
-from credibly.uncertainty.calibrators import BY_CLASS, Calibrator, InTurn, On, fit_calibrator
+from credibly.uncertainty.calibration.calibrate import Temperature, fit_offset
+from credibly.uncertainty.calibration.calibration_rows import check_classes, folds_of, targets_of
+from credibly.uncertainty.calibration.calibrator_choice import FOLDS, CalibratorChoice, choose_calibrator
+from credibly.uncertainty.calibration.calibrators import BY_CLASS, Calibrator, InTurn, On, fit_calibrator
 from credibly.uncertainty.decompose import decompose
 from credibly.uncertainty.systems import CALIBRATED, ON_MEAN
 from credibly.workflows.contents import Calibration

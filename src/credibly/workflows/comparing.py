@@ -19,9 +19,9 @@ from credibly.report.candidates_page import render_comparison
 from credibly.runs import Run, write_json, write_text
 from credibly.settings import Recipe
 from credibly.settings.comparison import load_comparison
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.calibration_rows import targets_of
-from credibly.uncertainty.calibrators import Calibrator, On, cross_fitted
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibration_rows import targets_of
+from credibly.uncertainty.calibration.calibrators import Calibrator, On, cross_fitted
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.numerics import FloatArray, log_of
 from credibly.uncertainty.systems import CALIBRATED, ON_MEAN, answers, bare_name, chosen_form, source_of

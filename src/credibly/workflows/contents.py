@@ -9,8 +9,8 @@ from typing import Any
 
 from credibly.runs import Run
 from credibly.settings import Recipe
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.calibrators import Calibrator, calibrator_from_json
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrators import Calibrator, calibrator_from_json
 from credibly.uncertainty.systems import CALIBRATED, Choices
 
 CHOICES = "choices"

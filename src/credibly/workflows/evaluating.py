@@ -16,7 +16,7 @@ from credibly.report import build_report, render_html, write_report
 from credibly.runs import Run, refuse_folder, write_text
 from credibly.settings import with_columns
 from credibly.training import HISTORY
-from credibly.uncertainty.shift import Scores
+from credibly.uncertainty.unknown.shift import Scores
 from credibly.workflows.contents import (
     calibration_in,
     class_names_of,

@@ -18,8 +18,8 @@ from credibly.progress import Stages, silent
 from credibly.records import Examples, unlabelled
 from credibly.runs import Run, replacing
 from credibly.runtime import MEMBERS_FOLDER, Columns, Contents, Folded
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.calibrators import Calibrator
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrators import Calibrator
 from credibly.uncertainty.systems import CALIBRATED, bare_name, source_of
 from credibly.workflows.contents import calibration_in, class_names_of
 from credibly.workflows.loading import check_known, has_export

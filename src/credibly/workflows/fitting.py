@@ -40,7 +40,7 @@ from credibly.settings import Recipe, ResolvedSettings
 from credibly.settings.dotted import with_values
 from credibly.training import HISTORY, Checkpoints, Monitor, Trackers
 from credibly.tuning import TuningTexts
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.workflows.calibrating import calibrate, check_calibrates, log_choices
 from credibly.workflows.contents import (
     Calibration,

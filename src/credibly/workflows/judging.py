@@ -16,8 +16,8 @@ from credibly.records import UNKNOWN, Predictions
 from credibly.report import build_report, render_html
 from credibly.runs import refuse_folder, write_text
 from credibly.settings import DataSettings, EvaluationSettings
-from credibly.uncertainty.calibrator_choice import FOLDS, choose_calibrator, cross_fitted_choice
-from credibly.uncertainty.calibrators import cross_fitted
+from credibly.uncertainty.calibration.calibrator_choice import FOLDS, choose_calibrator, cross_fitted_choice
+from credibly.uncertainty.calibration.calibrators import cross_fitted
 
 FEWEST_ROWS = 2
 FEWEST_TO_CALIBRATE = 20 * FOLDS

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from credibly.errors import InputError, RunFolderError, did_you_mean, listed
 from credibly.records import Predictions
 from credibly.runs import CALIBRATION_ROWS, EXPORT_FILE, Run, read_predictions
-from credibly.uncertainty.calibrators import Calibrator, calibrator_from_json
+from credibly.uncertainty.calibration.calibrators import Calibrator, calibrator_from_json
 from credibly.workflows import imported
 from credibly.workflows.predicting import Predictor
 from credibly.workflows.promises import Promises, Wanted, check_independent

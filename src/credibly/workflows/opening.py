@@ -7,7 +7,7 @@ from credibly.ensemble import Ensemble
 from credibly.errors import RunFolderError
 from credibly.records import Predictions
 from credibly.runs import Run
-from credibly.uncertainty.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.systems import forms_of, shipped_system, source_of
 from credibly.workflows.contents import calibration_in, class_names_of, network_systems, tuned_systems
 from credibly.workflows.loading import check_known

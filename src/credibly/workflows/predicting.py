@@ -15,8 +15,8 @@ from credibly.data import Given, InputRow, stream_texts, whole_texts
 from credibly.reading import Reader, count_cut
 from credibly.records import Examples, Predictions, unlabelled
 from credibly.settings import DataSettings
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.calibrators import Calibrator
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrators import Calibrator
 from credibly.uncertainty.numerics import FloatArray, probs_of
 from credibly.uncertainty.systems import Answer, answers
 from credibly.workflows.lengths import cut_sentence

@@ -17,10 +17,10 @@ import numpy as np
 from credibly.errors import InputError
 from credibly.records import UNKNOWN, Predictions
 from credibly.runs import Run
-from credibly.uncertainty.calibrators import Calibrator
-from credibly.uncertainty.conformal import PredictionSets
-from credibly.uncertainty.reasons import Reasons
-from credibly.uncertainty.selective import Abstention
+from credibly.uncertainty.calibration.calibrators import Calibrator
+from credibly.uncertainty.promises.conformal import PredictionSets
+from credibly.uncertainty.promises.reasons import Reasons
+from credibly.uncertainty.promises.selective import Abstention
 from credibly.uncertainty.systems import CALIBRATED, Answer, answers, bare_name, keeps_labels, source_of
 from credibly.workflows.contents import calibrators_in
 

@@ -17,8 +17,8 @@ from credibly.progress import Stages, silent
 from credibly.records import Examples, IntArray
 from credibly.runs import Run, write_bytes
 from credibly.settings import Recipe
-from credibly.uncertainty.distances import Embedded
-from credibly.uncertainty.shift import Reference, Scores
+from credibly.uncertainty.unknown.distances import Embedded
+from credibly.uncertainty.unknown.shift import Reference, Scores
 
 MOST_ROWS = 5000
 """Texts of a set that are kept: more would hardly move a score, and fill the disk."""

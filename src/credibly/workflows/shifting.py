@@ -18,12 +18,12 @@ from credibly.report.likeness import conclusion
 from credibly.runs import Run
 from credibly.settings import DataSettings, Recipe, with_columns
 from credibly.uncertainty.exact import exact_interval
-from credibly.uncertainty.outliers import beyond, reasons, share_as_strange
-from credibly.uncertainty.resampling import Resampling
-from credibly.uncertainty.separation import noticeable_auroc, separations
-from credibly.uncertainty.shift import FIXED, Reference, Scores, answer_scores
+from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.systems import Answer, answers, source_of
-from credibly.uncertainty.two_sample import two_sample_test
+from credibly.uncertainty.unknown.outliers import beyond, reasons, share_as_strange
+from credibly.uncertainty.unknown.separation import noticeable_auroc, separations
+from credibly.uncertainty.unknown.shift import FIXED, Reference, Scores, answer_scores
+from credibly.uncertainty.unknown.two_sample import two_sample_test
 from credibly.workflows.lengths import cut_sentence
 from credibly.workflows.loading import load
 from credibly.workflows.predicting import Predictor

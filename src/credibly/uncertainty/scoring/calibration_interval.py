@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from credibly.records import UNKNOWN
-from credibly.uncertainty.binning import Bins, binned, debiased_error, folded_mean, plain_error
+from credibly.uncertainty.scoring.binning import Bins, binned, debiased_error, folded_mean, plain_error
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]

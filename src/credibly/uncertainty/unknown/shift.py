@@ -21,7 +21,8 @@ from safetensors.numpy import save
 from credibly.errors import RecordError, RunFolderError
 from credibly.records import IntArray, check_class_names, check_labels, frozen
 from credibly.runs import FORMAT_VERSION, steady
-from credibly.uncertainty.distances import (
+from credibly.uncertainty.systems import Answer
+from credibly.uncertainty.unknown.distances import (
     Embedded,
     Embeddings,
     Mahalanobis,
@@ -30,7 +31,6 @@ from credibly.uncertainty.distances import (
     Scorer,
     TwoDepths,
 )  # fmt: skip
-from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]
 Scores = dict[str, FloatArray]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from credibly.uncertainty.influence import (
+from credibly.uncertainty.scoring.influence import (
     Influence,
     ranking_influence,
     risk_coverage_influence,

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from credibly.errors import InputError, listed
 from credibly.records import UNKNOWN, IntArray, check_class_names, check_labels
 from credibly.uncertainty.exact import check_share, conformal_quantile, smallest_calibration
-from credibly.uncertainty.set_scores import SetScore, checked_probabilities
+from credibly.uncertainty.promises.set_scores import SetScore, checked_probabilities
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -15,9 +15,9 @@ import numpy as np
 
 from credibly.errors import InputError, did_you_mean
 from credibly.records import Predictions
-from credibly.uncertainty.affine import DirichletCalibration, VectorScaling, from_values
-from credibly.uncertainty.calibrate import Temperature
-from credibly.uncertainty.calibration_rows import (
+from credibly.uncertainty.calibration.affine import DirichletCalibration, VectorScaling, from_values
+from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibration_rows import (
     FEWEST_OF_A_CLASS,
     IntArray,
     Targets,
@@ -25,8 +25,8 @@ from credibly.uncertainty.calibration_rows import (
     folds_of,
     targets_of,
 )
+from credibly.uncertainty.calibration.isotonic import IsotonicCalibration
 from credibly.uncertainty.combine import averaged, check_rule
-from credibly.uncertainty.isotonic import IsotonicCalibration
 
 On = Literal["mean", "members"]
 """What is mapped: the combined prediction, or every member before they are combined."""

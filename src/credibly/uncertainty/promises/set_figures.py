@@ -12,8 +12,8 @@ from scipy.special import ndtri
 
 from credibly.errors import InputError
 from credibly.records import UNKNOWN, Interval, check_labels
-from credibly.uncertainty.conformal import PredictionSets
 from credibly.uncertainty.exact import CONFIDENCE, coverage_range, exact_interval
+from credibly.uncertainty.promises.conformal import PredictionSets
 
 BoolArray = NDArray[np.bool_]
 

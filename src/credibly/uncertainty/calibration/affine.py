@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 
 from credibly.errors import InputError, listed
 from credibly.records import Predictions, check_class_names, normalised_log_probs
-from credibly.uncertainty.affine_fit import Form, choose_strength, fit_affine
-from credibly.uncertainty.calibration_rows import Targets, check_classes, stratified_order, targets_of
+from credibly.uncertainty.calibration.affine_fit import Form, choose_strength, fit_affine
+from credibly.uncertainty.calibration.calibration_rows import (
+    Targets,
+    check_classes,
+    stratified_order,
+    targets_of,
+)
 
 FloatArray = NDArray[np.float64]
 Map = TypeVar("Map")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from credibly.records import IntArray
-from credibly.uncertainty.distances import Embedded, checked, unit_length
+from credibly.uncertainty.unknown.distances import Embedded, checked, unit_length
 
 FloatArray = NDArray[np.float64]
 

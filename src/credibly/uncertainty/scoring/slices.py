@@ -12,7 +12,7 @@ from scipy.special import ndtr
 
 from credibly.errors import InputError
 from credibly.records import UNKNOWN, Interval
-from credibly.uncertainty.resampling import Resampling
+from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from credibly.records import Interval
 from credibly.uncertainty.exact import CONFIDENCE, exact_interval
-from credibly.uncertainty.selective import Abstention, checked_errors
+from credibly.uncertainty.promises.selective import Abstention, checked_errors
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from scipy.sparse import csr_matrix
 from scipy.special import ndtri
 
 from credibly.records import UNKNOWN
-from credibly.uncertainty.binning import folded_mean
-from credibly.uncertainty.calibration_interval import STEPS, inverted
-from credibly.uncertainty.resampling import Statistic
+from credibly.uncertainty.scoring.binning import folded_mean
+from credibly.uncertainty.scoring.calibration_interval import STEPS, inverted
+from credibly.uncertainty.scoring.resampling import Statistic
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]

@@ -11,8 +11,13 @@ from scipy.optimize import isotonic_regression
 
 from credibly.errors import InputError
 from credibly.records import Predictions, check_class_names, log_of_probs
-from credibly.uncertainty.affine import SavedMap, check_numbers, check_same_classes, with_log_probs
-from credibly.uncertainty.calibration_rows import Targets, check_classes, targets_of
+from credibly.uncertainty.calibration.affine import (
+    SavedMap,
+    check_numbers,
+    check_same_classes,
+    with_log_probs,
+)
+from credibly.uncertainty.calibration.calibration_rows import Targets, check_classes, targets_of
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.numerics import log_of, probs_of
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from credibly.errors import InputError
 from credibly.records import Predictions
-from credibly.uncertainty.calibration_rows import Targets, folds_of, targets_of
-from credibly.uncertainty.calibrators import (
+from credibly.uncertainty.calibration.calibration_rows import Targets, folds_of, targets_of
+from credibly.uncertainty.calibration.calibrators import (
     KINDS,
     Calibrator,
     On,

@@ -11,7 +11,7 @@ from scipy.optimize import brentq, minimize_scalar
 
 from credibly.errors import InputError
 from credibly.records import Predictions, concentrations_of, normalised_log_probs
-from credibly.uncertainty.calibration_rows import Targets, targets_of
+from credibly.uncertainty.calibration.calibration_rows import Targets, targets_of
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.numerics import bounded_log_concentrations, dirichlet_mutual_information, log_of
 

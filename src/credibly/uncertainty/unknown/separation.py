@@ -13,8 +13,8 @@ from scipy.special import ndtri
 from credibly.errors import InputError
 from credibly.records import Interval
 from credibly.uncertainty.exact import checked_column
-from credibly.uncertainty.ranks import area_under_roc
-from credibly.uncertainty.resampling import Resampling
+from credibly.uncertainty.scoring.ranks import area_under_roc
+from credibly.uncertainty.scoring.resampling import Resampling
 
 FloatArray = NDArray[np.float64]
 

@@ -10,9 +10,9 @@ from scipy.special import ndtr
 
 from credibly.errors import InputError
 from credibly.records import UNKNOWN
-from credibly.uncertainty.binning import BINS, bin_of, plain_error
-from credibly.uncertainty.calibration_interval import answer_bins
-from credibly.uncertainty.resampling import CHUNK
+from credibly.uncertainty.scoring.binning import BINS, bin_of, plain_error
+from credibly.uncertainty.scoring.calibration_interval import answer_bins
+from credibly.uncertainty.scoring.resampling import CHUNK
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]

@@ -23,8 +23,8 @@ from scipy.sparse import csr_matrix
 from scipy.special import chndtr, chndtrinc, ndtri
 
 from credibly.records import UNKNOWN
-from credibly.uncertainty.binning import BINS, bin_of
-from credibly.uncertainty.resampling import Statistic
+from credibly.uncertainty.scoring.binning import BINS, bin_of
+from credibly.uncertainty.scoring.resampling import Statistic
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]

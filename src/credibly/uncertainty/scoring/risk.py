@@ -14,9 +14,9 @@ from scipy.special import digamma, ndtri, polygamma
 
 from credibly.records import UNKNOWN
 from credibly.uncertainty.exact import chance_of_so_few
-from credibly.uncertainty.influence import risk_coverage_influence
-from credibly.uncertainty.ranks import LINEAR_FROM
-from credibly.uncertainty.resampling import Statistic
+from credibly.uncertainty.scoring.influence import risk_coverage_influence
+from credibly.uncertainty.scoring.ranks import LINEAR_FROM
+from credibly.uncertainty.scoring.resampling import Statistic
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]

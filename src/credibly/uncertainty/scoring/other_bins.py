@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
 from credibly.records import UNKNOWN
-from credibly.uncertainty.binning import (
+from credibly.uncertainty.scoring.binning import (
     BINS,
     Bins,
     bin_matrix,
@@ -16,8 +16,8 @@ from credibly.uncertainty.binning import (
     plain_error,
     summed,
 )
-from credibly.uncertainty.calibration_interval import error_interval
-from credibly.uncertainty.resampling import Statistic
+from credibly.uncertainty.scoring.calibration_interval import error_interval
+from credibly.uncertainty.scoring.resampling import Statistic
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from credibly.records import Interval
-from credibly.uncertainty.binning import debiased_error
-from credibly.uncertainty.brier import PARTS, brier_estimate, uncertainty_estimate
-from credibly.uncertainty.calibration_interval import answer_bins, error_interval
-from credibly.uncertainty.other_bins import class_wise_estimate, equal_mass_estimate
-from credibly.uncertainty.risk import RISKS, coverage_estimate, excess_estimate
-from credibly.uncertainty.smooth import smooth_estimate
+from credibly.uncertainty.scoring.binning import debiased_error
+from credibly.uncertainty.scoring.brier import PARTS, brier_estimate, uncertainty_estimate
+from credibly.uncertainty.scoring.calibration_interval import answer_bins, error_interval
+from credibly.uncertainty.scoring.other_bins import class_wise_estimate, equal_mass_estimate
+from credibly.uncertainty.scoring.risk import RISKS, coverage_estimate, excess_estimate
+from credibly.uncertainty.scoring.smooth import smooth_estimate
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]

@@ -8,12 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from credibly.errors import InputError, did_you_mean
-from credibly.uncertainty.brier import brier_parts
-from credibly.uncertainty.families import calibration, classes, decisions, means, mistakes, raters, selective
-from credibly.uncertainty.other_bins import class_wise, equal_mass
-from credibly.uncertainty.resampling import Family
-from credibly.uncertainty.risk import operating_points
-from credibly.uncertainty.smooth import smooth
+from credibly.uncertainty.scoring.brier import brier_parts
+from credibly.uncertainty.scoring.families import (
+    calibration,
+    classes,
+    decisions,
+    means,
+    mistakes,
+    raters,
+    selective,
+)
+from credibly.uncertainty.scoring.other_bins import class_wise, equal_mass
+from credibly.uncertainty.scoring.resampling import Family
+from credibly.uncertainty.scoring.risk import operating_points
+from credibly.uncertainty.scoring.smooth import smooth
 from credibly.uncertainty.systems import Answer
 
 

@@ -9,11 +9,17 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from credibly.records import UNKNOWN
-from credibly.uncertainty.binning import bin_matrix, debiased_error, over_all_rows, plain_error, summed
 from credibly.uncertainty.numerics import entropy, log_of
-from credibly.uncertainty.ranks import area_under_risk_coverage, area_under_roc, ranking, spearman
-from credibly.uncertainty.resampling import Statistic
-from credibly.uncertainty.risk import best_area
+from credibly.uncertainty.scoring.binning import (
+    bin_matrix,
+    debiased_error,
+    over_all_rows,
+    plain_error,
+    summed,
+)
+from credibly.uncertainty.scoring.ranks import area_under_risk_coverage, area_under_roc, ranking, spearman
+from credibly.uncertainty.scoring.resampling import Statistic
+from credibly.uncertainty.scoring.risk import best_area
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]

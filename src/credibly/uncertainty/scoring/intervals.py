@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from credibly.errors import InputError, listed
 from credibly.records import Interval
-from credibly.uncertainty.estimates import (
+from credibly.uncertainty.scoring.estimates import (
     CORRECTED,
     corrected_difference,
     corrected_interval,
     mean_estimate,
     resampled_as,
 )
-from credibly.uncertainty.families import class_figures
-from credibly.uncertainty.ranks import area_under_roc, spearman
-from credibly.uncertainty.resampling import Family, Resampling, Statistic
-from credibly.uncertainty.scores import checked_metrics, families, values
+from credibly.uncertainty.scoring.families import class_figures
+from credibly.uncertainty.scoring.ranks import area_under_roc, spearman
+from credibly.uncertainty.scoring.resampling import Family, Resampling, Statistic
+from credibly.uncertainty.scoring.scores import checked_metrics, families, values
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""Maps that make probabilities hold, and which of them to take."""
