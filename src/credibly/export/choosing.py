@@ -27,9 +27,9 @@ EFFECT_ROWS = 128
 EXTREMES = 16
 LONG_WORDS = 512
 SPEED_ROWS = 512
-MARGINS = (0.95, 0.8, 0.6)
+MARGINS = (0.95, 0.85, 0.78, 0.72, 0.66, 0.6)
 """Shares of the allowed difference that are aimed at on the texts for fitting, one after the other."""
-STEP, LEAST_SHARE = 0.9, 0.1
+STEP, LEAST_SHARE = 0.95, 0.1
 """By how much less of what integers do is tried next, and where that ends."""
 MOST_CANDIDATES = 2 + len(MARGINS)
 
