@@ -28,6 +28,8 @@ from credibly.records import IntArray
 FloatMatrix = NDArray[np.float32]
 SMOOTHING = (0.75, 0.9)
 REACH = (0.5, 0.9, 0.97)
+COVERED = (1.0, 0.85)
+"""Shares of what was seen that a range covers: a little less cuts the farthest, and rounds the rest finer."""
 FINER = 16
 """Steps of the second rounding in one of the first."""
 FULL, REDUCED = 127, 63
@@ -83,7 +85,7 @@ class Rounding:
 
 
 def divided(seen: Seen, weight: FloatMatrix, largest: int = FULL) -> Rounding:
-    """Return the rounding whose channels are divided in the way that loses least, perhaps not at all.
+    """Return the rounding whose range and divided channels lose least; perhaps none are divided.
 
     Args:
         seen: the site's activations.
@@ -93,12 +95,13 @@ def divided(seen: Seen, weight: FloatMatrix, largest: int = FULL) -> Rounding:
     tries = []
     for divisors in divisors_of(seen.reach, weight):
         by = np.float32(1.0) if divisors is None else divisors
-        scale, zero = range_of(seen.low / by, seen.high / by)
         integers, columns = columns_rounded(
             weight if divisors is None else weight * divisors[:, None], largest
         )
-        found = rounded(seen.rows / by, scale, zero) @ (integers * columns)
-        tries.append(Rounding(scale, zero, integers, columns, *_lost(seen, weight, found), divisors))
+        for covered in COVERED:
+            scale, zero = range_of(covered * seen.low / by, covered * seen.high / by)
+            found = rounded(seen.rows / by, scale, zero) @ (integers * columns)
+            tries.append(Rounding(scale, zero, integers, columns, *_lost(seen, weight, found), divisors))
     return min(tries, key=lambda one: one.error)
 
 
