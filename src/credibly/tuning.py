@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from credibly.backbones.attention import attention_for_gradient
 from credibly.backbones.blocks import BlockCut
 from credibly.backbones.last_layer import exact_logits
 from credibly.backbones.loading import Classifier
@@ -131,7 +132,9 @@ def tune(
     def losses(batch: IntArray) -> Iterator[Tensor]:
         for (part,) in split_columns(batch[None], lengths, classifier.token_budget):
             padded = pad(texts.tokens, part).to(classifier.device)
-            with classifier.autocast():
+            longest = padded.input_ids.shape[1]
+            attention = attention_for_gradient(classifier.device, classifier.precision, longest)
+            with classifier.autocast(), attention:
                 z = _logits(classifier, cut, texts.states, padded)
             yield loss(z.float(), torch.from_numpy(part))[None] * (len(part) / len(batch))
 

@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
+from credibly.backbones.attention import is_plain
 from credibly.backbones.block_size import BlockSize
 from credibly.backbones.blocks import BlockCut, blocks_of
 from credibly.backbones.four_bit import WEIGHT_BYTES
@@ -170,7 +171,7 @@ class Outline:
         """
         mixed = autocast and self.precision == "bf16"
         a_token = self.block.kept_bytes(self.width, self.element_bytes, mixed, dropout > 0)
-        a_pair = 4 * self.block.heads * self._matrices_kept(attention_dropout)
+        a_pair = 4 * self.block.heads * self._matrices_kept(attention_dropout, texts.longest)
         return blocks * (a_token * texts.tokens + a_pair * texts.pairs)
 
     def passing(self, texts: Texts, token_budget: int, side_by_side: bool = False) -> int:
@@ -187,12 +188,17 @@ class Outline:
         budget = max(token_budget, texts.longest)
         return min(budget * at_once, texts.longest * len(texts)) * a_token
 
-    def _matrices_kept(self, dropout: float) -> int:
+    def _matrices_kept(self, dropout: float, longest: int) -> int:
         """Return how many attention matrices a training step keeps a head.
 
-        Fused kernels keep none; those for processors know no dropout, and torch then takes the plain way.
+        Fused kernels keep none; those for processors know no dropout, and torch then takes the plain way, as
+        we have it do for short texts.
         """
-        plain = self._attention == "eager" or (dropout > 0 and self.device.type == "cpu")
+        plain = (
+            self._attention == "eager"
+            or (dropout > 0 and self.device.type == "cpu")
+            or is_plain(self.device, self.precision, longest)
+        )
         return (3 if dropout > 0 else 2) if plain else 0
 
     @property

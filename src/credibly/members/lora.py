@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from credibly.backbones.attention import attention_for_gradient
 from credibly.backbones.blocks import BlockCut, features
 from credibly.backbones.footprint import (
     FLOAT,
@@ -210,7 +211,8 @@ def fit(
         InputError: as `build`.
     """
     adapters = build(material.backbone, settings, material.class_names, seeds, settings.words)
-    device, N = adapters.classifier.device, len(material.targets)
+    device, precision = adapters.classifier.device, adapters.classifier.precision
+    N = len(material.targets)
     wanted = torch.from_numpy(material.targets)
     rows = np.stack([training_rows(N, seed, settings.bootstrap) for seed in seeds])
     texts = material.texts
@@ -226,7 +228,8 @@ def fit(
         for part in split_columns(batch, lengths, adapters.classifier.token_budget):
             padded = pad(texts.tokens, part.reshape(-1)).to(device)
             hidden = texts.states.of(padded) if texts.states else None
-            log_probs = torch.log_softmax(adapters.logits(padded, hidden), dim=-1)
+            with attention_for_gradient(device, precision, padded.input_ids.shape[1]):
+                log_probs = torch.log_softmax(adapters.logits(padded, hidden), dim=-1)
             targets = wanted[torch.from_numpy(padded.indices)].to(device).view_as(log_probs)
             yield -(targets * log_probs).sum(dim=(-2, -1)) / batch.shape[1]
 
