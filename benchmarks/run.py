@@ -19,6 +19,7 @@ NAMES = (
     "heads",
     "embedding",
     "intervals",
+    "scores",
     "report",
     "memory",
     "demo",

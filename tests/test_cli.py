@@ -295,6 +295,24 @@ def test_the_files_of_a_fit_are_those_of_its_manifest(command, fitted):
     assert changed == []
 
 
+def test_report_puts_its_plots_into_a_folder(command, fitted, tmp_path, monkeypatch):
+    from credibly.report import plot_files
+
+    whole = plot_files.drawings
+    # One is enough here, and drawing takes long.
+    monkeypatch.setattr(plot_files, "drawings", lambda report: {"rejection": whole(report)["rejection"]})
+    shown = command("report", fitted.run, "--plots", tmp_path / "plots")
+    assert f"Plots: {tmp_path / 'plots'}" == shown.out.splitlines()[-1]
+    assert sorted(file.name for file in (tmp_path / "plots").iterdir()) == [
+        "01-rejection.csv",
+        "01-rejection.png",
+        "01-rejection.svg",
+    ]
+    refused = command("report", fitted.run, "--plots", fitted.test)
+    assert refused.code == 2
+    assert "expected a folder for the plots" in refused.err
+
+
 @pytest.mark.slow
 def test_verbose_logs_the_stages_and_nothing_else_does(command, fit_options, tmp_path, no_plots):
     data = jsonl(tmp_path / "a.jsonl", made_rows(60))

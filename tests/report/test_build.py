@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from credibly.errors import InputError
 from credibly.report.build import answered, shipped_system, systems_of
 from credibly.report.comparisons import pairs, share
-from credibly.report.curves import distribution, reliability, risk_coverage
+from credibly.report.curves import distribution, rejection, reliability, risk_coverage
 from credibly.report.scoring import ON_SHIFT_SETS
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.decompose import decompose
@@ -235,6 +235,22 @@ def test_curves_are_those_of_the_answers(run: dict[str, Any], binary: dict[str, 
     domains = binary["curves"]["uncertainty"]
     assert list(domains) == ["test", "tweets", "unknown"]
     assert domains["test"]["student+temperature"] == distribution(given["student+temperature"][0])
+    assert binary["curves"]["rejection"] == rejection(given[binary["shipped"]][0], 0.95)
+
+
+def test_sets_of_many_promises_are_those_of_the_promises_and_grow(binary: dict[str, Any]) -> None:
+    drawn = binary["curves"]["set_sizes"]
+    promised = {own["coverage_promised"]: own for own in drawn}
+    assert list(promised) == sorted(promised)
+    for own in binary["promises"]["sets"]:
+        assert promised[own["coverage_promised"]] == own
+    sizes = [own["mean_size"]["value"] for own in drawn]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+
+
+def test_without_a_calibration_split_there_are_no_sets_to_draw(six: dict[str, Any]) -> None:
+    assert six["curves"]["set_sizes"] == six["promises"]["sets"] == []
 
 
 def test_leaders_are_not_beaten_and_the_others_are(run: dict[str, Any], binary: dict[str, Any]) -> None:

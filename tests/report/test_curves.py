@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from credibly.records import Examples, Predictions
-from credibly.report.curves import distribution, history_columns, reliability, risk_coverage, wilson
+from credibly.report.curves import (
+    distribution,
+    history_columns,
+    rejection,
+    reliability,
+    risk_coverage,
+    wilson,
+)
 from credibly.uncertainty.scoring.intervals import score
 from credibly.uncertainty.systems import Answer, answers
 from report.samples import SIX, examples, predictions
@@ -90,6 +97,32 @@ def test_many_rows_make_a_hundred_points_that_end_at_everything() -> None:
 def test_rows_of_unknown_label_are_left_out() -> None:
     answer = answers("direct", predictions(examples(30, labelled=False), 1, 0), {})[0]
     assert (reliability([answer], 0.95), risk_coverage([answer], 0.95)) == ([], [])
+
+
+def test_rejection_by_hand() -> None:
+    answer = answered([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
+    points = rejection(answer, 0.95)["total"]
+    assert [point["rejected"] for point in points] == [0, 0.25, 0.5, 0.75]
+    assert [point["accuracy"] for point in points] == pytest.approx([1 / 2, 2 / 3, 1 / 2, 1])
+    low, high = wilson(np.array([2.0]), np.array([3.0]))
+    assert (points[1]["low"], points[1]["high"]) == pytest.approx((low[0], high[0]))
+
+
+def test_rejecting_by_a_kind_keeps_the_rows_that_have_least_of_it() -> None:
+    rows = examples(80, SIX)
+    answer = answers("ensemble", predictions(rows, 4, 2), {})[0]
+    for kind, points in rejection(answer, 0.95).items():
+        order = np.argsort(getattr(answer.uncertainty, kind))
+        right = (answer.predicted == rows.labels)[order]
+        expected = [right[:kept].mean() for kept in range(80, 0, -1)]
+        assert [point["accuracy"] for point in points] == pytest.approx(expected)
+
+
+def test_rows_that_are_all_alike_are_not_rejected_one_before_the_other() -> None:
+    lone = answers("direct", predictions(examples(30), 1, 0), {})[0]
+    assert rejection(lone, 0.95)["epistemic"] == []
+    unlabelled = answers("direct", predictions(examples(30, labelled=False), 1, 0), {})[0]
+    assert not any(rejection(unlabelled, 0.95).values())
 
 
 def test_a_distribution_is_its_quantiles() -> None:

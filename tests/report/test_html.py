@@ -14,8 +14,10 @@ import pytest
 
 from credibly.errors import MissingExtraError
 from credibly.records import Examples
-from credibly.report import plots, render_html, write_report
-from credibly.report.plots import FAMILIES, inline, svg, uncertainty_plot
+from credibly.report import html as html_module
+from credibly.report import render_html, write_report
+from credibly.report.drawing import FAMILIES, Drawing, Palette, inline, svg
+from credibly.report.plots import uncertainty_plot
 from credibly.report.views import by_class_table, strips, systems_table
 from credibly.runs import Run
 from report.samples import BINARY, SIX, built, examples, members_only
@@ -260,17 +262,19 @@ def test_two_classes_have_one_strip_and_more_the_ones_that_matter(
 def test_a_drawing_is_the_same_each_time_and_names_no_address() -> None:
     at = {"mean": 0.2, "0.05": 0.0, "0.25": 0.1, "0.5": 0.2, "0.75": 0.3, "0.95": 0.4}
     domains = {"test": {"ensemble": {"total": at}}, "名前 $x$ <b>": {"ensemble": {"total": at}}}
-    first, second = (uncertainty_plot("total", domains) for _ in range(2))
+    first, second = (svg(uncertainty_plot("total", domains)) for _ in range(2))
     assert first == second
     assert "http" not in first
     assert "&lt;b&gt;" in first
 
 
 def test_ids_of_two_drawings_never_meet() -> None:
-    def draw(figure: Any) -> None:
+    def draw(figure: Any, palette: Palette) -> None:
         figure.subplots().plot([0, 1], [0, 1])
 
-    ids = [set(re.findall(r'id="([^"]+)"', svg(name, (2, 2), draw))) for name in ("one", "two")]
+    ids = [
+        set(re.findall(r'id="([^"]+)"', svg(Drawing(name, name, (2, 2), draw)))) for name in ("one", "two")
+    ]
     assert ids[0]
     assert ids[0].isdisjoint(ids[1])
 
@@ -316,6 +320,6 @@ def test_zero_shot_is_explained_where_it_stands(
     lone: dict[str, Any], pages: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "zero_shot" not in pages["lone"]
-    monkeypatch.setattr(plots, "svg", lambda name, size, draw: "")
+    monkeypatch.setattr(html_module, "svg", lambda drawing: "")
     systems = {"zero_shot": lone["systems"]["ensemble"], **lone["systems"]}
     assert "<dt>zero_shot</dt>" in render_html({**lone, "systems": systems})

@@ -389,10 +389,18 @@ app.command()(export)
 
 
 @app.command()
-def report(run: RunFolder, as_json: Json = False) -> None:
+def report(
+    run: RunFolder,
+    plots: Annotated[
+        Path | None, typer.Option(help="Folder for every plot as SVG and PNG, and its data as CSV.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Show a finished run's report and render its page anew."""
-    content = workflows.report(run)
+    content = workflows.report(run, plots)
     show(content, run / "report.html", as_json)
+    if plots is not None and not as_json:
+        output().print(f"Plots: {plots}", soft_wrap=True)
 
 
 app.command()(push)

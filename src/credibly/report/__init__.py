@@ -7,10 +7,11 @@ from typing import Any
 
 from credibly.report.build import build_report
 from credibly.report.html import render_html
+from credibly.report.plot_files import write_plots
 from credibly.report.terminal import print_report
 from credibly.runs import Run, write_json, write_text
 
-__all__ = ["build_report", "print_report", "render_html", "write_report"]
+__all__ = ["build_report", "print_report", "render_html", "write_plots", "write_report"]
 
 
 def write_report(run: Run, report: Mapping[str, Any]) -> None:

@@ -24,10 +24,10 @@ from credibly.report.comparisons import (
     leaders,
     shift_changes,
 )  # fmt: skip
-from credibly.report.curves import distribution, history_columns, reliability, risk_coverage
+from credibly.report.curves import distribution, history_columns, rejection, reliability, risk_coverage
 from credibly.report.findings import findings, headline
 from credibly.report.kept import gains_kept, students_of_seeds
-from credibly.report.promises import promises
+from credibly.report.promises import promises, set_sizes
 from credibly.report.scoring import scored_shifts, scored_systems
 from credibly.report.texts import compared_texts
 from credibly.report.unknown import unknown
@@ -108,6 +108,7 @@ def build_report(
     shift = scored_shifts(on_test, shifted, resampling)
     paired = Paired(on_test, systems, sampled, resampling)
     kept = gains_kept(paired, shifted)
+    calibrating = _calibrating(stored, calibrators, test)
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "credibly_version": __version__,
@@ -123,9 +124,7 @@ def build_report(
         "calibration_tests": {
             name: _calibration_test(given, resampling) for name, given in on_test.items() if len(given) == 1
         },
-        "promises": promises(
-            shipped, _calibrating(stored, calibrators, test), on_test, calibrators, confidence
-        ),
+        "promises": promises(shipped, calibrating, on_test, calibrators, confidence),
         "slices": _slices(on_test[shipped][0], test, resampling),
         "calibrators": {name: calibrator.as_json() for name, calibrator in calibrators.items()},
         "choices": choices,
@@ -148,7 +147,11 @@ def build_report(
             if shipped in found
         },
         "unknown": unknown(shipped, on_test, shifted, strangeness or {}, resampling),
-        "curves": _curves(on_test, shifted, confidence, choices),
+        "curves": {
+            **_curves(on_test, shifted, confidence, choices),
+            "rejection": rejection(on_test[shipped][0], confidence),
+            "set_sizes": set_sizes(shipped, calibrating, on_test, calibrators, confidence),
+        },
         "histories": {name: history_columns(history) for name, history in (histories or {}).items()},
         **_texts(test, stored["members"]["test"], calibrators, on_test),
         "notes": list(notes),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from credibly.report import plots
+from credibly.report.drawing import Drawing, Palette, cut, family, svg
 from credibly.report.html import markup, page_of
 from credibly.report.page import calibration_table
 from credibly.report.verdicts import against_shipped
@@ -26,11 +26,10 @@ def render_comparison(content: Content) -> str:
     Raises:
         MissingExtraError: Jinja2 or matplotlib is not installed.
     """
-    drawing = pareto_plot(content)
     return page_of(
         "candidates.html",
         content=content,
-        drawing=markup(drawing),
+        drawing=markup(svg(pareto_plot(content))),
         facts=_facts(content),
         choice_table=choice_table(content),
         main_table=_coloured(
@@ -76,10 +75,10 @@ def _choice_row(content: Content, name: str) -> Row:
         Cell(cost("rows_per_second", own["rows_per_second"])),
         Cell(f"{standing}, recommended" if chosen else standing),
     )
-    return Row(name, plots.family(own["kind"]), chosen, cells)
+    return Row(name, family(own["kind"]), chosen, cells)
 
 
-def pareto_plot(content: Content) -> str:
+def pareto_plot(content: Content) -> Drawing:
     """Draw the test NLL of every candidate, with its interval, against the texts a second that it answers.
 
     A line joins those that no other one beats in both.
@@ -91,10 +90,10 @@ def pareto_plot(content: Content) -> str:
         if own["rows_per_second"] and systems[name]["nll"]["value"] is not None
     }
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Any, palette: Palette) -> None:
         axes = figure.subplots()
         for name, (speed, nll) in points.items():
-            shade = plots.colour(content["choice"][name]["kind"])
+            shade = palette[family(content["choice"][name]["kind"])]
             chosen = name == content["shipped"]
             ends = [[nll["value"] - nll["low"]], [nll["high"] - nll["value"]]]
             axes.errorbar(
@@ -102,20 +101,23 @@ def pareto_plot(content: Content) -> str:
                 markersize=9 if chosen else 6, elinewidth=1.1, zorder=3,
             )  # fmt: skip
             axes.annotate(
-                plots.cut(name, 34), (speed, nll["value"]), xytext=(7, 5), textcoords="offset points",
-                fontsize=8, color=plots.INK, fontweight="bold" if chosen else "normal",
+                cut(name, 34), (speed, nll["value"]), xytext=(7, 5), textcoords="offset points",
+                fontsize=8, color=palette["ink"], fontweight="bold" if chosen else "normal",
             )  # fmt: skip
         line = [points[name] for name in front(content)]
         axes.plot(
             [speed for speed, _ in line], [nll["value"] for _, nll in line],
-            color=plots.SOFT, linewidth=1, dashes=(4, 3), zorder=1,
+            color=palette["soft"], linewidth=1, dashes=(4, 3), zorder=1,
         )  # fmt: skip
         axes.set_xscale("log")
         axes.margins(x=0.28, y=0.12)
         axes.set(xlabel="texts a second", ylabel="NLL on the test texts")
         axes.grid(visible=True, which="both")
 
-    return plots.svg("pareto", (7.4, 4.2), draw)
+    rows: list[dict[str, Any]] = [
+        {"candidate": name, "rows_per_second": speed, **nll} for name, (speed, nll) in points.items()
+    ]
+    return Drawing("pareto", "NLL against texts a second", (7.4, 4.2), draw, rows)
 
 
 def front(content: Content) -> list[str]:
@@ -138,7 +140,7 @@ def _coloured(content: Content, table: Table | None) -> Table | None:
     """Return a table whose rows have the colours of the candidates' kinds."""
     if table is None:
         return None
-    rows = (replace(row, family=plots.family(content["choice"][row.name]["kind"])) for row in table.rows)
+    rows = (replace(row, family=family(content["choice"][row.name]["kind"])) for row in table.rows)
     return replace(table, rows=tuple(rows))
 
 

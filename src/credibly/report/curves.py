@@ -1,4 +1,4 @@
-"""The points of the report's plots: reliability bins, risk-coverage, uncertainty by domain, training.
+"""The points of the report's plots: reliability bins, risk-coverage, rejection, uncertainty, training.
 
 Pure figures of what `uncertainty` answers; nothing here draws.
 """
@@ -63,8 +63,7 @@ def reliability(answers: Sequence[Answer], confidence: float) -> list[dict[str, 
     counts, certainties, rights = counts[filled].astype(float), certainties[filled], rights[filled]
     low, high = wilson(rights / len(answers), counts / len(answers), confidence)
     columns = (counts / len(answers), certainties / counts, rights / counts, low, high)
-    names = ("count", "confidence", "accuracy", "low", "high")
-    return [dict(zip(names, map(float, row), strict=True)) for row in zip(*columns, strict=True)]
+    return _points(("count", "confidence", "accuracy", "low", "high"), columns)
 
 
 def risk_coverage(answers: Sequence[Answer], confidence: float) -> list[dict[str, float]]:
@@ -76,18 +75,31 @@ def risk_coverage(answers: Sequence[Answer], confidence: float) -> list[dict[str
     Returns:
         coverage, risk, low and high (Wilson) a point, by rising coverage, the last at 1.
     """
-    curves = np.array([_risks(*_labelled(answer)) for answer in answers])
-    N = curves.shape[1]
-    if N == 0:
-        return []
-    chosen = np.unique(np.ceil(np.arange(1, MOST_POINTS + 1) * N / MOST_POINTS).astype(int))
-    risks = curves.mean(axis=0)[chosen - 1]
-    low, high = wilson(risks * chosen, chosen.astype(float), confidence)
-    names = ("coverage", "risk", "low", "high")
-    return [
-        dict(zip(names, map(float, row), strict=True))
-        for row in zip(chosen / N, risks, low, high, strict=True)
-    ]
+    risks = np.mean([_risks(*_labelled(answer)) for answer in answers], axis=0)
+    return _points(("coverage", "risk", "low", "high"), _thinned(risks, confidence)) if len(risks) else []
+
+
+def rejection(answer: Answer, confidence: float) -> dict[str, list[dict[str, float]]]:
+    """Return the accuracy of the rest when the rows of most uncertainty are rejected, by kind.
+
+    Rows of equal uncertainty are taken in every order alike, as in `risk_coverage`; a kind that is the
+    same for every row (no epistemic uncertainty in a single model) has no points.
+
+    Returns:
+        rejected, accuracy, low and high (Wilson) a point, at most 100 by rising share, the first at 0.
+    """
+    known = answer.labels != UNKNOWN
+    _, right = _labelled(answer)
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    for kind in KINDS:
+        values = getattr(answer.uncertainty, kind)[known]
+        if len(values) and np.ptp(values) > 0:
+            coverage, risk, low, high = (
+                column[::-1] for column in _thinned(_risks(-values, right), confidence)
+            )
+            columns = (1 - coverage, 1 - risk, 1 - high, 1 - low)
+            found[kind] = _points(("rejected", "accuracy", "low", "high"), columns)
+    return found
 
 
 def distribution(answer: Answer) -> dict[str, dict[str, float | None]]:
@@ -120,6 +132,18 @@ def _risks(certainty: Floats, right: Floats) -> Floats:
     _, tie, counts = np.unique(-certainty[order], return_inverse=True, return_counts=True)
     expected = (np.bincount(tie, 1 - right[order], len(counts)) / counts)[tie]
     return np.asarray(np.cumsum(expected) / np.arange(1, len(order) + 1))
+
+
+def _thinned(risks: Floats, confidence: float) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return coverage, risk, low and high (Wilson) at no more than 100 of the coverages 1/N..1."""
+    N = len(risks)
+    chosen = np.unique(np.ceil(np.arange(1, MOST_POINTS + 1) * N / MOST_POINTS).astype(int))
+    risks = risks[chosen - 1]
+    return chosen / N, risks, *wilson(risks * chosen, chosen.astype(float), confidence)
+
+
+def _points(names: Sequence[str], columns: Sequence[Floats]) -> list[dict[str, float]]:
+    return [dict(zip(names, map(float, row), strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _quantiles(values: Floats) -> dict[str, float | None]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from credibly.report import page, plots, views
+from credibly.report import page, views
+from credibly.report.drawing import family, svg
 from credibly.report.extras import optional
 from credibly.report.verdicts import SIGNS, WORDS
 from credibly.report.wording import count, visible
@@ -28,7 +29,7 @@ def render_html(report: Report) -> str:
     Raises:
         MissingExtraError: Jinja2 or matplotlib is not installed.
     """
-    drawings = {name: markup(drawing) for name, drawing in page.drawings(report).items()}
+    drawings = {name: markup(svg(drawing)) for name, drawing in page.drawings(report).items()}
     return page_of("template.html", report=report, drawings=drawings, **page.parts(report))
 
 
@@ -44,7 +45,7 @@ def page_of(template: str, **parts: object) -> str:
     """
     jinja2, markupsafe = optional("jinja2"), optional("markupsafe")
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_package_file),
+        loader=jinja2.FunctionLoader(package_file),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -58,13 +59,13 @@ def page_of(template: str, **parts: object) -> str:
         breakable=lambda name: markupsafe.escape(visible(name)).replace("+", markupsafe.Markup("<wbr>+")),
     )
     environment.globals.update(
-        family=plots.family,
+        family=family,
         strips=views.strips,
         spoken=views.spoken,
         verdict_signs=SIGNS,
         verdict_words=WORDS,
     )
-    style = markup(_package_file("style.css"))
+    style = markup(package_file("style.css"))
     rendered: str = environment.get_template(template).render(style=style, **parts)
     return rendered
 
@@ -78,7 +79,8 @@ def markup(drawing: str) -> Any:
     return optional("markupsafe").Markup(drawing)
 
 
-def _package_file(name: str) -> str:
+def package_file(name: str) -> str:
+    """Return the text of a file beside this one."""
     return files("credibly.report").joinpath(name).read_text(encoding="utf-8")
 
 

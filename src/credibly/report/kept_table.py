@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from credibly.report.plots import family
+from credibly.report.drawing import family
 from credibly.report.views import Cell, Column, Row, Table
 from credibly.report.wording import UNDEFINED, Figure, count, listed_words, number, visible
 from credibly.uncertainty.systems import bare_name

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from credibly.report import plots
+from credibly.report import abstaining_plots, plots
 from credibly.report.curves import KINDS
+from credibly.report.drawing import Drawing, family
 from credibly.report.findings import findings
 from credibly.report.kept_table import TITLE, kept_table, no_gain, over_seeds
 from credibly.report.unknown import unknown_table
@@ -61,8 +62,8 @@ def parts(report: Report) -> dict[str, Any]:
     }
 
 
-def drawings(report: Report) -> dict[str, str]:
-    """Return every plot of the page as an SVG element, by name."""
+def drawings(report: Report) -> dict[str, Drawing]:
+    """Return every plot of the page, by name, in the order of the page."""
     curves = report["curves"]
     drawn = {
         f"reliability {name}": plots.reliability_plot(systems, len(report["classes"]))
@@ -73,6 +74,11 @@ def drawings(report: Report) -> dict[str, str]:
         drawn["risk coverage"] = plots.risk_coverage_plot(
             {name: curves["risk_coverage"][name] for name in abstaining}
         )
+    rejected, sets = _rejection(report), curves.get("set_sizes")
+    if any(rejected.values()):
+        drawn["rejection"] = abstaining_plots.rejection_plot(report["shipped"], rejected)
+    if sets:
+        drawn["set sizes"] = abstaining_plots.set_sizes_plot(report["promises"]["system"], sets)
     for kind in KINDS:
         drawn[f"uncertainty {kind}"] = plots.uncertainty_plot(kind, curves["uncertainty"])
     for column in _history_columns(report):
@@ -225,7 +231,7 @@ def _settled(report: Report, bare: str) -> str | None:
 
 def _calibration(report: Report) -> dict[str, Any]:
     figures = []
-    for family, systems in _reliable(report).items():
+    for bare, systems in _reliable(report).items():
         signs = ["○", "●"][-len(systems) :]
         eces = [
             f"{sign} {name}: ECE {with_interval('ece_debiased', report['systems'][name]['ece_debiased'])}"
@@ -238,7 +244,7 @@ def _calibration(report: Report) -> dict[str, Any]:
             )
             for name, bins in systems.items()
         ]
-        figures.append((family, eces, "Reliability. " + "; ".join(spoken)))
+        figures.append((bare, eces, "Reliability. " + "; ".join(spoken)))
     return {
         "reliability": figures,
         "calibration_table": calibration_table(report),
@@ -291,7 +297,7 @@ def calibration_table(report: Report) -> Table | None:
             )
         )
         cells += [Cell(_p_value(found[test])) for test in ("consistency_p", "spiegelhalter_p")]
-        rows.append(Row(name, plots.family(name), name == report["shipped"], tuple(cells)))
+        rows.append(Row(name, family(name), name == report["shipped"], tuple(cells)))
     return Table(columns, tuple(rows))
 
 
@@ -315,6 +321,12 @@ def _abstaining_systems(report: Report) -> list[str]:
     return sorted(names, key=lambda name: name == report["shipped"])
 
 
+def _rejection(report: Report) -> dict[str, list[dict[str, float]]]:
+    """Return the points by kind of uncertainty; none in reports that are older than they."""
+    points: dict[str, list[dict[str, float]]] = report["curves"].get("rejection", {})
+    return points
+
+
 def _at_coverage(points: list[dict[str, float]], coverage: float) -> dict[str, float] | None:
     return min(points, key=lambda point: abs(point["coverage"] - coverage), default=None)
 
@@ -329,13 +341,15 @@ def _abstaining(report: Report) -> dict[str, Any]:
             for point in points
             if point
         ]
-        rows.append(Row(name, plots.family(name), name == report["shipped"], tuple(cells)))
+        rows.append(Row(name, family(name), name == report["shipped"], tuple(cells)))
     columns = tuple(Column(f"{100 * coverage:.0f} %", "", "", "") for coverage in COVERAGES)
     spoken = "; ".join(f"{row.name} {row.cells[-1].main} % of all" for row in rows)
     return {
         "abstaining": names,
         "abstaining_spoken": f"Wrong answers by share of texts answered: {spoken}; more in the table",
         "abstaining_table": Table(columns, tuple(rows)),
+        "rejection_spoken": abstaining_plots.rejection_spoken(_rejection(report)),
+        "set_sizes_spoken": abstaining_plots.set_sizes_spoken(report["curves"].get("set_sizes", [])),
         **_promises(report.get("promises", {})),
     }
 
@@ -420,8 +434,8 @@ def _shift_summary(report: Report) -> Table | None:
         {f"{domain} ({count(report['rows'][domain])})": scores for domain, scores in found.items()}
     )
     table = systems_table(domains, SHIFT_METRICS, "", forest=True)
-    family = plots.family(shipped)
-    return Table(table.columns, tuple(Row(row.name, family, False, row.cells) for row in table.rows))
+    own = family(shipped)
+    return Table(table.columns, tuple(Row(row.name, own, False, row.cells) for row in table.rows))
 
 
 def _texts(report: Report) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,8 @@ from credibly.uncertainty.systems import Answer, bare_name, chosen_form, keeps_l
 
 RISKS = (0.01, 0.02, 0.05, 0.1)
 COVERAGES = (0.8, 0.9, 0.95)
+DRAWN_COVERAGES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
+"""Those of the plot of set sizes."""
 
 FloatArray = NDArray[np.float64]
 Answers = Mapping[str, tuple[Answer, ...]]
@@ -49,16 +51,30 @@ def promises(
     """
     if shipped not in on_calibration:
         return {"abstention": [], "sets": []}
-    if not keeps_labels(shipped, calibrators):
-        shipped = chosen_form(bare_name(shipped), on_test) or shipped
+    shipped = _promising(shipped, on_test, calibrators)
     calibration, test = (_rows(shipped, answers) for answers in (on_calibration, on_test))
     if not len(test.labels):
         return {"abstention": [], "sets": []}
     return {
         "system": shipped,
         "abstention": _abstention(calibration, test, confidence),
-        "sets": _sets(calibration, test, confidence),
+        "sets": _sets(calibration, test, confidence, COVERAGES),
     }
+
+
+def set_sizes(
+    shipped: str,
+    on_calibration: Answers,
+    on_test: Answers,
+    calibrators: Mapping[str, Calibrator],
+    confidence: float,
+) -> list[Json]:
+    """Return what `promises` does of sets at three coverages for many, by rising coverage."""
+    if shipped not in on_calibration:
+        return []
+    shipped = _promising(shipped, on_test, calibrators)
+    calibration, test = (_rows(shipped, answers) for answers in (on_calibration, on_test))
+    return _sets(calibration, test, confidence, DRAWN_COVERAGES) if len(test.labels) else []
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,13 @@ class Rows:
     probs: FloatArray
     labels: IntArray
     class_names: tuple[str, ...]
+
+
+def _promising(shipped: str, on_test: Answers, calibrators: Mapping[str, Calibrator]) -> str:
+    """Return the form of a system that labels as it does before its calibrator."""
+    if keeps_labels(shipped, calibrators):
+        return shipped
+    return chosen_form(bare_name(shipped), on_test) or shipped
 
 
 def _rows(shipped: str, answers: Answers) -> Rows:
@@ -103,9 +126,9 @@ def _abstention(calibration: Rows, test: Rows, confidence: float) -> list[Json]:
     ]
 
 
-def _sets(calibration: Rows, test: Rows, confidence: float) -> list[Json]:
+def _sets(calibration: Rows, test: Rows, confidence: float, coverages: Sequence[float]) -> list[Json]:
     found = []
-    for coverage in COVERAGES:
+    for coverage in coverages:
         with suppress(InputError):  # too few rows for it
             found.append(PredictionSets.fit(calibration.probs, calibration.labels, coverage))
     tables = [set_table(own, test.probs, test.labels, confidence=confidence).overall for own in found]
@@ -116,6 +139,7 @@ def _sets(calibration: Rows, test: Rows, confidence: float) -> list[Json]:
             "expected": (figures.expected or Interval(None)).as_json(),
             "mean_size": figures.mean_size.as_json(),
             "singletons": figures.singletons.as_json(),
+            "empty": figures.empty.as_json(),
         }
         for own, figures in zip(found, tables, strict=True)
     ]

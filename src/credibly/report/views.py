@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from credibly.report.plots import family
+from credibly.report.drawing import family
 from credibly.report.verdicts import Verdict
 from credibly.report.wording import (
     COST_METRICS,

@@ -12,7 +12,7 @@ from credibly.errors import RunFolderError
 from credibly.progress import Stages, silent
 from credibly.reading import Reader
 from credibly.records import Examples, Predictions
-from credibly.report import build_report, render_html, write_report
+from credibly.report import build_report, render_html, write_plots, write_report
 from credibly.runs import Run, refuse_folder, write_text
 from credibly.settings import with_columns
 from credibly.training import HISTORY
@@ -85,10 +85,15 @@ def _scored_predictions(run: Run, source: str) -> dict[str, Predictions]:
     }
 
 
-def report(path: str | Path) -> dict[str, Any]:
+def report(path: str | Path, plots: Path | None = None) -> dict[str, Any]:
     """Return a finished run's report, and render report.html anew from it.
 
+    Args:
+        path: the run folder.
+        plots: a folder for every plot as SVG, PNG and CSV.
+
     Raises:
+        InputError: the folder for plots is a file, or cannot be made.
         RunFolderError: the run is unfinished or its report damaged, or it had no test set to report on.
     """
     run = Run.open(path)
@@ -96,6 +101,8 @@ def report(path: str | Path) -> dict[str, Any]:
         raise RunFolderError(f"{path} had no test set, so it has no report; score it on a file: evaluate")
     content = run.read_json(run.check(run.report_json))
     write_text(run.report_html, render_html(content))
+    if plots is not None:
+        write_plots(content, plots)
     return content
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from credibly.errors import InputError
+from credibly.records import IntArray
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]
@@ -81,8 +82,7 @@ class Resampling:
             raise InputError("expected one row or more to resample, got none")
         random = np.random.default_rng([self.seed, stream])
         for start in range(0, self.resamples, size):
-            drawn = random.integers(0, N, (min(size, self.resamples - start), N))
-            yield np.stack([np.bincount(rows, minlength=N) for rows in drawn], axis=1).astype(np.float64)
+            yield counted(random.integers(0, N, (min(size, self.resamples - start), N)), N)
 
     def ends(self, samples: FloatArray) -> tuple[float | None, float | None]:
         """Return the percentile interval of samples, (R,): resamples that lack a class (NaN) are left out.
@@ -95,6 +95,24 @@ class Resampling:
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(defined, [tail, 1 - tail])
         return float(low), float(high)
+
+
+def counted(drawn: IntArray, N: int) -> FloatArray:
+    """Return how often each of N rows is among those drawn, float64, (N, R).
+
+    Args:
+        drawn: int64, (R, any number): the rows of each resample.
+        N: rows to draw from.
+
+    >>> counted(np.array([[0, 0, 2], [1, 2, 2]]), 3)
+    array([[2., 0.],
+           [0., 1.],
+           [1., 2.]])
+    """
+    R = len(drawn)
+    # All resamples in one count, each in a range of its own.
+    places = (drawn + N * np.arange(R)[:, None]).ravel()
+    return np.bincount(places, minlength=R * N).reshape(R, N).T.astype(np.float64, order="C")
 
 
 def at_a_time(N: int) -> int:
