@@ -152,6 +152,30 @@ def save_model(
     return folder
 
 
+def save_inference_model(
+    folder: Path,
+    architecture: str = "bert",
+    names: Sequence[str] = ("contradiction", "neutral", "entailment"),
+) -> Path:
+    """Make a tiny classifier of pairs of texts and save it with its tokenizer; its head is random, too."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    own = config(architecture)
+    own.id2label, own.label2id = dict(enumerate(names)), {name: place for place, name in enumerate(names)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(own)
+        model.get_input_embeddings().weight.data *= 10
+        for name, parameter in model.named_parameters():
+            # What a sentence says must show in the logits.
+            if name.startswith(("classifier", "score", "pooler")):
+                parameter.data *= 10
+    model.save_pretrained(folder)
+    tokenizer(causal=architecture in DECODERS, architecture=architecture).save_pretrained(folder)
+    return folder
+
+
 def made_texts(labels: Sequence[int], seed: int = 0, words: int = 6, noise: float = 0.0) -> list[str]:
     """Return a text for each label: filler with two words that tell the class (0 bad, 1 good, 2 even).
 

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from credibly.cli.main import app
 from credibly.errors import InputError, RunFolderError
-from credibly.members.prompts import PromptMembers, Said
+from credibly.members import Said, prompts
+from credibly.members.prompts import PromptMembers
 from credibly.progress import silent
 from credibly.records import normalised_log_probs
 from credibly.runs import Run
@@ -148,7 +149,7 @@ def test_bias_can_be_left_in_or_found_on_inputs_that_say_nothing(files):
         atol=1e-6,
     )
     bias = [list(own.values()) for own in summary_of(free)["bias"]["by_member"]]
-    members = labelling.prompts.load(
+    members = prompts.load(
         [free.member_folder(seed) for seed in range(3)], free.recipe.backbone, free.recipe.members, CLASSES
     )
     said = members.said(CONTENT_FREE).log_probs
@@ -323,7 +324,7 @@ def test_the_command_says_what_it_found_and_where_the_labels_are(files, tmp_path
     for words in (
         "50 texts, 2 prompts",
         "as the model says it",
-        "without the prompts' bias",
+        "without the labellers' bias",
         "for the class",
     ):
         assert words in shown.output

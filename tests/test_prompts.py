@@ -238,11 +238,11 @@ def pool_of(standin, examples=None, chat_template=None):
 def test_without_examples_members_are_as_many_as_prompts_at_most(standin):
     pool = pool_of(standin)
     settings = PromptsSettings(templates=SHORT, shots=8)
-    assert prompts.prompts_of(pool, settings, range(3)).count == 3
+    assert prompts.labellers(pool, settings, range(3)).count == 3
     with pytest.raises(InputError, match="expected at most 3 members, got 4"):
-        prompts.prompts_of(pool, settings, range(4))
+        prompts.labellers(pool, settings, range(4))
     with pytest.raises(InputError, match="at most 10 members, got 11"):
-        prompts.prompts_of(pool_of(standin, made()), PromptsSettings(shots=0), range(11))
+        prompts.labellers(pool_of(standin, made()), PromptsSettings(shots=0), range(11))
 
 
 def test_a_chat_template_is_used_where_that_is_asked_for(standin):
@@ -252,27 +252,27 @@ def test_a_chat_template_is_used_where_that_is_asked_for(standin):
     )
     settings = PromptsSettings(templates=["{text} so:"], shots=1)
     asked, plain = (
-        prompts.prompts_of(pool_of(standin, made(), template), replace_chat(settings, chat), range(1))
+        prompts.labellers(pool_of(standin, made(), template), replace_chat(settings, chat), range(1))
         for chat in (True, False)
     )
     assert asked.frames[0].before.startswith("<user>")
     assert asked.frames[0].after == " so:<assistant>"
     assert not plain.frames[0].before.startswith("<user>")
     with pytest.raises(InputError, match="no chat template"):
-        prompts.prompts_of(pool_of(standin, made()), replace_chat(settings, True), range(1))
+        prompts.labellers(pool_of(standin, made()), replace_chat(settings, True), range(1))
 
 
 def test_what_the_tokenizer_begins_with_is_not_said_twice(standin):
     template = "{{ bos_token }}{% for own in messages %}{{ own['content'] }}{% endfor %}"
     pool = pool_of(standin, chat_template=template)
     settings = PromptsSettings(templates=["so {text}:"], count=1)
-    assert prompts.prompts_of(pool, settings, range(1)).frames[0].before == "so "
+    assert prompts.labellers(pool, settings, range(1)).frames[0].before == "so "
 
 
 def test_words_for_classes_that_are_not_there_are_refused(standin):
     settings = PromptsSettings(templates=SHORT, label_words={"bad": "dull", "fine": "good"})
     with pytest.raises(InputError, match=r"expected a word for every class, got none for good, even"):
-        prompts.prompts_of(pool_of(standin), settings, range(1))
+        prompts.labellers(pool_of(standin), settings, range(1))
 
 
 def replace_chat(settings, chat):

@@ -8,7 +8,7 @@ from typing import Any
 
 from credibly.members import SOURCES
 from credibly.runs import Run
-from credibly.settings import AdaptersSettings, BackboneSettings, MixedSettings, PromptsSettings, Recipe
+from credibly.settings import AdaptersSettings, BackboneSettings, Labeller, MixedSettings, Recipe
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Pass:
     def stage(self) -> str:
         """Its name for progress: all members of the group at once, or one or some by their seeds."""
         source, seeds = self.group.settings.source, self.seeds
-        given = isinstance(self.group.settings, AdaptersSettings | PromptsSettings)
+        given = isinstance(self.group.settings, AdaptersSettings | Labeller)
         doing = "taking in" if given else "training"
         if len(seeds) == len(self.group.seeds):
             return f"{doing} {len(seeds)} {source}"

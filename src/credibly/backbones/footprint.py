@@ -158,6 +158,24 @@ def forward(outline: Outline, texts: Texts, blocks: int) -> Work:
     return Work(blocks * operations, PASSING * outline.kept(texts, blocks, dropout=0.0))
 
 
+def untrained_needs(outline: Outline, parameters: int, base: int, kept: int, predicting: Work) -> Needs:
+    """Return what members need of which nothing is trained.
+
+    Args:
+        outline: of the model that they share.
+        parameters: its weights.
+        base: their bytes.
+        kept: bytes that a batch holds as it passes.
+        predicting: work of all members on the training texts.
+    """
+    whole = base + heaped(outline, kept)
+    memory = Memory(
+        base=base, trainable=0, gradients=0, moments=0, best=0, activations=0, texts=0,
+        loading=whole, prediction=whole,
+    )  # fmt: skip
+    return Needs(parameters, 0, memory, preparing=Work(), training=Work(), predicting=predicting)
+
+
 def trunk_bytes(outline: Outline, texts: Texts) -> tuple[int, int]:
     """Return the bytes of a frozen trunk's states of texts, and how many of them go to a file."""
     states = texts.tokens * outline.width * outline.element_bytes

@@ -33,7 +33,7 @@ from credibly.backbones.probing import (
 )  # fmt: skip
 from credibly.backbones.sources import check, clear_failures, source_of
 from credibly.encoding import TYPES
-from credibly.errors import AssetError
+from credibly.errors import AssetError, InputError, listed
 from credibly.settings import BackboneSettings
 
 log = logging.getLogger(__name__)
@@ -270,6 +270,33 @@ def open_classifier(
             local_files_only=True,
         )
         tokenizer = load_tokenizer(str(folder))
+    return _classifier(model, tokenizer, settings, device)
+
+
+def load_trained_classifier(settings: BackboneSettings, device: torch.device | None = None) -> Classifier:
+    """Load a sequence-classification model as it was trained, with the classes of its own config.
+
+    Raises:
+        AssetError: the model is not there, is not safetensors, or needs code of its own.
+        InputError: its files hold no classification head.
+    """
+    device = device or best_device()
+    source = source_of(settings.name)
+    with clear_failures(settings.name), quietly():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        tokenizer = load_tokenizer(source)
+    if report["missing_keys"]:
+        raise InputError(
+            f"expected a model that was trained to classify, and the files of {settings.name} hold no "
+            f"classification head ({listed(sorted(report['missing_keys']))} are missing); take another model"
+        )
+    model.requires_grad_(False)
     return _classifier(model, tokenizer, settings, device)
 
 

@@ -9,8 +9,9 @@ from rich.table import Table
 
 NAMES = {
     "raw": "as the model says it",
-    "corrected": "without the prompts' bias",
+    "corrected": "without the labellers' bias",
     "prior_corrected": "for the class shares",
+    "dawid_skene": "votes by Dawid and Skene",
 }
 
 
@@ -18,16 +19,27 @@ def print_labelling(content: dict[str, Any], console: Console) -> None:
     """Print the labels' shares before and after each correction, and what is to be said of them."""
     classes = list(content["assumed_shares"])
     table = Table(box=None, title_justify="left")
-    table.add_column(f"{content['texts']:,} texts, {content['members']} prompts")
+    asked = "prompts" if _sources(content) == {"prompts"} else "labellers"
+    table.add_column(f"{content['texts']:,} texts, {content['members']} {asked}")
     for name in (*classes, "changed", "total", "epistemic"):
         table.add_column(name, justify="right")
-    for name, figures in content["systems"].items():
+    rows = dict(content["systems"])
+    if content["combine"] != "mean":
+        rows[content["combine"]] = content["combined"][content["combine"]]
+    for name, figures in rows.items():
         shares = [f"{figures['shares'][own]:.1%}" for own in classes]
         uncertainty = [f"{figures[f'mean_{part}']:.3f}" for part in ("total", "epistemic")]
         table.add_row(NAMES[name], *shares, f"{figures['changed']:.1%}", *uncertainty)
     console.print(table)
-    console.print(
-        f"The classes' words hold {content['mass']:.1%} of what the model might say (median).", soft_wrap=True
-    )
+    if content["mass"] is not None:
+        console.print(
+            f"The classes' words hold {content['mass']:.1%} of what the model might say (median).",
+            soft_wrap=True,
+        )
     for note in content["notes"]:
         console.print(f"- {note}", soft_wrap=True)
+
+
+def _sources(content: dict[str, Any]) -> set[str]:
+    """Return the kinds of labellers that were asked."""
+    return {own["kind"].partition(" ")[0] for own in content["labellers"]}

@@ -150,7 +150,9 @@ def fit(
     member_source: Annotated[
         str | None,
         typer.Option(
-            "--source", help="Member source: heads, top_blocks, full, dropout, laplace, lora or prompts."
+            "--source",
+            help="Member source: heads, top_blocks, full, dropout, laplace, lora, prompts, similarity or "
+            "entailment.",
         ),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Packaged model, hub id or local folder.")] = None,
@@ -203,13 +205,22 @@ app.command()(distil)
 def label(
     source: Annotated[str, typer.Argument(help="A data file, or a recipe (.yaml).", metavar="FILE")],
     classes: Annotated[str | None, typer.Option(help="The classes' names: no,yes.")] = None,
+    member_source: Annotated[
+        Literal["prompts", "similarity", "entailment"] | None,
+        typer.Option(
+            "--source",
+            help="prompts of a causal model (default), similarity of embeddings, or entailment (NLI model).",
+        ),
+    ] = None,
     labeller: Annotated[
-        str | None, typer.Option(help="Causal language model: packaged name, hub id or local folder.")
+        str | None, typer.Option(help="The model that is asked: packaged name, hub id or local folder.")
     ] = None,
     examples: Annotated[
         str | None, typer.Option(help="File with a few texts and their labels (columns `text`, `label`).")
     ] = None,
-    prompt_count: Annotated[int | None, typer.Option("--prompts", help="Number of prompts.")] = None,
+    prompt_count: Annotated[
+        int | None, typer.Option("--prompts", help="Number of prompts, or of wordings of the classes.")
+    ] = None,
     describe: Annotated[
         str | None, typer.Option(help="What is asked, in a line: 'sentiment of a film review'.")
     ] = None,
@@ -229,16 +240,18 @@ def label(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Label texts without training: a language model is asked in several ways; labels.jsonl comes out."""
+    """Label texts without training: a model is asked in several ways; labels.jsonl comes out."""
     set_log(verbose, quiet)
     settings = _given({
         "labelling.classes": None if classes is None else names(classes),
         "labelling.examples": examples, "labelling.prior": _shares(prior),
-        "backbone.name": labeller or (None if source.endswith((".yaml", ".yml")) else LABELLER),
+        "members.source": member_source, "backbone.name": labeller,
         "members.count": prompt_count, "members.description": describe,
         "data.text": text, "data.id": id_column, "seed": seed,
     })  # fmt: skip
     settings |= assigned(assignments)
+    if (model := _labeller(source, settings)) is not None:
+        settings["backbone.name"] = model
     folder = output_folder or Path("runs") / Path(source).stem
     with shown_progress(quiet) as stages:
         run = workflows.label(source, folder, settings, resume, overwrite, stages)
@@ -446,6 +459,18 @@ def _show_plan(content: dict[str, Any], as_json: bool) -> None:
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _labeller(source: str, settings: dict[str, Any]) -> str | None:
+    """Return the model that labels where none is named; None where the recipe's will do."""
+    kind = settings.get("members.source", "prompts")
+    if source.endswith((".yaml", ".yml")) or "backbone.name" in settings or kind == "similarity":
+        return None
+    if kind == "entailment":
+        raise InputError(
+            "expected the NLI model that labels, which is not packaged: --labeller HUB_ID, or a local folder"
+        )
+    return LABELLER
 
 
 def _shares(text: str | None) -> dict[str, Any] | str | None:

@@ -22,7 +22,7 @@ class Opinions:
     """Texts with what a labeller thinks of them, its bias taken off.
 
     Args:
-        examples: label_probs are the mean of its prompts' probabilities, labels its likeliest class.
+        examples: label_probs are what its members say together, labels its likeliest class.
         total: float64, (N,), nats.
         aleatoric: float64, (N,), nats.
         epistemic: float64, (N,), nats.

@@ -1,7 +1,26 @@
 """Member sources: one file each, with the same names in the same order."""
 
-from credibly.members import adapters, dropout, full, heads, laplace, lora, prompts, top_blocks
+from credibly.members import (
+    adapters,
+    dropout,
+    entailment,
+    full,
+    heads,
+    laplace,
+    lora,
+    prompts,
+    similarity,
+    top_blocks,
+)
 from credibly.members.common import Members, Source, TrainingData
+from credibly.members.opinions import Labellers, LabellerSource, Said
+
+LABELLERS: dict[str, LabellerSource] = {
+    "prompts": prompts,
+    "similarity": similarity,
+    "entailment": entailment,
+}
+"""Sources of which nothing is trained: what `label` asks."""
 
 SOURCES: dict[str, Source] = {
     "heads": heads,
@@ -11,8 +30,8 @@ SOURCES: dict[str, Source] = {
     "laplace": laplace,
     "lora": lora,
     "adapters": adapters,
-    "prompts": prompts,
+    **LABELLERS,
 }
 """A new source is a file and a row here."""
 
-__all__ = ["SOURCES", "Members", "Source", "TrainingData"]
+__all__ = ["LABELLERS", "SOURCES", "LabellerSource", "Labellers", "Members", "Said", "Source", "TrainingData"]

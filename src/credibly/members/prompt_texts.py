@@ -93,17 +93,22 @@ def checked_template(block: str) -> Template:
     Raises:
         RecipeError: a field that is not known, or {text} not once.
     """
-    named = [name for _, name in pieces_of(block) if name]
-    known = ["text", *Task(("a", "b"), "").cells]
+    check_fields(block, "text")
+    return Template(block)
+
+
+def check_fields(template: str, place: str) -> None:
+    """Raise RecipeError for a field that is not known, or where `place` does not stand in it once."""
+    named = [name for _, name in pieces_of(template) if name]
+    known = [place, *Task(("a", "b"), "").cells]
     for name in named:
         if name not in known:
             raise RecipeError(
-                f"a prompt knows {listed((f'{{{own}}}' for own in known), 20)}, got '{{{name}}}'"
+                f"a template knows {listed((f'{{{own}}}' for own in known), 20)}, got '{{{name}}}'"
                 f"{did_you_mean(name, known)}"
             )
-    if named.count("text") != 1:
-        raise RecipeError(f"expected {{text}} once in a prompt, got '{block}'")
-    return Template(block)
+    if named.count(place) != 1:
+        raise RecipeError(f"expected {{{place}}} once in a template, got '{template}'")
 
 
 PLAIN = "{Thing}: {text}\n{What}:"

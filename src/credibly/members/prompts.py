@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from credibly.backbones.footprint import Memory, Needs, Work, forward, heaped
+from credibly.backbones.footprint import Needs, forward, untrained_needs
 from credibly.backbones.label_words import checked_words
 from credibly.backbones.language_model import LanguageModel, load_language_model
 from credibly.backbones.next_words import Frame, next_words
 from credibly.backbones.outline import Outline, Texts
 from credibly.backbones.reading import Reading
 from credibly.errors import InputError, RunFolderError
-from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
+from credibly.members.common import Histories, TrainingData, count_weights
+from credibly.members.opinions import Labellers, Said
 from credibly.members.prompt_texts import (
     DEFAULT_DESCRIPTION,
     TEMPLATES,
@@ -30,63 +30,29 @@ from credibly.members.prompt_texts import (
     plain_frame,
 )
 from credibly.progress import Progress, Stages
-from credibly.records import normalised_log_probs
 from credibly.runs import write_json
 from credibly.settings import BackboneSettings, PromptsSettings
 from credibly.training import UNWATCHED, History, Monitor, stream
 
 FILE = "prompt.json"
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Said:
-    """What M prompts say of N texts.
-
-    Args:
-        log_probs: float64, (M, N, C): of the classes' words within the model's whole distribution.
-        cut: how many texts were too long for the longest prompt.
-    """
-
-    log_probs: FloatArray
-    cut: int
-
-    @property
-    def mass(self) -> FloatArray:
-        """float64, (M, N): the probability that the model says any of the words."""
-        return np.asarray(np.exp(self.log_probs).sum(axis=-1))
-
-
-@dataclass(frozen=True)
-class PromptMembers:
+class PromptMembers(Labellers):
     """M prompts of one language model.
 
     Args:
         model: that is asked.
         frames: one a member.
-        bias: float64, (M, C), taken off the words' log-probabilities.
-        class_names: C names.
     """
 
     model: LanguageModel
     frames: tuple[Frame, ...]
-    bias: FloatArray
-    class_names: tuple[str, ...]
-
-    @property
-    def count(self) -> int:
-        """M."""
-        return len(self.frames)
 
     @property
     def shared_parameters(self) -> int:
         """Number of weights of the language model, which all members share."""
         return count_weights(self.model.model.parameters())
-
-    @property
-    def member_parameters(self) -> int:
-        """A prompt has no weights."""
-        return 0
 
     @property
     def reader(self) -> Reading:
@@ -102,10 +68,6 @@ class PromptMembers:
         """
         scores = next_words(self.model, self.frames, texts, progress)
         return Said(np.stack([own.log_probs for own in scores]), max(own.cut for own in scores))
-
-    def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
-        """Return log-probabilities, float32, (M, N, C), normalised."""
-        return normalised_log_probs(self.said(texts).log_probs - self.bias[:, None])
 
     def save(self, member: int, folder: Path) -> None:
         """Write one prompt, its words and its bias."""
@@ -138,19 +100,15 @@ def fit(
 ) -> tuple[PromptMembers, Histories]:
     """Make one prompt a seed; nothing is trained, but each prompt's bias is found on training texts.
 
-    The bias is the mean log-probability of each class (batch calibration, Zhou et al. 2023,
-    https://arxiv.org/abs/2309.17249); no label is looked at for it.
-
     Raises:
-        InputError: as `prompts_of`, or words that the model does not know.
+        InputError: as `labellers`, or words that the model does not know.
     """
-    members = prompts_of(material, settings, seeds)
-    said = members.said(material.data.texts[: settings.warm_up], monitor.progress)
-    bias = normalised_log_probs(said.log_probs).mean(axis=1, dtype=np.float64)
-    return replace(members, bias=bias), [History() for _ in seeds]
+    members = labellers(material, settings, seeds)
+    seen = material.data.texts[: settings.warm_up]
+    return members.without_bias(seen, monitor.progress), [History() for _ in seeds]
 
 
-def prompts_of(material: Pool, settings: PromptsSettings, seeds: Sequence[int]) -> PromptMembers:
+def labellers(material: Pool, settings: PromptsSettings, seeds: Sequence[int]) -> PromptMembers:
     """Make one prompt a seed, with no bias taken off.
 
     Raises:
@@ -179,7 +137,8 @@ def prompts_of(material: Pool, settings: PromptsSettings, seeds: Sequence[int]) 
         return chat_frame(template, task, examples, lambda messages: rendered(tokenizer, messages))
 
     frames = tuple(frame(seed) for seed in seeds)
-    return PromptMembers(material.model, frames, np.zeros((len(frames), len(task.words))), data.class_names)
+    bias = np.zeros((len(frames), len(task.words)))
+    return PromptMembers(bias, data.class_names, material.model, frames)
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
@@ -209,7 +168,7 @@ def load(
     """
     read = [_read(folder / FILE) for folder in folders]
     frames, bias = tuple(frame for frame, _ in read), np.array([own for _, own in read])
-    return PromptMembers(load_language_model(backbone), frames, bias, tuple(class_names))
+    return PromptMembers(bias, tuple(class_names), load_language_model(backbone), frames)
 
 
 def _read(file: Path) -> tuple[Frame, list[float]]:
@@ -226,17 +185,8 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
 
     What the examples add is not counted: they run once a member.
     """
-    base = outline.element_bytes * (outline.encoder_parameters + outline.output_layer) + outline.packed_bytes
-    passing = heaped(outline, outline.passing(texts, backbone.token_budget, side_by_side=True))
+    parameters = outline.encoder_parameters + outline.output_layer
+    base = outline.element_bytes * parameters + outline.packed_bytes
+    kept = outline.passing(texts, backbone.token_budget, side_by_side=True)
     through = forward(outline, texts, outline.blocks) * settings.count
-    return Needs(
-        parameters=outline.encoder_parameters + outline.output_layer,
-        trainable=0,
-        memory=Memory(
-            base=base, trainable=0, gradients=0, moments=0, best=0, activations=0, texts=0,
-            loading=base + passing, prediction=base + passing,
-        ),
-        preparing=Work(),
-        training=Work(),
-        predicting=through,
-    )  # fmt: skip
+    return untrained_needs(outline, parameters, base, kept, through)

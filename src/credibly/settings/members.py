@@ -209,8 +209,39 @@ class PromptsSettings(Settings):
     warm_up: Count = Field(256, description="training texts on which a prompt's bias is found")
 
 
+class StatementSettings(Settings):
+    """M ways to say each class in a sentence, to which texts are held; nothing is trained."""
+
+    count: Count = Field(5, description="number of members, M")
+    description: str | None = Field(
+        None, description="what is asked, in a line: WHAT of WHICH TEXT, such as `sentiment of a film review`"
+    )
+    templates: list[str] = Field(
+        default_factory=list, description="sentences in place of the default ones: {class} once"
+    )
+    label_words: dict[str, str] = Field(
+        default_factory=dict, description="what a class is called there, by class; its name if left out"
+    )
+    warm_up: Count = Field(256, description="training texts on which a member's bias is found")
+
+
+class SimilaritySettings(StatementSettings):
+    """Texts' embeddings against those of sentences that say the classes."""
+
+    source: Literal["similarity"] = "similarity"
+    # Sentence encoders are trained with cosines times 20.
+    temperature: Positive = Field(0.05, description="which cosines are divided by before the softmax")
+
+
+class EntailmentSettings(StatementSettings):
+    """Which sentence a text entails, by a model of natural language inference."""
+
+    source: Literal["entailment"] = "entailment"
+
+
+Labeller = PromptsSettings | SimilaritySettings | EntailmentSettings
 Trained = HeadsSettings | TopBlocksSettings | FullSettings | DropoutSettings | LaplaceSettings | LoraSettings
-OneSource = Trained | AdaptersSettings | PromptsSettings
+OneSource = Trained | AdaptersSettings | Labeller
 
 
 class Part(Settings):

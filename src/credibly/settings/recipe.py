@@ -106,7 +106,7 @@ class CalibrationSettings(Settings):
 
 
 class LabellingSettings(Settings):
-    """What `label` asks of texts without labels, and what is done about the prompts' bias."""
+    """What `label` asks of texts without labels, and what is done about the labellers' bias."""
 
     classes: list[str] = Field(description="the classes' names; two or more")
     examples: str | None = Field(None, description="a file of texts with labels that prompts show")
@@ -115,6 +115,9 @@ class LabellingSettings(Settings):
     )
     prior: dict[str, Annotated[float, Field(gt=0)]] | Literal["estimate"] | None = Field(
         None, description="share of each class, given or estimated; equal shares if left out"
+    )
+    combine: Literal["mean", "dawid_skene"] = Field(
+        "mean", description="of the labellers' probabilities, or their votes by how reliable they show them"
     )
     lowest_mass: float = Field(
         0.00001, ge=0, lt=1, description="share of what the model might say that the classes' words must hold"

@@ -1,14 +1,14 @@
-"""Label: a language model is asked in several ways what class each text is of; a run folder comes out.
+"""Label: language models are asked in several ways what class each text is of; a run folder comes out.
 
-Raw opinions are stored as the members' record; the prompts' bias is found and taken off afterwards, from the
-record alone, so that other corrections need no model.
+Raw opinions are stored as the members' record; the labellers' bias is found and taken off afterwards, from
+the record alone, so that other corrections need no model.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from credibly.backbones import resolve_precision
 from credibly.backbones.loading import best_device
 from credibly.data.labelling import shown_examples, texts_to_label
 from credibly.errors import InputError, RunFolderError, did_you_mean, listed
-from credibly.members import TrainingData, prompts
-from credibly.members.prompts import PromptMembers, Said
-from credibly.passes import member_seeds
+from credibly.members import LABELLERS, Said, TrainingData
+from credibly.passes import groups_of, member_seeds
 from credibly.progress import Progress, Stages, silent
 from credibly.records import Examples, Predictions, normalised_log_probs
-from credibly.runs import Run, replacing, steady, write_bytes, write_json, write_text
-from credibly.settings import LabellingSettings, PromptsSettings, Recipe, ResolvedSettings
+from credibly.runs import Run, steady, write_bytes, write_json, write_text
+from credibly.settings import LabellingSettings, Recipe, ResolvedSettings, recipe_values
+from credibly.uncertainty.dawid_skene import check_labellers
 from credibly.uncertainty.label_shift import (
     CONTENT_FREE,
     BatchBias,
@@ -39,7 +39,8 @@ from credibly.uncertainty.label_shift import (
 )
 from credibly.uncertainty.systems import Answer, answers
 from credibly.workflows.fitting import comparable, facts_of
-from credibly.workflows.recipes import make_recipe
+from credibly.workflows.panel import Combined, Panel
+from credibly.workflows.recipes import RECIPE_SUFFIXES, make_recipe
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +64,6 @@ class Job:
     notes: Sequence[str]
     stages: Stages
 
-    @property
-    def members(self) -> PromptsSettings:
-        """The prompts' settings."""
-        assert isinstance(self.recipe.members, PromptsSettings)
-        return self.recipe.members
-
 
 def label(
     source: Recipe | str | Path,
@@ -78,7 +73,7 @@ def label(
     overwrite: bool = False,
     stages: Stages = silent,
 ) -> Run:
-    """Label a file's texts by prompts, without any training, and leave a finished run.
+    """Label a file's texts by prompts or other labellers, without any training, and leave a finished run.
 
     Args:
         source: a data file, a recipe with a block `labelling`, or the path of one.
@@ -89,7 +84,7 @@ def label(
         stages: told of progress.
 
     Raises:
-        InputError: recipe, data or run folder cannot be used, or the model hardly says any class's word.
+        InputError: recipe, data, run folder or model cannot be used, or it hardly says any class's word.
         AssetError: the model cannot be had.
     """
     run = Run.claim(output, resume, overwrite)
@@ -98,21 +93,22 @@ def label(
         _check_same(run, recipe)
         return run
     job = _job(run, recipe, stages, resume)
-    members = _members(job)
+    panel = Panel.of(job.recipe, _shown(job), stages)
     if not _goes_on(run, resume):
         run.begin(job.recipe)
-    _store(job, members)
-    said = _asked(job, members)
+    panel.save(run)
+    said = _asked(job, panel)
     raw = Predictions(
         log_probs=normalised_log_probs(said.log_probs),
         ids=job.texts.ids,
         class_names=job.texts.class_names,
-        provenance={"members": f"{members.count} prompts on {recipe.backbone.name}"},
+        provenance={"members": panel.name},
     )
     run.save_predictions(SYSTEM, SPLIT, raw)
-    corrections = _corrections(job, members, raw)
-    write_json(run.labelling_file, _summary(job, said, corrections))
-    answer = answers("ensemble", corrections.final, {})[0]
+    corrections = _corrections(job, panel, raw)
+    combined = Combined.of(corrections)
+    write_json(run.labelling_file, _summary(job, said, corrections, combined))
+    answer = combined.answer(job.labelling.combine)
     write_text(run.labels_file, "".join(f"{line}\n" for line in label_lines(answer)))
     run.remove_checkpoints()
     run.finish(facts_of(run.recipe))
@@ -124,17 +120,31 @@ def labelling_recipe(source: Recipe | str | Path, settings: Mapping[str, object]
 
     Raises:
         RecipeError: it is wrong.
-        InputError: it names no classes, other members than prompts, or shares of other classes.
+        InputError: it names no classes, other members than labellers, too few of these to be weighed, or
+            shares of other classes.
     """
-    recipe = make_recipe(source, {"members.source": "prompts", "distil.enabled": False, **(settings or {})})
+    recipe = make_recipe(source, {**_usual(source), "distil.enabled": False, **(settings or {})})
     if recipe.labelling is None:
         raise InputError(
             "expected the names of two classes or more, got none; name them, for example: --classes no,yes"
         )
-    if not isinstance(recipe.members, PromptsSettings):
-        raise InputError(f"expected members.source prompts, got {recipe.members.source}")
+    for group in groups_of(recipe):
+        if group.settings.source not in LABELLERS:
+            raise InputError(
+                f"expected members.source {listed(LABELLERS)}, or mixed of these, got {group.settings.source}"
+            )
+    if recipe.labelling.combine == "dawid_skene":
+        check_labellers(recipe.members.count)
     _prior_of(recipe.labelling)
     return recipe
+
+
+def _usual(source: Recipe | str | Path) -> dict[str, object]:
+    """Return prompts as the labellers, where a source names none."""
+    if isinstance(source, Recipe):
+        return {}
+    members = recipe_values(Path(source)).get("members") if Path(source).suffix in RECIPE_SUFFIXES else None
+    return {} if isinstance(members, dict) and "source" in members else {"members.source": "prompts"}
 
 
 def _prior_of(labelling: LabellingSettings) -> FloatArray | str | None:
@@ -203,118 +213,144 @@ def _check_same(run: Run, recipe: Recipe) -> None:
         )
 
 
-def _members(job: Job) -> PromptMembers:
-    """Make the prompts."""
+def _shown(job: Job) -> TrainingData:
+    """Return the examples that prompts show."""
     shown = job.examples
-    data = TrainingData(
+    return TrainingData(
         texts=() if shown is None else shown.texts,
         targets=np.zeros((0, len(job.texts.class_names)), np.float32) if shown is None else shown.targets(),
         class_names=job.texts.class_names,
     )
-    pool = prompts.prepare(data, job.recipe.backbone, job.members, job.stages)
-    return prompts.prompts_of(pool, job.members, member_seeds(job.recipe))
 
 
-def _store(job: Job, members: PromptMembers) -> None:
-    """Write the prompts."""
-    for member, seed in enumerate(member_seeds(job.recipe)):
-        with replacing(job.run.member_folder(seed)) as folder:
-            folder.mkdir()
-            members.save(member, folder)
-
-
-def _asked(job: Job, members: PromptMembers) -> Said:
-    """Return what the prompts say of all texts."""
-    told, parts = job.stages(f"asking {members.count} prompts"), list[Said]()
+def _asked(job: Job, panel: Panel) -> Said:
+    """Return what the labellers say of all texts."""
+    told, parts = job.stages(f"asking {panel.kinds}"), list[Said]()
     for start in range(0, len(job.texts), CHUNK):
-        parts.append(_chunk(job, members, start, told))
+        parts.append(_chunk(job, panel, start, told))
         if start == 0:
-            _check_mass(job, members, parts[0])
+            _check_mass(job, panel, parts[0])
     return Said(np.concatenate([part.log_probs for part in parts], axis=1), sum(part.cut for part in parts))
 
 
-def _chunk(job: Job, members: PromptMembers, start: int, told: Progress) -> Said:
-    """Return what the prompts say of the texts from this one on; what is stored is not asked again."""
+def _chunk(job: Job, panel: Panel, start: int, told: Progress) -> Said:
+    """Return what the labellers say of the texts from this one on; what is stored is not asked again."""
     file = job.run.checkpoints_folder / "labels" / f"{start:09d}.safetensors"
     texts = job.texts.texts[start : start + CHUNK]
-    before, total = members.count * start, members.count * len(job.texts)
+    before, total = panel.count * start, panel.count * len(job.texts)
     if not file.is_file():
-        said = members.said(texts, lambda done, _: told(before + done, total))
+        said = panel.said(texts, lambda done, _: told(before + done, total))
         arrays = {"log_probs": said.log_probs, "cut": np.array([said.cut])}
         write_bytes(file, steady(save(arrays)))
     stored = load_file(file)
-    told(before + members.count * len(texts), total)
+    told(before + panel.count * len(texts), total)
     return Said(stored["log_probs"], int(stored["cut"][0]))
 
 
-def _check_mass(job: Job, members: PromptMembers, said: Said) -> None:
-    """Raise InputError where the prompts' words hold almost nothing of what the model might say."""
-    mass = np.median(said.mass, axis=1)
-    weak = [
-        f"member {seed} ({held:.2g})"
-        for seed, held in zip(member_seeds(job.recipe), mass, strict=True)
-        if held < job.labelling.lowest_mass
-    ]
+def _check_mass(job: Job, panel: Panel, said: Said) -> None:
+    """Raise InputError where a prompt's words hold almost nothing of what the model might say."""
+    mass, weak, words = np.median(said.mass, axis=1), list[str](), dict[str, None]()
+    for place, (seed, own) in enumerate(zip(member_seeds(job.recipe), panel.words, strict=True)):
+        if own and mass[place] < job.labelling.lowest_mass:
+            weak.append(f"member {seed} ({mass[place]:.2g})")
+            words |= dict.fromkeys(own)
     if weak:
         raise InputError(
-            f"the model hardly ever says {listed(map(repr, members.frames[0].words))}: for half of the texts "
+            f"the model hardly ever says {listed(map(repr, words))}: for half of the texts "
             f"all of them together have a probability below {job.labelling.lowest_mass:g}, by "
             f"{listed(weak, 10)}; give words that answer the question (members.label_words), a "
             "description or examples, take another model, or lower labelling.lowest_mass"
         )
 
 
-def _corrections(job: Job, members: PromptMembers, raw: Predictions) -> Corrections:
-    """Find the prompts' bias as the recipe says, and take it off."""
+def _corrections(job: Job, panel: Panel, raw: Predictions) -> Corrections:
+    """Find the labellers' bias as the recipe says, and take it off."""
     method = job.labelling.bias
     bias = np.zeros((raw.shape[0], raw.shape[2]))
     if method == "batch":
         bias = BatchBias.of(raw.log_probs).bias
     elif method == "content_free":
-        bias = content_free_bias(normalised_log_probs(members.said(CONTENT_FREE).log_probs))
+        bias = content_free_bias(normalised_log_probs(panel.said(CONTENT_FREE).log_probs))
     return correct(raw, bias, _prior_of(job.labelling))
 
 
-def _summary(job: Job, said: Said, corrections: Corrections) -> dict[str, Any]:
+def _summary(job: Job, said: Said, corrections: Corrections, combined: Combined) -> dict[str, Any]:
     """Return labelling.json: what was found and assumed, and the records side by side."""
     names = job.texts.class_names
     found = {name: answers("ensemble", record, {})[0] for name, record in corrections.systems.items()}
+    asked = [group.settings.source == "prompts" for group in groups_of(job.recipe) for _ in group.seeds]
 
     def by_class(values: FloatArray) -> dict[str, float]:
         return dict(zip(names, map(float, values), strict=True))
+
+    def figures(own: Answer, before: Answer) -> dict[str, Any]:
+        return {
+            "shares": by_class(np.bincount(own.predicted, minlength=len(names)) / max(1, len(own.ids))),
+            "changed": float((own.predicted != before.predicted).mean()),
+            "mean_total": float(own.uncertainty.total.mean()),
+            "mean_aleatoric": float(own.uncertainty.aleatoric.mean()),
+            "mean_epistemic": float(own.uncertainty.epistemic.mean()),
+        }
 
     return {
         "texts": len(job.texts),
         "cut": said.cut,
         "members": corrections.raw.shape[0],
-        "mass": float(np.median(said.mass)),
+        "mass": float(np.median(said.mass[asked])) if any(asked) else None,
         "bias": {"method": job.labelling.bias, "by_member": [by_class(own) for own in corrections.bias]},
         "assumed_shares": by_class(
             np.full(len(names), 1 / len(names)) if corrections.prior is None else corrections.prior
         ),
         "estimated_shares": by_class(corrections.estimated),
-        "systems": {
-            name: {
-                "shares": by_class(np.bincount(own.predicted, minlength=len(names)) / max(1, len(own.ids))),
-                "changed": float((own.predicted != found["raw"].predicted).mean()),
-                "mean_total": float(own.uncertainty.total.mean()),
-                "mean_aleatoric": float(own.uncertainty.aleatoric.mean()),
-                "mean_epistemic": float(own.uncertainty.epistemic.mean()),
-            }
-            for name, own in found.items()
-        },
+        "systems": {name: figures(own, found["raw"]) for name, own in found.items()},
+        "combine": job.labelling.combine,
+        "combined": {rule: figures(own, found["raw"]) for rule, own in combined.answers.items()},
+        "combined_differ": combined.differ,
+        "labellers": _labellers(job, combined, by_class),
         "notes": [*job.notes, *_findings(job, said, corrections)],
     }
+
+
+def _labellers(
+    job: Job, combined: Combined, by_class: Callable[[FloatArray], dict[str, float]]
+) -> list[dict[str, Any]]:
+    """Return what each labeller is, and what the votes tell of it where they are enough to be weighed."""
+    kinds = [group.name.partition(" ")[2] for group in groups_of(job.recipe) for _ in group.seeds]
+    rows = [{"seed": seed, "kind": kind} for seed, kind in zip(member_seeds(job.recipe), kinds, strict=True)]
+    if combined.weighed is None:
+        return rows
+    names, found = job.texts.class_names, combined.weighed
+    told = zip(rows, found.accuracies, found.confusion, strict=True)
+    return [
+        {
+            **row,
+            "accuracy": float(accuracy),
+            "confusion": {name: by_class(own) for name, own in zip(names, confusion, strict=True)},
+        }
+        for row, accuracy, confusion in told
+    ]
 
 
 def _findings(job: Job, said: Said, corrections: Corrections) -> Iterator[str]:
     """Yield what is to be said of the labels."""
     if said.cut:
-        yield f"{said.cut:,} of {len(job.texts):,} texts were too long for a prompt and were cut at their end"
+        yield f"{said.cut:,} of {len(job.texts):,} texts were too long for a model and were cut at their end"
+    if job.examples is not None and not any(
+        getattr(group.settings, "shots", 0) for group in groups_of(job.recipe)
+    ):
+        yield "the examples are not looked at: prompts alone show any"
+    if job.labelling.combine == "dawid_skene":
+        yield (
+            "the probabilities weigh the labellers' votes by the error rates that their agreement shows "
+            "(Dawid and Skene), as if they erred independently: labellers of a kind do not quite, and then "
+            "they are too sure; total, aleatoric and epistemic are of the labellers' own probabilities"
+        )
     if job.labelling.bias == "none":
-        yield "the prompts' bias towards some classes is left in"
+        yield "the labellers' bias towards some classes is left in"
     if job.labelling.bias == "batch":
-        yield "the prompts' bias is taken off on the assumption that no class is much rarer than the others"
+        yield (
+            "the labellers' bias is taken off on the assumption that no class is much rarer than the others"
+        )
         if len(job.texts) < FEW_TEXTS:
             yield (
                 f"{len(job.texts)} texts are few to find the bias on; with fewer than {FEW_TEXTS} consider "

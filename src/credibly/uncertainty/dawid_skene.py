@@ -1,0 +1,121 @@
+"""Labellers weighed by what their votes tell of each: how often each calls one class another.
+
+Dawid and Skene 1979 (https://doi.org/10.2307/2346806): a labeller calls a text of class k by the name
+of class l with a probability of its own, whatever the others say of it. From votes alone, without a label,
+expectation maximisation finds these probabilities, the shares of the classes and what each text is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from credibly.errors import InputError
+from credibly.uncertainty.numerics import log_of, log_softmax
+
+FloatArray = NDArray[np.float64]
+
+LEAST_LABELLERS = 3
+"""What two say fits many pairs of error rates equally well."""
+MOST_STEPS, CLOSE, TINY = 1000, 1e-6, 1e-12
+
+
+@dataclass(frozen=True)
+class DawidSkene:
+    """What votes tell of texts and of those who cast them.
+
+    Args:
+        probs: float64, (N, C), probability of each class given all votes.
+        confusion: float64, (M, C, C): how often a labeller calls a text of the first class by the second.
+        shares: float64, (C,), of the classes.
+        objective: what each step maximises further: the votes' log-likelihood and the smoothing's.
+    """
+
+    probs: FloatArray
+    confusion: FloatArray
+    shares: FloatArray
+    objective: tuple[float, ...]
+
+    @property
+    def accuracies(self) -> FloatArray:
+        """float64, (M,): the share of texts on which a labeller is held to be right."""
+        return np.asarray(np.einsum("k,mkk->m", self.shares, self.confusion))
+
+
+def votes_of(log_probs: ArrayLike) -> FloatArray:
+    """Return one vote a member and text, float64, (M, N, C), one-hot, for its likeliest class.
+
+    >>> votes_of([[[-0.1, -2.4]], [[-3.0, -0.05]], [[-0.7, -0.7]]]).tolist()
+    [[[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]]]
+    """
+    array = np.asarray(log_probs)
+    return np.asarray(np.eye(array.shape[-1])[array.argmax(axis=-1)])
+
+
+def dawid_skene(votes: ArrayLike, shares: ArrayLike | None = None, smoothing: float = 1.0) -> DawidSkene:
+    """Return what votes tell, starting from their mean.
+
+    A vote that is divided counts for each class in part, as so many whole votes would: it stands for what a
+    labeller says of many such texts. That labellers err independently of each other is the model's
+    assumption; prompts of one language model do not quite, and the probabilities are then too sure.
+
+    Args:
+        votes: (M, N, C), each row of sum one: one-hot, or probabilities.
+        shares: (C,), of the classes, where they are known; found with the rest if left out.
+        smoothing: texts that are added to each cell of a confusion, and to each class where the shares are
+            found: so that no vote is impossible.
+
+    Raises:
+        InputError: there are fewer than three labellers, or votes that do not sum to one.
+    """
+    cast = _checked(votes)
+    known = None if shares is None else np.asarray(shares, dtype=np.float64)
+    # With no text at all the shares are equal, and so is every row of a confusion.
+    probs = cast.mean(axis=0)
+    found, objective = _maximised(cast, probs, known, smoothing), list[float]()
+    for _ in range(MOST_STEPS if cast.shape[1] else 0):
+        joint = log_of(found[1]) + np.einsum("mnl,mkl->nk", cast, log_of(found[0]))
+        objective.append(_objective(joint, *found, smoothing, known is None))
+        before, probs = probs, np.exp(log_softmax(joint))
+        if np.abs(probs - before).max() < CLOSE:
+            break
+        found = _maximised(cast, probs, known, smoothing)
+    return DawidSkene(probs, found[0], found[1], tuple(objective))
+
+
+def check_labellers(M: int) -> None:
+    """Raise InputError where labellers are too few to be weighed against each other."""
+    if M < LEAST_LABELLERS:
+        raise InputError(
+            f"expected {LEAST_LABELLERS} labellers or more for dawid_skene, which learns from how they "
+            f"agree, got {M}; take more members, or labelling.combine: mean"
+        )
+
+
+def _checked(votes: ArrayLike) -> FloatArray:
+    cast = np.asarray(votes, dtype=np.float64)
+    if cast.ndim != 3 or (cast < 0).any() or not np.allclose(cast.sum(axis=-1), 1, atol=1e-4):
+        raise InputError(f"expected votes, (M, N, C), each row of sum one, got shape {cast.shape}")
+    check_labellers(len(cast))
+    return cast
+
+
+def _maximised(
+    cast: FloatArray, probs: FloatArray, known: FloatArray | None, smoothing: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the likeliest confusions, (M, C, C), and shares, (C,), were the classes as `probs` has them."""
+    counts = np.einsum("nk,mnl->mkl", probs, cast) + smoothing
+    shares = probs.sum(axis=0) + smoothing if known is None else known
+    # Without smoothing, a class that no text is of has no row.
+    return counts / np.maximum(counts.sum(axis=-1, keepdims=True), TINY), shares / shares.sum()
+
+
+def _objective(
+    joint: FloatArray, confusion: FloatArray, shares: FloatArray, smoothing: float, found: bool
+) -> float:
+    """Return the log-likelihood of the votes, and of the texts that smoothing adds."""
+    likelihood = np.logaddexp.reduce(joint, axis=1).sum()
+    added = log_of(confusion).sum() + (log_of(shares).sum() if found else 0.0)
+    return float(likelihood + smoothing * added)
