@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import standins
 from credibly.backbones import BlockCut, load_backbone, load_classifier
+from credibly.backbones.attention import attention_for_gradient
 from credibly.backbones.footprint import GAPS, tuned_needs
 from credibly.backbones.outline import Texts, outline
 from credibly.batching import pad, padded_length, tokenise
@@ -141,7 +142,10 @@ def bytes_kept(classifier, batch):
             kept[storage.data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), classifier.autocast():
+    longest = batch.input_ids.shape[1]
+    attention = attention_for_gradient(classifier.device, classifier.precision, longest)
+    saving = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with saving, classifier.autocast(), attention:
         # The result must live on while it is counted, or what it keeps makes room for others.
         logits = model(**batch.inputs()).logits
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) if logits.numel() else 0
