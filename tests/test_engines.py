@@ -104,7 +104,9 @@ def test_a_member_that_fails_in_its_process_is_named_and_the_others_are_there(st
 
 
 LONG = """
+    import signal
     import sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     sys.path.insert(0, {tests!r})
     from credibly.engines import jobs
     from credibly.runs import Run
