@@ -172,8 +172,8 @@ def divisors_of(reach: FloatMatrix, weight: FloatMatrix) -> Iterator[FloatMatrix
 def range_of(low: FloatMatrix, high: FloatMatrix) -> tuple[float, int]:
     """Return scale and zero point that cover all channels, and zero exactly.
 
-    >>> range_of(np.array([0.0, -1.0]), np.array([1.55, 0.0]))
-    (0.01, 100)
+    >>> range_of(np.array([0.0, -100.0]), np.array([155.0, 0.0]))
+    (1.0, 100)
     """
     least, most = min(float(low.min(initial=0.0)), 0.0), max(float(high.max(initial=0.0)), 0.0)
     scale = max(most - least, 1e-8) / 255
