@@ -33,6 +33,12 @@ def test_the_cheapest_wins_of_those_within_doubt():
     assert found.as_good == ("quick", "slow", "dear")
 
 
+def test_among_costs_that_hardly_differ_the_least_loss_decides():
+    losses = drawn(quick=0.002, as_quick=0.0, slow=-0.001)
+    assert recommend(losses, {"quick": 1.0, "as_quick": 1.05, "slow": 2.0}).chosen == "as_quick"
+    assert recommend(losses, {"quick": 1.0, "as_quick": 1.2, "slow": 2.0}).chosen == "quick"
+
+
 def test_one_of_unknown_cost_counts_as_the_dearest():
     losses = drawn(unknown=0.0, known=0.0)
     assert recommend(losses, {"unknown": None, "known": 1e9}).chosen == "known"

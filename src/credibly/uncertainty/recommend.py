@@ -19,6 +19,9 @@ from credibly.uncertainty.scoring.slices import holm
 
 FloatArray = NDArray[np.float64]
 
+SAME_COST = 1.1
+"""Costs less than a tenth apart count as equal, for so they are measured; the losses decide between them."""
+
 
 @dataclass(frozen=True)
 class Behind:
@@ -38,7 +41,8 @@ class Recommendation:
     """What is recommended, and why.
 
     Args:
-        chosen: the cheapest candidate that is not shown to be worse than the best.
+        chosen: the cheapest candidate that is not shown to be worse than the best; of several that cost about
+            as little, the one of the least loss.
         best: the candidate of the least mean loss.
         behind: each candidate's distance from the best, in the order given.
         as_good: those that are not shown to be worse, the cheapest first.
@@ -82,9 +86,12 @@ def recommend(
     behind = {
         name: Behind(_interval(own, confidence), adjusted.get(name)) for name, own in differences.items()
     }
+    known = {name: np.inf if (cost := costs.get(name)) is None else cost for name in losses}
     as_good = [name for name in losses if adjusted.get(name, 1.0) >= 1 - confidence]
-    as_good.sort(key=lambda name: np.inf if (cost := costs.get(name)) is None else cost)
-    return Recommendation(as_good[0], best, behind, tuple(as_good))
+    as_good.sort(key=lambda name: known[name])
+    near = [name for name in as_good if known[name] <= SAME_COST * known[as_good[0]]]
+    chosen = min(near, key=lambda name: float(losses[name].mean()))
+    return Recommendation(chosen, best, behind, tuple(as_good))
 
 
 def _p_value(difference: FloatArray) -> float:
