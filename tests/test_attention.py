@@ -2,12 +2,17 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
+import standins
 from credibly.backbones import load_classifier
 from credibly.backbones.attention import LONGEST_PLAIN, attention_for_gradient, is_plain
-from credibly.settings import BackboneSettings
+from credibly.members import SOURCES
+from credibly.members.common import TrainingData
+from credibly.progress import silent
+from credibly.settings import BackboneSettings, FullSettings, LoraSettings
 from workshop import CLASSES
 
 CPU = torch.device("cpu")
@@ -47,3 +52,27 @@ def test_both_ways_give_the_same_gradient(standin, architecture):
     plain, fused = (gradients(model, longest) for longest in (12, LONGEST_PLAIN + 1))
     assert torch.nn.functional.cosine_similarity(plain, fused, dim=0) > 0.999
     assert not torch.equal(plain, fused)
+
+
+@pytest.mark.parametrize("settings", [FullSettings, LoraSettings])
+@pytest.mark.parametrize(("precision", "plain"), [("bf16", True), ("fp32", False)])
+def test_training_takes_that_way_and_prediction_the_fused_one(
+    standin, monkeypatch, settings, precision, plain
+):
+    ways = set()
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*given, **named):
+        fused = torch.backends.cuda.flash_sdp_enabled()
+        ways.add(("training" if torch.is_grad_enabled() else "prediction", "fused" if fused else "plain"))
+        return attention(*given, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    own = settings(count=1, optimiser={"epochs": 1, "batch_size": 8})
+    source = SOURCES[own.source]
+    labels = np.arange(12) % 3
+    data = TrainingData(tuple(standins.made_texts(labels)), np.eye(3, dtype=np.float32)[labels], CLASSES)
+    backbone = BackboneSettings(name=str(standin()), precision=precision)
+    members, _ = source.fit(source.prepare(data, backbone, own, silent), own, (1,))
+    members.log_probs(data.texts)
+    assert ways == {("training", "plain" if plain else "fused"), ("prediction", "fused")}

@@ -15,13 +15,15 @@ from credibly import workflows
 from credibly.runs import Run, write_json
 from workshop import CLASSES, jsonl, made_rows
 
+STOPPED = "stopped; the same command goes on from here (fit, label and distil: with --resume)"
+
 # Failures
 
 
 @pytest.mark.parametrize(
     ("raised", "code", "told"),
     [
-        (KeyboardInterrupt(), 130, "stopped; a run folder goes on from here with --resume"),
+        (KeyboardInterrupt(), 130, STOPPED),
         (MemoryError(), 1, "out of memory; lower backbone.token_budget"),
     ],
 )
@@ -79,7 +81,9 @@ def test_ctrl_c_stops_cleanly_and_the_run_goes_on(command, fit_options, tmp_path
         finally:
             process.kill()
     assert (process.returncode, out) == (130, "")
-    assert err.strip().endswith("credibly: stopped; a run folder goes on from here with --resume")
+    assert err.strip().endswith(
+        "credibly: stopped; the same command goes on from here (fit, label and distil: with --resume)"
+    )
     assert not Run(tmp_path / "run").finished
     told = command("predict", tmp_path / "run", data)
     assert told.code == 2

@@ -87,6 +87,18 @@ def test_a_channel_that_reaches_far_costs_the_others_little(way):
     assert WAYS[way](seen, weight).error < 0.6 * error
 
 
+@pytest.mark.parametrize(("far", "covered"), [(1.17, 0.85), (1.0, 1.0)])
+def test_a_range_leaves_out_the_farthest_where_that_loses_less(monkeypatch, far, covered):
+    """Two rows in very many reach farther than all others: finer steps for these are worth more."""
+    states = np.random.default_rng(0).uniform(-1, 1, (40000, K)).astype(np.float32)
+    states[:2] = [[-far], [far]]
+    own = divided(seen_of(states), weights())
+    monkeypatch.setattr(rounding, "COVERED", (1.0,))
+    whole = divided(seen_of(states), weights())
+    assert own.scale == pytest.approx(covered * whole.scale, rel=0.01)
+    assert (own.error < 0.97 * whole.error) == (covered < 1)
+
+
 def test_what_stays_float_is_what_reaches_farthest():
     assert beside(seen_of(activations()), weights(), 1 / K).outliers.tolist() == [3]
 

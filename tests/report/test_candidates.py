@@ -66,6 +66,14 @@ CASES = {
         "a: student",
         ["lies within doubt", "10.0 times as many texts a second", "The student pays"],
     ),
+    "about as fast as the fastest": (
+        [
+            candidate("a: direct", "direct", 0.003, 950.0, 1),
+            candidate("a: student", "student", 0.0, 900.0, 2),
+        ],
+        "a: student",
+        ["the least, and nothing that may be as good is more than a tenth faster"],
+    ),
 }
 
 

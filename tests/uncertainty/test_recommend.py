@@ -63,6 +63,31 @@ def test_intervals_are_those_of_a_mean():
     assert (interval.value, interval.low, interval.high) == pytest.approx((0.5, 0.5 - reach, 0.5 + reach))
 
 
+def test_rows_that_repeat_count_once_where_they_are_of_one_group():
+    """Each row ten times over: as a group they say what the row alone says; as ten they are called proof."""
+    losses = drawn(30, 3, better=0.0, worse=0.014)
+    copies = {name: np.repeat(loss, 10) for name, loss in losses.items()}
+    groups = np.repeat(np.arange(30), 10).astype(str).tolist()
+    once, grouped, naive = recommend(losses, {}), recommend(copies, {}, groups=groups), recommend(copies, {})
+    assert grouped.best == once.best == "better"
+    assert grouped.behind["worse"].adjusted_p == pytest.approx(once.behind["worse"].adjusted_p)
+    assert grouped.behind["worse"].difference.low == pytest.approx(once.behind["worse"].difference.low)
+    assert ("worse" in once.as_good, "worse" in naive.as_good) == (True, False)
+
+
+def test_the_error_of_groups_by_hand():
+    """Groups a (1, 3) and b (0, 0), mean 1: sums off it 2 and -2, so the error is sqrt(2 * 8) / 4 = 1."""
+    losses = {"best": np.zeros(4), "other": np.array([1.0, 3.0, 0.0, 0.0])}
+    interval = recommend(losses, {}, groups=["a", "a", "b", "b"]).behind["other"].difference
+    assert (interval.low, interval.high) == pytest.approx((1 - 1.959964, 1 + 1.959964))
+
+
+@pytest.mark.parametrize("groups", [["a", "a", "a"], ["a", "b"]])
+def test_groups_that_say_nothing_are_refused(groups):
+    with pytest.raises(InputError, match="a group for each of the 3 rows, and two groups or more"):
+        recommend({"a": np.ones(3), "b": np.zeros(3)}, {}, groups=groups)
+
+
 def test_equal_losses_are_equally_good():
     loss = np.array([0.1, 0.7, 0.2])
     assert recommend({"slow": loss, "quick": loss.copy()}, {"slow": 2.0, "quick": 1.0}).chosen == "quick"

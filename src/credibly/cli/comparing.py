@@ -9,7 +9,7 @@ import typer
 
 from credibly import workflows
 from credibly.cli.console import output, print_json, set_log, shown_progress
-from credibly.cli.options import assigned
+from credibly.cli.options import Json, Quiet, Verbose, assigned
 
 
 def compare(
@@ -25,11 +25,9 @@ def compare(
         typer.Option("--set", help="Any recipe key, for all systems, as KEY=VALUE; may be given again."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Fit every system anew.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON alone on standard output.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit several systems, compare all they can answer by, and recommend one; a stopped one goes on."""
     set_log(verbose, quiet)

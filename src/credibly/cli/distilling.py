@@ -9,7 +9,7 @@ import typer
 
 from credibly import workflows
 from credibly.cli.console import set_log, show_report, shown_progress
-from credibly.cli.options import assigned, names
+from credibly.cli.options import Json, Overwrite, Quiet, Resume, Verbose, assigned, names
 from credibly.settings import CONTROLS
 
 
@@ -35,13 +35,11 @@ def distil(
         list[str] | None,
         typer.Option("--set", help="Any recipe key below distil, as KEY=VALUE; may be given again."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON alone on standard output.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")] = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Distil a finished run's members anew, without training them again; a run of its own comes out."""
     set_log(verbose, quiet)

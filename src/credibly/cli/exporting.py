@@ -9,10 +9,11 @@ import typer
 
 from credibly import workflows
 from credibly.cli.console import output, print_json, set_log, shown_progress
+from credibly.cli.options import Json, Quiet, RunFolder, Verbose
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    run: RunFolder,
     system: Annotated[
         str | None, typer.Option(help="Which system is exported; the calibrated student by default.")
     ] = None,
@@ -25,11 +26,9 @@ def export(
         typer.Option(help="Texts to try precisions on, where the run's own data are not there any more."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON alone on standard output.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a run's student as ONNX, at the fastest precision that answers the same; it needs no torch."""
     set_log(verbose, quiet)

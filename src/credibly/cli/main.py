@@ -16,7 +16,28 @@ from credibly.cli.comparing import compare
 from credibly.cli.console import output, print_json, set_log, show, show_report, shown_progress
 from credibly.cli.distilling import distil
 from credibly.cli.exporting import export
-from credibly.cli.options import assigned, names, pairs, value_of
+from credibly.cli.options import (
+    Coverage,
+    Engine,
+    IdColumn,
+    Json,
+    LabelColumn,
+    OutputFolder,
+    Overwrite,
+    Quiet,
+    Resume,
+    Risk,
+    RunFolder,
+    Sets,
+    Settings,
+    System,
+    TextColumns,
+    Verbose,
+    assigned,
+    names,
+    pairs,
+    value_of,
+)
 from credibly.cli.publishing import pull, push
 from credibly.cli.suggesting import suggest
 from credibly.errors import CrediblyError, InputError
@@ -34,27 +55,6 @@ app = typer.Typer(
 LABELLER = "smollm2"
 """The language model that labels where none is named."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON alone on standard output.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
-System = Annotated[str | None, typer.Option(help="Which system answers; the calibrated student by default.")]
-TextColumns = Annotated[list[str] | None, typer.Option("--text", help="Text column; may be given again.")]
-IdColumn = Annotated[str | None, typer.Option("--id", help="Id column.")]
-
-Risk = Annotated[
-    float | None, typer.Option(help="Answer only as long as at most this share of the answers is wrong.")
-]
-Coverage = Annotated[float | None, typer.Option(help="Answer this share of texts, the surest.")]
-Sets = Annotated[
-    float | None, typer.Option(help="Add the set of classes that holds the true one this often.")
-]
-Engine = Annotated[
-    Literal["auto", "torch", "onnx"], typer.Option("--runtime", help="torch, or the export by ONNX Runtime.")
-]
-
 
 def main() -> None:
     """Run the command line and exit: 0 when all went well, 2 for wrong input, 1 for a failure."""
@@ -70,7 +70,7 @@ def main() -> None:
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _complain("stopped; a run folder goes on from here with --resume")
+        _complain("stopped; the same command goes on from here (fit, label and distil: with --resume)")
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output went away, as `head` does; what is left must not be flushed at exit.
@@ -132,7 +132,7 @@ def fit(
     template: Annotated[
         str | None, typer.Option(help="Words around columns: 'Question: {question} Context: {passage}'.")
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    label: LabelColumn = None,
     probabilities: Annotated[
         list[str] | None, typer.Option(help="Column of one class's probability; given once a class.")
     ] = None,
@@ -159,10 +159,8 @@ def fit(
     members: Annotated[int | None, typer.Option(help="Number of members.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the members' training.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="Any recipe key, as KEY=VALUE; may be given again.")
-    ] = None,
-    output_folder: Annotated[Path | None, typer.Option("--output", help="The run folder.")] = None,
+    assignments: Settings = None,
+    output_folder: OutputFolder = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what it needs: weights, memory, disk, steps, time.")
     ] = False,
@@ -230,10 +228,8 @@ def label(
     text: TextColumns = None,
     id_column: IdColumn = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="Any recipe key, as KEY=VALUE; may be given again.")
-    ] = None,
-    output_folder: Annotated[Path | None, typer.Option("--output", help="The run folder.")] = None,
+    assignments: Settings = None,
+    output_folder: OutputFolder = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -347,7 +343,7 @@ def evaluate(
         typer.Option(help="What saved predictions are cross-fitted with; a temperature by default."),
     ] = None,
     text: TextColumns = None,
-    label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    label: LabelColumn = None,
     id_column: IdColumn = None,
     html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
     as_json: Json = False,

@@ -1,13 +1,40 @@
-"""What is given as NAME=VALUE on the command line."""
+"""Options that several verbs share, and what is given as NAME=VALUE on the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import typer
 import yaml
 
 from credibly.errors import InputError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON alone on standard output.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+System = Annotated[str | None, typer.Option(help="Which system answers; the calibrated student by default.")]
+TextColumns = Annotated[list[str] | None, typer.Option("--text", help="Text column; may be given again.")]
+IdColumn = Annotated[str | None, typer.Option("--id", help="Id column.")]
+Risk = Annotated[
+    float | None, typer.Option(help="Answer only as long as at most this share of the answers is wrong.")
+]
+Coverage = Annotated[float | None, typer.Option(help="Answer this share of texts, the surest.")]
+Sets = Annotated[
+    float | None, typer.Option(help="Add the set of classes that holds the true one this often.")
+]
+Engine = Annotated[
+    Literal["auto", "torch", "onnx"], typer.Option("--runtime", help="torch, or the export by ONNX Runtime.")
+]
+OutputFolder = Annotated[Path | None, typer.Option("--output", help="The run folder.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Any recipe key, as KEY=VALUE; may be given again.")
+]
+LabelColumn = Annotated[str | None, typer.Option("--label", help="Label column.")]
 
 
 def assigned(assignments: Sequence[str] | None) -> dict[str, Any]:

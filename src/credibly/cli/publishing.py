@@ -12,17 +12,15 @@ from rich.text import Text
 
 from credibly import workflows
 from credibly.cli.console import output, print_json, set_log, shown_progress
+from credibly.cli.options import Json, Overwrite, Quiet, RunFolder, Verbose
 
 Repository = Annotated[
     str, typer.Argument(help="OWNER/NAME on the hub, or a folder as ./FOLDER.", metavar="REPOSITORY")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON alone on standard output.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")]
 
 
 def push(
-    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    run: RunFolder,
     repository: Repository,
     public: Annotated[bool, typer.Option("--public", help="Let all see it; else it is private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, made where there is none.")] = None,
@@ -59,7 +57,7 @@ def pull(
         Path | None, typer.Option("--output", help="The run folder; runs/NAME by default.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,

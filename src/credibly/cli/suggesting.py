@@ -10,6 +10,7 @@ import typer
 
 from credibly import workflows
 from credibly.cli.console import output, set_log, shown_progress
+from credibly.cli.options import IdColumn, Quiet, TextColumns, Verbose
 from credibly.runs import write_text
 
 
@@ -30,11 +31,11 @@ def suggest(
         list[str] | None, typer.Option(help="File of texts that have a label; may be given again.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="Whose answers count; the student by default.")] = None,
-    text: Annotated[list[str] | None, typer.Option("--text", help="Text column; may be given again.")] = None,
-    id_column: Annotated[str | None, typer.Option("--id", help="Id column.")] = None,
+    text: TextColumns = None,
+    id_column: IdColumn = None,
     file: Annotated[Path | None, typer.Option("--output", help="CSV to write; else it is printed.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say which texts to label by hand next: a CSV with an empty label column, which `fit` reads back."""
     set_log(verbose, quiet)

@@ -38,7 +38,7 @@ def _reason(content: Content) -> str:
             f"{difference('nll', own['behind'])}, lies within doubt{faster}."
         )
     if equals:
-        return f"{nll}, the least, and nothing that may be as good answers as fast."
+        return f"{nll}, the least, and nothing that may be as good is more than a tenth faster."
     return f"{nll}, the least of {len(choice)}, and every other one's is truly higher."
 
 

@@ -56,6 +56,7 @@ def build_comparison(
     resamples: int,
     confidence: float,
     seed: int,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return the comparison, as `json.dumps` writes it; undefined figures are None, never NaN.
 
@@ -68,6 +69,7 @@ def build_comparison(
         resamples: bootstrap resamples an interval.
         confidence: of the intervals.
         seed: of the resamples.
+        groups: of the calibration texts, where they are not independent: see `recommend`.
 
     Raises:
         InputError: no candidates, two of one name, or losses or answers of other rows.
@@ -78,7 +80,7 @@ def build_comparison(
     seconds = {
         own.name: 1 / speed if (speed := own.costs.get("rows_per_second")) else None for own in candidates
     }
-    choice = recommend({own.name: own.losses for own in candidates}, seconds, confidence)
+    choice = recommend({own.name: own.losses for own in candidates}, seconds, confidence, groups)
     by_split = {
         split: {own.name: (own.answers[split],) for own in candidates} for split in candidates[0].answers
     }

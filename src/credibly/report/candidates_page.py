@@ -83,12 +83,7 @@ def pareto_plot(content: Content) -> Drawing:
 
     A line joins those that no other one beats in both.
     """
-    systems = content["systems"]
-    points = {
-        name: (own["rows_per_second"], systems[name]["nll"])
-        for name, own in content["choice"].items()
-        if own["rows_per_second"] and systems[name]["nll"]["value"] is not None
-    }
+    points = _points(content)
 
     def draw(figure: Any, palette: Palette) -> None:
         axes = figure.subplots()
@@ -122,11 +117,7 @@ def pareto_plot(content: Content) -> Drawing:
 
 def front(content: Content) -> list[str]:
     """Return the candidates that no other one beats in both NLL and speed, the slowest first."""
-    known = {
-        name: (own["rows_per_second"], content["systems"][name]["nll"]["value"])
-        for name, own in content["choice"].items()
-        if own["rows_per_second"] and content["systems"][name]["nll"]["value"] is not None
-    }
+    known = {name: (speed, nll["value"]) for name, (speed, nll) in _points(content).items()}
     beaten = {
         name
         for name, (speed, nll) in known.items()
@@ -134,6 +125,15 @@ def front(content: Content) -> list[str]:
         if fast >= speed and less <= nll and (fast, less) != (speed, nll)
     }
     return sorted((name for name in known if name not in beaten), key=lambda name: float(known[name][0]))
+
+
+def _points(content: Content) -> dict[str, tuple[float, Mapping[str, Any]]]:
+    """Return texts a second and test NLL of the candidates that have both."""
+    return {
+        name: (own["rows_per_second"], nll)
+        for name, own in content["choice"].items()
+        if own["rows_per_second"] and (nll := content["systems"][name]["nll"])["value"] is not None
+    }
 
 
 def _coloured(content: Content, table: Table | None) -> Table | None:

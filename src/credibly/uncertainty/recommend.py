@@ -6,7 +6,7 @@ section 3.4.3), with paired losses: what makes a row hard for all candidates ali
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from credibly.errors import InputError
-from credibly.records import Interval
+from credibly.records import IntArray, Interval
 from credibly.uncertainty.scoring.slices import holm
 
 FloatArray = NDArray[np.float64]
@@ -55,21 +55,28 @@ class Recommendation:
 
 
 def recommend(
-    losses: Mapping[str, FloatArray], costs: Mapping[str, float | None], confidence: float = 0.95
+    losses: Mapping[str, FloatArray],
+    costs: Mapping[str, float | None],
+    confidence: float = 0.95,
+    groups: Sequence[str] | None = None,
 ) -> Recommendation:
     """Return the cheapest candidate whose losses are not truly above the least.
 
-    Each candidate is held against that of the least mean loss, row by row, as if the mean difference were
-    normal. (The best is the best of several, so a candidate as good as it is called worse a little more often
-    than said; Holm's correction makes up for more than that.)
+    Of several that cost less than a tenth more than the cheapest (`SAME_COST`) it is the one of the least
+    mean loss. Each candidate is held against that of the least mean loss, row by row, as if the mean
+    difference were normal. (The best is the best of several, so a candidate as good as it is called worse a
+    little more often than said; Holm's correction makes up for more than that.)
 
     Args:
         losses: by candidate, (N,) each, of the same rows, which no candidate was fitted on.
         costs: of an answer; where one is None it counts as dearer than all others.
         confidence: of the intervals; 1 - confidence is the level of the test.
+        groups: N names; rows of one group may depend on one another, and the standard errors allow for it
+            (Liang and Zeger 1986, https://doi.org/10.1093/biomet/73.1.13). None where all are independent.
 
     Raises:
-        InputError: no candidates, fewer than two rows, other numbers of rows, or losses that are not finite.
+        InputError: no candidates, fewer than two rows or groups, other numbers of rows, or losses that are
+            not finite.
 
     >>> quick, slow = np.array([0.2, 0.4, 0.3, 0.1]), np.array([0.1, 0.3, 0.5, 0.0])
     >>> recommend({"quick": quick, "slow": slow}, {"quick": 0.01, "slow": 0.1}).chosen
@@ -78,13 +85,15 @@ def recommend(
     sizes = {len(loss) for loss in losses.values()}
     if len(sizes) != 1 or min(sizes) < 2 or not all(np.isfinite(loss).all() for loss in losses.values()):
         raise InputError("expected finite losses of two rows or more, the same rows for every candidate")
+    clusters = _clusters(groups, min(sizes))
     best = min(losses, key=lambda name: float(losses[name].mean()))
     differences = {name: loss - losses[best] for name, loss in losses.items()}
     others = [name for name in losses if name != best]
-    p_values = holm([_p_value(differences[name]) for name in others])
+    p_values = holm([_p_value(differences[name], clusters) for name in others])
     adjusted = dict(zip(others, p_values, strict=True))
     behind = {
-        name: Behind(_interval(own, confidence), adjusted.get(name)) for name, own in differences.items()
+        name: Behind(_interval(own, confidence, clusters), adjusted.get(name))
+        for name, own in differences.items()
     }
     known = {name: np.inf if (cost := costs.get(name)) is None else cost for name in losses}
     as_good = [name for name in losses if adjusted.get(name, 1.0) >= 1 - confidence]
@@ -94,17 +103,29 @@ def recommend(
     return Recommendation(chosen, best, behind, tuple(as_good))
 
 
-def _p_value(difference: FloatArray) -> float:
+def _clusters(groups: Sequence[str] | None, N: int) -> IntArray:
+    """Return the number of each row's group, int64, (N,); a row of no group is one of its own."""
+    if groups is None:
+        return np.arange(N)
+    clusters: IntArray = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
+    if len(clusters) != N or clusters.max() < 1:
+        raise InputError(f"expected a group for each of the {N} rows, and two groups or more")
+    return clusters
+
+
+def _p_value(difference: FloatArray, clusters: IntArray) -> float:
     """Return the one-sided p-value of a mean that is not above zero."""
-    error = _error(difference)
+    error = _error(difference, clusters)
     return float(ndtr(-difference.mean() / error)) if error else float(difference.mean() <= 0)
 
 
-def _interval(difference: FloatArray, confidence: float) -> Interval:
-    value, reach = float(difference.mean()), float(ndtri((1 + confidence) / 2)) * _error(difference)
+def _interval(difference: FloatArray, confidence: float, clusters: IntArray) -> Interval:
+    value = float(difference.mean())
+    reach = float(ndtri((1 + confidence) / 2)) * _error(difference, clusters)
     return Interval(value, value - reach, value + reach)
 
 
-def _error(difference: FloatArray) -> float:
-    """Return the standard error of the mean."""
-    return float(difference.std(ddof=1) / np.sqrt(len(difference)))
+def _error(difference: FloatArray, clusters: IntArray) -> float:
+    """Return the standard error of the mean, by the sums of what each group lies off it."""
+    sums = np.bincount(clusters, difference - difference.mean())
+    return float(np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(difference))

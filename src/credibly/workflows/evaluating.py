@@ -51,7 +51,7 @@ def write_run_report(
     told(0, 1)
     recipe, calibration = run.recipe, calibration_in(run)
     stored, students = (
-        {source: _scored_predictions(run, source) for source in sources}
+        {source: scored_predictions(run, source) for source in sources}
         for sources in (["members", *network_systems(recipe)], further_students(recipe))
     )
     report = build_report(
@@ -76,7 +76,7 @@ def write_run_report(
     return report
 
 
-def _scored_predictions(run: Run, source: str) -> dict[str, Predictions]:
+def scored_predictions(run: Run, source: str) -> dict[str, Predictions]:
     """Return a source's predictions on the splits by which systems are judged or calibrated."""
     return {
         split: run.load_predictions(source, split)

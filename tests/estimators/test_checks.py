@@ -27,13 +27,13 @@ OF_NUMBERS = {
     "check_fit2d_predict1d": "one dimension is what texts have",
     "check_array_api_input": "arrays of other libraries hold no texts",
 }
-"""Checks that cannot apply, and why. `test_estimators` holds what is refused instead."""
+"""Checks that cannot apply, and why. `test_inputs` holds what is refused instead."""
 
 OF_DOUBLE_PRECISION = {
     "check_methods_subset_invariance": "wants 1e-7, and single precision sums in the batch's order",
     "check_methods_sample_order_invariance": "likewise",
 }
-"""Checks that hold to 1e-6, as `test_estimators` does, and to 1e-7 on some machines."""
+"""Checks that hold to 1e-6, as `test_inputs` does, and to 1e-7 on some machines."""
 
 LENGTHY = {
     "check_classifiers_train",
