@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from credibly.cli.main import app
+from credibly.data.opinions import read_opinions
 from credibly.errors import InputError, RunFolderError
 from credibly.members import Said, prompts
 from credibly.members.prompts import PromptMembers
@@ -92,6 +93,16 @@ def test_the_raw_record_is_stored_and_the_lines_are_it_without_its_mean(files):
     probs = np.exp(shifted) / np.exp(shifted).sum(axis=-1, keepdims=True)
     found = [list(line["probabilities"].values()) for line in lines_of(run)]
     np.testing.assert_allclose(found, probs.mean(axis=0), atol=1e-5)
+
+
+def test_a_limit_labels_a_part_drawn_by_the_seed_and_a_fit_finds_that_part_again(files, tmp_path):
+    run, other = files(data__limit={"train": 20}), files("other", data__limit={"train": 20}, seed=1)
+    chosen = [line["id"] for line in lines_of(run)]
+    assert len(chosen) == 20
+    assert set(chosen) < {f"texts-{row:06d}" for row in range(1, ROWS + 1)}
+    assert chosen == sorted(chosen) != [line["id"] for line in lines_of(other)]
+    opinions = read_opinions(run.path, run.recipe.data.model_copy(update={"limit": {"train": 5}}))
+    assert list(opinions.examples.ids) == chosen
 
 
 def test_labels_of_the_file_change_nothing(files, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from credibly.data.cutting import limited
 from credibly.data.examples import read_examples
 from credibly.data.files import STANDARD_INPUT, read_rows
 from credibly.data.leaks import not_in, repeats, rows
@@ -17,8 +18,15 @@ from credibly.settings import DataSettings
 LABEL = "label"
 
 
-def texts_to_label(settings: DataSettings, class_names: Sequence[str]) -> tuple[Examples, list[str]]:
+def texts_to_label(
+    settings: DataSettings, class_names: Sequence[str], seed: int = 0
+) -> tuple[Examples, list[str]]:
     """Return a file's texts, all of unknown class, and a note where it holds labels, which are not read.
+
+    Args:
+        settings: the file, its columns, and under `limit` how many of its rows.
+        class_names: C names.
+        seed: of the draw where not all are taken.
 
     Raises:
         DataError: the file cannot be read, or rows have no text: up to five are named by line.
@@ -33,6 +41,7 @@ def texts_to_label(settings: DataSettings, class_names: Sequence[str]) -> tuple[
         class_names,
         labelled=False,
     )
+    examples = limited(examples, settings.limit.get("train"), seed=seed)
     first = next(read_rows(settings.train))
     ignored = f"{settings.train}: column '{LABEL}' is not read; texts are labelled as if nobody knew it"
     return examples, [ignored] if first.has(LABEL) else []

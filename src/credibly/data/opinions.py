@@ -53,8 +53,9 @@ def read_opinions(folder: str | Path, settings: DataSettings | None = None) -> O
     assert recipe.labelling is not None
     assert recipe.resolved is not None
     names = tuple(recipe.labelling.classes)
-    given = settings or recipe.data
-    texts, _ = texts_to_label(given, names)
+    # Which of the rows were labelled is for the labelling run to say.
+    given = (settings or recipe.data).model_copy(update={"limit": recipe.data.limit})
+    texts, _ = texts_to_label(given, names, recipe.seed)
     if len(texts) == len(lines):
         texts = replace(texts, ids=tuple(line["id"] for line in lines))  # a copied file numbers its own
     if recipe.resolved.fingerprints.get("unlabelled") != texts.fingerprint():

@@ -166,7 +166,7 @@ def _job(run: Run, recipe: Recipe, stages: Stages, resume: bool) -> Job:
     """Read the texts and examples; nothing is written yet."""
     labelling = recipe.labelling
     assert labelling is not None
-    texts, notes = texts_to_label(recipe.data, labelling.classes)
+    texts, notes = texts_to_label(recipe.data, labelling.classes, recipe.seed)
     examples = None
     if labelling.examples is not None:
         examples, more = shown_examples(labelling.examples, recipe.data, texts.class_names, texts)
