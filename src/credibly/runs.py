@@ -67,6 +67,10 @@ class Run:
         """Return the folder of a network: the student's own, or a control's under models/."""
         return self.student_folder if system == "student" else self.models_folder / system
 
+    def soup_file(self, system: str) -> Path:
+        """Return the file that says of which members a mean of weights is."""
+        return self.model_folder(system) / "soup.json"
+
     def predictions_file(self, system: str, split: str) -> Path:
         """Return the file of a system's predictions on a split."""
         return self.predictions_folder / system / f"{split}.safetensors"

@@ -10,7 +10,7 @@ import typer
 from credibly import workflows
 from credibly.cli.console import set_log, show_report, shown_progress
 from credibly.cli.options import Json, Overwrite, Quiet, Resume, Verbose, assigned, names
-from credibly.settings import CONTROLS
+from credibly.settings import CONTROLS, SOUPS
 
 
 def distil(
@@ -21,7 +21,8 @@ def distil(
     controls: Annotated[
         str | None,
         typer.Option(
-            help=f"Networks to hold the student against: all, none, or some of {','.join(CONTROLS)}."
+            help="Networks to hold the student against: all, none, or some of "
+            f"{','.join((*CONTROLS, *SOUPS))}; soups are means of the members' weights."
         ),
     ] = None,
     backbone: Annotated[
@@ -54,6 +55,6 @@ def distil(
     show_report(made.path, as_json)
 
 
-def _controls(text: str) -> list[str]:
-    """Return the controls that are named, all of them, or none."""
-    return list(CONTROLS) if text == "all" else [] if text == "none" else names(text)
+def _controls(text: str) -> list[str] | str:
+    """Return the controls that are named, "all" as it is, or none."""
+    return text if text == "all" else [] if text == "none" else names(text)

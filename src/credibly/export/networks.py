@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,6 @@ from credibly.members import Members
 from credibly.members.full import FullMembers
 from credibly.members.heads import HeadMembers
 from credibly.members.lora import Adapters
-from credibly.members.stacking import replace_module
 from credibly.members.top_blocks import TopBlockMembers
 from credibly.runtime.graph import TOKEN_BUDGET
 
@@ -153,22 +151,6 @@ def _with_tops(members: TopBlockMembers) -> Iterator[PreTrainedModel]:
 
 def _merged(adapters: Adapters) -> Iterator[PreTrainedModel]:
     """Yield each member as an ordinary model, its updates added to the base's weights."""
-    model = adapters.classifier.model
     for member in range(adapters.count):
-        alone = {name: update.merged(member) for name, update in adapters.updates.items()}
-        alone |= {name: head.alone(member) for name, head in adapters.heads.items()}
-        with holding_modules(model, alone):
+        with adapters.merged(member) as model:
             yield model
-
-
-@contextmanager
-def holding_modules(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Within this context the model has these modules, by name, in the place of its own."""
-    own = {name: model.get_submodule(name) for name in modules}
-    for name, module in modules.items():
-        replace_module(model, name, module)
-    try:
-        yield
-    finally:
-        for name, module in own.items():
-            replace_module(model, name, module)

@@ -10,7 +10,7 @@ a text for all members and all epochs. Members are saved as PEFT saves an adapte
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from credibly.backbones.attention import attention_for_gradient
@@ -61,6 +62,7 @@ from credibly.members.stacking import (
     equal_copies,
     fresh_copies,
     head_names,
+    holding_modules,
     replace_module,
     target_names,
 )  # fmt: skip
@@ -152,6 +154,21 @@ class Adapters:
                     rows = self.logits(for_all_members(there, self.count), hidden)
                 logits[:, batch.indices] = rows.cpu().numpy()
         return normalised_log_probs(logits)
+
+    @contextmanager
+    def merged(self, *members: int) -> Iterator[PreTrainedModel]:
+        """Give the base with one member's updates added to its weights, or with the mean of some members'.
+
+        Within this context it is an ordinary model, whose other layers are the base's own.
+
+        Raises:
+            InputError: the base is held in four bits.
+        """
+        model = self.classifier.model
+        modules = {name: update.merged(*members) for name, update in self.updates.items()}
+        modules |= {name: head.alone(*members) for name, head in self.heads.items()}
+        with holding_modules(model, modules):
+            yield model
 
     def state(self, member: int) -> dict[str, Tensor]:
         """Return one member's weights by the names that PEFT gives them."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -56,8 +57,10 @@ class StackedLora(nn.Module):
         update = torch.bmm(narrow, self.up.to(flat.dtype))
         return result + self.scale * update.view_as(result)
 
-    def merged(self, member: int) -> nn.Module:
-        """Return the layer with one member's update added to its weight, in float32.
+    def merged(self, *members: int) -> nn.Module:
+        """Return the layer with one member's update added to its weight, or the mean of some, in float32.
+
+        The mean is that of the products A x B: the product of the means would be another update.
 
         Raises:
             InputError: the layer is held in four bits.
@@ -65,7 +68,8 @@ class StackedLora(nn.Module):
         if type(self.base) not in (nn.Linear, Conv1D):
             raise InputError(f"expected a plain layer to add an update to, got {type(self.base).__name__}")
         layer: Any = copy.deepcopy(self.base).float()
-        update = self.scale * (self.down[member] @ self.up[member]).detach()
+        chosen = list(members)
+        update = self.scale * (self.down[chosen] @ self.up[chosen]).detach().mean(dim=0)
         layer.weight.data += update if isinstance(layer, Conv1D) else update.T
         return cast(nn.Module, layer)
 
@@ -103,16 +107,16 @@ class StackedModule(nn.Module):
         """A module of this kind, without weights."""
         return self._pattern[0]
 
-    def alone(self, member: int) -> nn.Module:
-        """Return one member's own module."""
+    def alone(self, *members: int) -> nn.Module:
+        """Return one member's own module, or one with the mean of some members' weights."""
         module = copy.deepcopy(self.pattern).to_empty(device=self.stacked[0].device)
-        module.load_state_dict(self.of(member))
+        module.load_state_dict(self.of(*members))
         return module
 
-    def of(self, member: int) -> dict[str, Tensor]:
-        """Return one member's weights by name."""
+    def of(self, *members: int) -> dict[str, Tensor]:
+        """Return one member's weights by name, or the mean of some members'."""
         return {
-            name: tensor[member].detach().clone()
+            name: tensor[list(members)].detach().mean(dim=0)
             for name, tensor in zip(self.names, self.stacked, strict=True)
         }
 
@@ -168,6 +172,19 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put a module in the place of the one with this full name."""
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, module)
+
+
+@contextmanager
+def holding_modules(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Within this context the model has these modules, by name, in the place of its own."""
+    own = {name: model.get_submodule(name) for name in modules}
+    for name, module in modules.items():
+        replace_module(model, name, module)
+    try:
+        yield
+    finally:
+        for name, module in own.items():
+            replace_module(model, name, module)
 
 
 def fresh_copies(model: PreTrainedModel, name: str, seeds: Sequence[int]) -> list[nn.Module]:

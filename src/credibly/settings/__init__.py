@@ -23,6 +23,7 @@ from credibly.settings.members import (
 )
 from credibly.settings.recipe import (
     CONTROLS,
+    SOUPS,
     AugmentSettings,
     CalibrationSettings,
     DistilSettings,
@@ -39,6 +40,7 @@ from credibly.settings.recipe import (
 
 __all__ = [
     "CONTROLS",
+    "SOUPS",
     "AdaptersSettings",
     "AugmentSettings",
     "BackboneSettings",

@@ -29,6 +29,11 @@ Control = Literal["direct", "soft_labels", "label_smoothing", "soft_labels_t4"]
 
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
+Soup = Literal["soup", "greedy_soup"]
+"""A network that is not trained: the mean of the members' weights, of all or of those that help."""
+
+SOUPS: tuple[Soup, ...] = get_args(Soup)
+
 
 class AugmentSettings(Settings):
     """Transfer texts made from train texts: the members answer them, and they have no labels."""
@@ -65,7 +70,7 @@ class DistilSettings(Settings):
     )
     temperature: Positive = Field(1.0, description="of these soft labels")
     highest_precision: Positive = Field(1000.0, description="cap on the target Dirichlet's precision")
-    controls: list[Control] = Field(default_factory=lambda: ["direct", "soft_labels"])  # type: ignore[arg-type]
+    controls: list[Literal[Control, Soup]] = Field(default_factory=lambda: ["direct", "soft_labels"])  # type: ignore[arg-type]
     seeds: Count = Field(1, description="students that are trained, each with a seed; the first is the run's")
     augment: AugmentSettings = AugmentSettings()
     optimiser: OptimiserSettings = TUNING
@@ -90,7 +95,7 @@ class DistilSettings(Settings):
 
     @field_validator("controls")
     @classmethod
-    def _each_control_once(cls, value: list[Control]) -> list[Control]:
+    def _each_control_once(cls, value: list[Literal[Control, Soup]]) -> list[Literal[Control, Soup]]:
         return list(dict.fromkeys(value))
 
 

@@ -27,8 +27,9 @@ from credibly.uncertainty.numerics import FloatArray, log_of
 from credibly.uncertainty.systems import CALIBRATED, ON_MEAN, answers, bare_name, chosen_form, source_of
 from credibly.workflows.contents import Calibration, calibration_in, class_names_of, network_systems
 from credibly.workflows.evaluating import costs_by_system, scored_predictions
-from credibly.workflows.fitting import fit, rate, some_of
+from credibly.workflows.fitting import fit
 from credibly.workflows.opening import open_source
+from credibly.workflows.work import rate, some_of
 
 RUNS, CONTENT, PAGE = "runs", "comparison.json", "comparison.html"
 ONE_MEMBER = "one member"
@@ -190,6 +191,8 @@ def _forms(run: Run, calibration: Calibration) -> Iterator[Form]:
     for bare in [*several, *network_systems(run.recipe)]:
         form = chosen_form(bare, [bare, *calibration.calibrators], calibration.choices) or bare
         stored = scored_predictions(run, source_of(bare))
+        if stored["calibration"].ids != members["calibration"].ids:
+            continue  # a greedy soup chosen on some of these texts cannot be judged by them
         yield Form(bare.replace("_", " "), form, stored, calibration.calibrators, costs.get(bare, {}))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from credibly.runs import Run
-from credibly.settings import Recipe
+from credibly.settings import SOUPS, Recipe
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.calibration.calibrators import Calibrator, calibrator_from_json
 from credibly.uncertainty.systems import CALIBRATED, Choices
@@ -63,12 +63,22 @@ def network_systems(recipe: Recipe) -> list[str]:
     from credibly.workflows.zero_shot import ZERO_SHOT, starting_from_words  # brings torch with it
 
     zero_shot = [ZERO_SHOT] if starting_from_words(recipe) else []
-    return [*zero_shot, *tuned_systems(recipe)]
+    return [*zero_shot, *made_systems(recipe)]
+
+
+def made_systems(recipe: Recipe) -> list[str]:
+    """Return the networks that a run made beside the members: controls first, the student last."""
+    return [*recipe.distil.controls, "student"] if recipe.distil.enabled else []
 
 
 def tuned_systems(recipe: Recipe) -> list[str]:
-    """Return the networks of a run that were tuned beside the members: controls first, the student last."""
-    return [*recipe.distil.controls, "student"] if recipe.distil.enabled else []
+    """Return those of them that were tuned."""
+    return [name for name in made_systems(recipe) if name not in SOUPS]
+
+
+def soups_of(recipe: Recipe) -> list[str]:
+    """Return those of them that are means of the members' weights."""
+    return [name for name in made_systems(recipe) if name in SOUPS]
 
 
 def further_students(recipe: Recipe) -> dict[str, int]:

@@ -11,10 +11,12 @@ from credibly.data import Splits, load_splits
 from credibly.errors import CrediblyError, InputError, RunFolderError, listed
 from credibly.progress import Stages, silent
 from credibly.runs import Run, replacing, write_bytes
-from credibly.settings import Recipe
+from credibly.settings import CONTROLS, SOUPS, Recipe
 from credibly.workflows.contents import known_costs
-from credibly.workflows.fitting import Work, begin, carry_out, check_same_recipe
+from credibly.workflows.fitting import begin, carry_out, check_same_recipe
 from credibly.workflows.recipes import make_recipe
+from credibly.workflows.soups import why_not_averaged
+from credibly.workflows.work import Work
 from credibly.workflows.zero_shot import ZERO_SHOT
 
 SUFFIX = "-distilled"
@@ -39,7 +41,8 @@ def distil(
     Args:
         source: the finished run; it is left as it is.
         output: the new run's folder; the source's name with ``-distilled`` if left out.
-        settings: recipe values below ``distil``, or ``data.unlabelled``, by dotted key.
+        settings: recipe values below ``distil``, or ``data.unlabelled``, by dotted key; ``distil.controls``
+            may be "all" that these members allow.
         resume: go on with an unfinished run that began with the same settings.
         overwrite: replace an existing run.
         stages: told of progress.
@@ -88,7 +91,13 @@ def distilled_recipe(began: Recipe, settings: Mapping[str, object]) -> Recipe:
             f"expected settings of distil, or data.{TRANSFER}, since the members are not trained again; got "
             f"{listed(strange)}; fit a run with other settings"
         )
-    return make_recipe(began, {**settings, "distil.enabled": True})
+    every = {"distil.controls": all_controls(began)} if settings.get("distil.controls") == "all" else {}
+    return make_recipe(began, {**settings, **every, "distil.enabled": True})
+
+
+def all_controls(recipe: Recipe) -> list[str]:
+    """Return every control that a run's members allow: soups only of those whose weights have a mean."""
+    return [*CONTROLS, *([] if why_not_averaged(recipe) else SOUPS)]
 
 
 def splits_of(finished: Run, recipe: Recipe) -> Splits:

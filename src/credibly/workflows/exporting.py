@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from credibly.data import Splits, load_splits, stream_texts
-from credibly.distil import Network
+from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError, listed
 from credibly.export import ClassLogits, Rows, Source, System, member_sources, write_export
 from credibly.members import SOURCES
@@ -24,6 +24,7 @@ from credibly.uncertainty.systems import CALIBRATED, bare_name, source_of
 from credibly.workflows.contents import calibration_in, class_names_of
 from credibly.workflows.loading import check_known, has_export
 from credibly.workflows.opening import open_source, systems_of
+from credibly.workflows.soups import GREEDY
 
 FITTING_ROWS = 1024
 HELD_OUT_ROWS = 5000
@@ -121,6 +122,9 @@ def _export(
         calibrators={name: dict(each.as_json()) for name, each in calibrators.items()},
     )
     sources = _member_sources(run, folded) if source == "members" else _network_source(run, source, folded)
+    if calibration is not None and source == GREEDY:  # it may have been chosen on some of these texts
+        known = set(run.load_predictions(source, "calibration").ids)
+        calibration = calibration.take([name in known for name in calibration.ids])
     return write_export(folder, described, sources, rows, calibration, stages)
 
 
@@ -133,7 +137,9 @@ def _folded(calibrators: Mapping[str, Calibrator], system: str) -> Temperature:
 def _network_source(run: Run, source: str, wanted: Temperature) -> Iterator[Source]:
     """Yield a network, calibrated as wanted whatever is folded into its weights already."""
     network = open_source(run, source)
-    assert isinstance(network, Network)
+    if isinstance(network, Ensemble):  # a soup: one network, to which nothing is folded
+        yield from member_sources(network.members[0], wanted.temperature)
+        return
     stored, classifier = network.folded, network.classifier
     scale = wanted.temperature / stored.temperature
     module = ClassLogits(classifier.model, scale, wanted.offset - stored.offset / scale)

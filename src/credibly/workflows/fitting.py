@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,6 @@ from credibly.data.opinions import opinion_notes
 from credibly.distil import (
     DirichletTargets,
     Lesson,
-    Network,
     dirichlet_targets,
     lesson,
     transfer_texts,
@@ -34,7 +33,6 @@ from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError, TrainingError
 from credibly.passes import changed_rates, groups_of, member_seeds, missing_of
 from credibly.progress import Stages, silent
-from credibly.records import Examples
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe, ResolvedSettings
 from credibly.settings.dotted import with_values
@@ -55,35 +53,14 @@ from credibly.workflows.lengths import cut_notes, readers_of
 from credibly.workflows.planning import check_room
 from credibly.workflows.recipes import make_recipe
 from credibly.workflows.reference import Embedder, keep_reference, strangeness
+from credibly.workflows.soups import check_soups, make_soups, soup_notes
 from credibly.workflows.transfer import with_made_texts
+from credibly.workflows.work import Work, rate, some_of, store_answers
 from credibly.workflows.zero_shot import ZERO_SHOT, starting_from_words, zero_shot_network
 
 log = logging.getLogger(__name__)
 
 PACKAGES = ("credibly", "torch", "transformers", "numpy", "scipy", "safetensors")
-RATE_ROWS = 1024
-"""Texts on which the rows a second are measured, at most."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the steps of a fit share: the run, its recipe, the texts, and where progress is told."""
-
-    run: Run
-    recipe: Recipe
-    splits: Splits
-    stages: Stages
-
-    def scored(self) -> dict[str, Examples]:
-        """Return the splits on which networks are scored or calibrated, by name."""
-        return {
-            name: part for name, part in self.splits.named().items() if name not in ("train", "unlabelled")
-        }
-
-    def note_cost(self, source: str, **figures: float) -> None:
-        """Add figures to what a source is known to cost."""
-        costs = known_costs(self.run)
-        write_json(self.run.costs_file, {**costs, source: {**costs.get(source, {}), **figures}})
 
 
 def fit(
@@ -155,6 +132,7 @@ def begin(
     Trackers.of(run, recipe).check()
     splits = with_made_texts(splits, recipe)
     check_calibrates(recipe.calibration, splits.calibration)
+    check_soups(recipe, splits)
     if not (resume and run.recipe_file.is_file()):
         check_room(recipe, splits, run.path, trained)
     for group in starting_from_words(recipe):
@@ -168,6 +146,7 @@ def carry_out(work: Work) -> Run:
     run, recipe = work.run, work.recipe
     _zero_shot(work)
     _members(work)
+    make_soups(work)
     _networks(work)
     sources = ["members", *network_systems(recipe)]
     fitted = [calibrate(run, source, recipe.calibration) for source in sources]
@@ -179,7 +158,8 @@ def carry_out(work: Work) -> Run:
     reference = keep_reference(run, recipe, work.splits, embedder, work.stages)
     if work.splits.test is not None:
         strange = strangeness(reference, work.splits, embedder)
-        write_run_report(run, work.splits.test, work.splits, work.stages, strange)
+        noted = replace(work.splits, notes=(*work.splits.notes, *soup_notes(run)))
+        write_run_report(run, work.splits.test, noted, work.stages, strange)
     run.remove_checkpoints()
     run.finish(facts_of(recipe))
     return run
@@ -263,7 +243,8 @@ def _zero_shot(work: Work) -> None:
         return
     network = zero_shot_network(work.recipe, work.splits.train.class_names)
     size = folder_bytes(Path(source_of(groups[0].backbone.name)))
-    _store_answers(work, ZERO_SHOT, network, training_seconds=0.0, bytes=size)
+    costs = {"parameters": network.parameters, "training_seconds": 0.0, "bytes": size}
+    store_answers(work, ZERO_SHOT, network.predict, work.scored(), **costs)
 
 
 def _lower_rates(work: Work) -> str:
@@ -371,23 +352,14 @@ def _network(work: Work, system: str, transfer: TuningTexts) -> None:
             rows=learned.rows,
             monitor=Monitor(work.stages(f"tuning {system}"), checkpoints, log),
         )
-    _store_answers(work, system, network, training_seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    store_answers(
+        work, system, network.predict, work.scored(), training_seconds=seconds, parameters=network.parameters
+    )
     folded = calibrate(run, system, recipe.calibration).folded if system == "student" else Temperature()
     if system not in further:
         network.save(run.model_folder(system), history, folded)
     checkpoints.remove()
-
-
-def _store_answers(work: Work, system: str, network: Network, **costs: float) -> None:
-    """Note what a network costs, and store what it predicts on every split that is scored, last."""
-    if work.splits.test is not None:
-        some = some_of(work.splits.test)
-        speed = rate(lambda: network.predict(some), len(some))
-        work.note_cost(system, parameters=network.parameters, rows_per_second=speed, **costs)
-    told, scored = work.stages(f"predicting with {system}"), work.scored()
-    for done, (split, examples) in enumerate(scored.items(), start=1):
-        work.run.save_predictions(system, split, network.predict(examples, source=system))
-        told(done, len(scored))
 
 
 def _lesson(work: Work, system: str) -> Lesson:
@@ -404,21 +376,6 @@ def _lesson(work: Work, system: str) -> Lesson:
     )
     control = system if system in distil.controls else None
     return lesson(control, work.splits.train.targets(), joined, distil)
-
-
-def some_of(examples: Examples) -> Examples:
-    """Return the texts on which the rows a second are measured."""
-    return examples.take(np.arange(min(RATE_ROWS, len(examples))))
-
-
-def rate(predict: Callable[[], object], rows: int) -> float:
-    """Return rows a second of a prediction, the better of two tries."""
-    seconds = []
-    for _ in range(2):
-        began = time.perf_counter()
-        predict()
-        seconds.append(time.perf_counter() - began)
-    return rows / min(seconds)
 
 
 def facts_of(recipe: Recipe) -> dict[str, Any]:

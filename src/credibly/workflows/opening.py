@@ -7,12 +7,14 @@ from credibly.ensemble import Ensemble
 from credibly.errors import RunFolderError
 from credibly.records import Predictions
 from credibly.runs import Run
+from credibly.settings import SOUPS
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.systems import forms_of, shipped_system, source_of
-from credibly.workflows.contents import calibration_in, class_names_of, network_systems, tuned_systems
+from credibly.workflows.contents import calibration_in, class_names_of, made_systems, network_systems
 from credibly.workflows.loading import check_known
 from credibly.workflows.predicting import Predictor
 from credibly.workflows.promises import Promises, Wanted
+from credibly.workflows.soups import open_soup
 from credibly.workflows.zero_shot import ZERO_SHOT, zero_shot_network
 
 
@@ -49,9 +51,9 @@ def _calibration_of(run: Run, system: str) -> Predictions | None:
 
 def systems_of(run: Run) -> list[str]:
     """Return the systems of a run that can answer, the one to ship last."""
-    tuned = tuned_systems(run.recipe)
-    untrained = [name for name in network_systems(run.recipe) if name not in tuned]
-    bare = [*untrained, "majority_vote", "mean_logits", "ensemble", *tuned]
+    made = made_systems(run.recipe)
+    untrained = [name for name in network_systems(run.recipe) if name not in made]
+    bare = [*untrained, "majority_vote", "mean_logits", "ensemble", *made]
     calibration = calibration_in(run)
     forms = [form for name in bare for form in forms_of(name, calibration.calibrators)]
     shipped = shipped_system(forms, calibration.choices)
@@ -64,13 +66,14 @@ def open_source(run: Run, source: str) -> Network | Ensemble:
     Raises:
         RunFolderError: a weight file is missing or damaged.
     """
-    settings = run.recipe.student_backbone
     if source == "members":
         return Ensemble.open(run, run.recipe, class_names_of(run))
     if source == ZERO_SHOT:
         return zero_shot_network(run.recipe, class_names_of(run))
     folder = run.model_folder(source)
     run.check(folder / "model.safetensors")
+    if source in SOUPS:
+        return open_soup(run, source)
     student = source == "student"
     folded = calibration_in(run).folded if student else Temperature()
-    return Network.open(folder, settings, emits_dirichlet=student, folded=folded)
+    return Network.open(folder, run.recipe.student_backbone, emits_dirichlet=student, folded=folded)
