@@ -15,12 +15,13 @@ from transformers import AutoModelForSequenceClassification
 import standins
 from credibly.backbones.blocks import blocks_of
 from credibly.backbones.loading import load_classifier
-from credibly.distil import DirichletTargets, Network, lesson, made_texts
+from credibly.distil import DirichletTargets, Network, dirichlet_targets, lesson, made_texts
 from credibly.distil.augment import spliced, with_words, words_of
 from credibly.distil.layers import every_other
-from credibly.distil.lessons import LESSONS, smoothed
+from credibly.distil.lessons import LESSONS, own_temperatures, smoothed
 from credibly.distil.losses import reverse_kl, soft_cross_entropy
 from credibly.parted import filled, paired
+from credibly.records import Predictions
 from credibly.settings import CONTROLS, AugmentSettings, BackboneSettings, DistilSettings
 from credibly.workflows.transfer import mask_token
 
@@ -55,6 +56,42 @@ def test_label_smoothing_is_torchs():
     theirs = torch_cross_entropy(Z, torch.from_numpy(LABELS[LABELLED]).argmax(dim=1), label_smoothing=0.1)
     torch.testing.assert_close(ours, theirs)
     np.testing.assert_allclose(smoothed(LABELS).sum(axis=1), 1, rtol=1e-6)
+
+
+def test_a_text_has_the_temperature_of_its_third_by_the_ensembles_confidence():
+    wanted = {5: 2.0, 4: 2.0, 1: 4.0, 2: 4.0, 0: 6.0, 3: 6.0}
+    mean = np.array(
+        [[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.95, 0.05], [0.4, 0.6], [0.5, 0.5]], dtype=np.float32
+    )
+    assert dict(enumerate(own_temperatures(mean))) == wanted
+    equal = np.full((5, 2), 0.5, dtype=np.float32)
+    assert own_temperatures(equal).tolist() == [4.0] * 5
+
+
+def test_soft_labels_at_each_texts_own_temperature_are_the_mean_of_the_texts_alone():
+    temperatures = torch.from_numpy(own_temperatures(OPINIONS.mean))
+    assert len(set(temperatures.tolist())) == 3
+    alone = [
+        soft_cross_entropy(z[None], torch.from_numpy(OPINIONS.mean[row])[None], float(temperatures[row]))
+        for z, row in zip(Z, ALL, strict=True)
+    ]
+    torch.testing.assert_close(learned("soft_labels_own_t").loss(Z, ALL), torch.stack(alone).mean())
+
+
+def test_each_head_of_hydra_learns_its_own_member():
+    said = torch.randn(4, N, C, generator=torch.Generator().manual_seed(2))
+    record = Predictions(
+        log_probs=log_softmax(said, dim=-1).numpy(),
+        ids=tuple(map(str, range(N))),
+        class_names=("a", "b", "c"),
+    )  # fmt: skip
+    halves = [dirichlet_targets(record.take(rows), 100.0) for rows in ([0, 1, 2], [3, 4, 5])]
+    taught = lesson("hydra", LABELS, DirichletTargets.joined(halves), DistilSettings())
+    assert (taught.heads, taught.rows) == (4, None)
+    z = torch.randn(3, 4 * C, generator=torch.Generator().manual_seed(3))
+    members = torch.from_numpy(np.exp(record.log_probs))
+    by_head = [torch_cross_entropy(z[:, C * head : C * head + C], members[head, ALL]) for head in range(4)]
+    torch.testing.assert_close(taught.loss(z, ALL), torch.stack(by_head).mean())
 
 
 @given(st.floats(0.5, 20), st.integers(0, 100))

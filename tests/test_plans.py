@@ -253,6 +253,24 @@ def test_label_words_take_the_reading_of_an_output_layer_and_no_further_weights(
     assert words.disk["predictions"] - plain.disk["predictions"] == 4 * 3 * judged
 
 
+@pytest.mark.parametrize("source", ["heads", "lora"])
+def test_soups_and_hydra_take_room_on_disk_and_no_steps(standin, tmp_path, source):
+    planner, recipe = planner_of(standin(), tmp_path, source)
+    plain, more = (
+        planner.plan(make_recipe(recipe, {"distil.controls": [*recipe.distil.controls, *controls]}))
+        for controls in ([], ["soup", "greedy_soup"])
+    )
+    needs = plain.parts[0].needs
+    one = needs.trainable if source == "heads" else needs.parameters
+    assert more.disk["networks"] - plain.disk["networks"] == 2 * 4 * one
+    judged = len(planner.splits.calibration) + len(planner.splits.test)
+    assert more.disk["predictions"] - plain.disk["predictions"] == 2 * 4 * 3 * judged
+    assert more.parts[-1].passes == plain.parts[-1].passes
+    hydra = planner.plan(make_recipe(recipe, {"distil.controls": [*recipe.distil.controls, "hydra"]}))
+    answers = recipe.members.count * judged
+    assert hydra.disk["predictions"] - plain.disk["predictions"] == 4 * 3 * answers
+
+
 def test_limited_sets_and_every_part_of_a_mixed_ensemble_are_planned(standin, tmp_path):
     file = jsonl(tmp_path / "rows.jsonl", made_rows(90))
     parts = [

@@ -37,7 +37,7 @@ def reverse_kl(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
     return (-(mean * expected_log).sum(dim=-1) + to_uniform / precision).mean()
 
 
-def soft_cross_entropy(z: Tensor, mean: Tensor, temperature: float = 1.0) -> Tensor:
+def soft_cross_entropy(z: Tensor, mean: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """Return the cross-entropy of softmax(z / T) with soft labels at the same temperature, times T^2.
 
     As Hinton et al. (2015), section 2, https://arxiv.org/abs/1503.02531: T^2 keeps the gradients' size. The
@@ -46,9 +46,11 @@ def soft_cross_entropy(z: Tensor, mean: Tensor, temperature: float = 1.0) -> Ten
     Args:
         z: logits, (B, C).
         mean: target probabilities, (B, C), normalised.
-        temperature: T.
+        temperature: T, one for all, or (B,): one a text.
     """
-    if temperature == 1.0:
+    if isinstance(temperature, Tensor):
+        temperature = temperature[:, None]
+    elif temperature == 1.0:
         return cross_entropy(z, mean)
     wanted = torch.softmax(torch.log(mean.double()) / temperature, dim=-1).to(z.dtype)
-    return temperature**2 * cross_entropy(z / temperature, wanted)
+    return cross_entropy(z / temperature, temperature**2 * wanted)

@@ -21,6 +21,8 @@ from credibly.tuning import class_logits
 from credibly.uncertainty.calibration.calibrate import Temperature
 
 AS_IT_IS = Temperature()
+HEADS = "credibly_heads"
+"""The config's key for how many answers a network gives of a text, where it is more than one."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,34 @@ class Network:
     folded: Temperature = AS_IT_IS
 
     @property
+    def heads(self) -> int:
+        """How many answers it gives of a text: M for Hydra, whose config names M x C classes; else 1."""
+        return int(getattr(self.classifier.model.config, HEADS, 1))
+
+    @property
     def readers(self) -> tuple[Classifier]:
         """The one model that reads the texts."""
         return (self.classifier,)
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return raw logits, float32, (N, C), as they were before any calibration was folded in."""
+        """Return raw logits, float32, (N, C), as they were before any calibration was folded in.
+
+        Of a network with M heads (N, M x C), head after head.
+        """
         tokens = tokenise(self.classifier.tokenizer, texts, self.classifier.max_tokens)
         batches = padded_batches(tokens, self.classifier.token_budget)
         stored = class_logits(self.classifier, batches, len(texts))
         return np.asarray((stored - self.folded.offset) * self.folded.temperature, dtype=np.float32)
 
     def predict(self, examples: Examples, **provenance: str) -> Predictions:
-        """Return the record of the raw network: with concentrations where it emits a Dirichlet."""
+        """Return the record of the raw network: with concentrations where it emits a Dirichlet.
+
+        A network with M heads gives M members.
+        """
         z = self.logits(examples.texts)
+        if self.heads > 1:
+            apart = z.reshape(len(z), self.heads, -1).transpose(1, 0, 2)
+            return Predictions.from_logits(apart, examples, **provenance)
         record = Predictions.from_log_concentrations if self.emits_dirichlet else Predictions.from_logits
         return record(z, examples, **provenance)
 
@@ -82,6 +98,13 @@ class Network:
             model.save_pretrained(temporary, state_dict=state)
             self.classifier.tokenizer.save_pretrained(temporary)
             (temporary / HISTORY).write_text((history or History()).as_lines(), encoding="utf-8")
+
+    @classmethod
+    def of(cls, classifier: Classifier, emits_dirichlet: bool, heads: int = 1) -> Network:
+        """Return a network of a classifier that gives M x C logits, and let its config say so."""
+        if heads > 1:
+            setattr(classifier.model.config, HEADS, heads)
+        return cls(classifier, emits_dirichlet)
 
     @classmethod
     def open(

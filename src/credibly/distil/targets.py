@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,22 @@ class DirichletTargets:
     Args:
         mean: float32, (N, C), normalised: the ensemble's prediction.
         precision: float32, (N,): the larger, the less the members differ.
+        members: float32, (M, N, C), normalised: what each member says; None where they are not known apart.
     """
 
     mean: NDArray[np.float32]
     precision: NDArray[np.float32]
+    members: NDArray[np.float32] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[DirichletTargets]) -> DirichletTargets:
+        """Return the targets of several parts, whose members are known, one part after the other."""
+        known = [part.members for part in parts if part.members is not None]
+        return cls(
+            np.concatenate([part.mean for part in parts]),
+            np.concatenate([part.precision for part in parts]),
+            np.concatenate(known, axis=1) if len(known) == len(parts) else None,
+        )
 
 
 def dirichlet_targets(predictions: Predictions, highest_precision: float) -> DirichletTargets:
@@ -40,4 +53,5 @@ def dirichlet_targets(predictions: Predictions, highest_precision: float) -> Dir
     C = mean.shape[-1]
     lowest_spread = (C - 1) / (2.0 * highest_precision)
     precision = (C - 1) / (2.0 * np.maximum(spread, lowest_spread))
-    return DirichletTargets(mean.astype(np.float32), precision.astype(np.float32))
+    members = np.exp(log_probs).astype(np.float32)
+    return DirichletTargets(mean.astype(np.float32), precision.astype(np.float32), members)

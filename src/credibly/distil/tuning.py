@@ -38,6 +38,7 @@ def tune_network(
     emits_dirichlet: bool,
     rows: IntArray | None = None,
     monitor: Monitor = UNWATCHED,
+    heads: int = 1,
 ) -> tuple[Network, History]:
     """Tune one network on the transfer texts and return it with its history.
 
@@ -54,16 +55,27 @@ def tune_network(
         emits_dirichlet: what the network's logits mean.
         rows: int64, the rows to train on; all if left out.
         monitor: told of every step; keeps the checkpoints.
+        heads: how many answers it gives of each text, each of C logits.
 
     Raises:
         TrainingError: the loss is no longer finite.
     """
+    outputs = class_names if heads == 1 else outputs_of(heads, class_names)
     classifier = load_classifier(
-        backbone, class_names, distil.dropout, seed, attention_dropout=distil.attention_dropout
+        backbone, outputs, distil.dropout, seed, attention_dropout=distil.attention_dropout
     )
     if distil.layers == "every_other":
         classifier = every_other(classifier)
     history = tune(classifier, texts, loss, distil.optimiser, seed, rows, monitor=monitor)
     if history.failure:
         raise TrainingError(history.failure)
-    return Network(classifier, emits_dirichlet), history
+    return Network.of(classifier, emits_dirichlet, heads), history
+
+
+def outputs_of(heads: int, class_names: Sequence[str]) -> list[str]:
+    """Return what the outputs of a network with several heads are called, head after head.
+
+    >>> outputs_of(2, ("no", "yes"))
+    ['head 0: no', 'head 0: yes', 'head 1: no', 'head 1: yes']
+    """
+    return [f"head {head}: {name}" for head in range(heads) for name in class_names]

@@ -75,19 +75,24 @@ class ClassLogits(nn.Module):
         model: a sequence-classification model.
         temperature: T.
         offset: c.
+        heads: M, where its outputs are M x C logits, head after head.
     """
 
-    def __init__(self, model: PreTrainedModel, temperature: float = 1.0, offset: float = 0.0) -> None:
+    def __init__(
+        self, model: PreTrainedModel, temperature: float = 1.0, offset: float = 0.0, heads: int = 1
+    ) -> None:
         super().__init__()
         self.model = model
-        self.temperature, self.offset = temperature, offset
+        self.temperature, self.offset, self.heads = temperature, offset, heads
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Return logits, (B, C)."""
+        """Return logits, (B, C), or (M, B, C) of several heads."""
         types = {} if token_type_ids is None else {TYPES: token_type_ids}
         logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+        if self.heads > 1:
+            logits = logits.reshape(-1, self.heads, logits.shape[1] // self.heads).transpose(0, 1)
         return calibrated(logits, self.temperature, self.offset)
 
 

@@ -24,7 +24,7 @@ from credibly.settings.members import (
 )
 from credibly.settings.problems import problem_of
 
-Control = Literal["direct", "soft_labels", "label_smoothing", "soft_labels_t4"]
+Control = Literal["direct", "soft_labels", "hydra", "label_smoothing", "soft_labels_own_t", "soft_labels_t4"]
 """A network of the student's shape that is trained in a cheaper way, to be held against it."""
 
 CONTROLS: tuple[Control, ...] = get_args(Control)

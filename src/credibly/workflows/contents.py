@@ -16,6 +16,9 @@ from credibly.uncertainty.systems import CALIBRATED, Choices
 CHOICES = "choices"
 """The key of calibration.json beside the systems' names; not there where every system has its temperature."""
 
+HYDRA = "hydra"
+"""The control with one head a member: a network whose record has M members."""
+
 
 @dataclass(frozen=True)
 class Calibration:

@@ -142,8 +142,8 @@ def _network_source(run: Run, source: str, wanted: Temperature) -> Iterator[Sour
         return
     stored, classifier = network.folded, network.classifier
     scale = wanted.temperature / stored.temperature
-    module = ClassLogits(classifier.model, scale, wanted.offset - stored.offset / scale)
-    yield Source(module, classifier.tokenizer, classifier.max_tokens)
+    module = ClassLogits(classifier.model, scale, wanted.offset - stored.offset / scale, network.heads)
+    yield Source(module, classifier.tokenizer, classifier.max_tokens, network.heads)
 
 
 def _member_sources(run: Run, folded: Temperature) -> Iterator[Source]:

@@ -351,6 +351,7 @@ def _network(work: Work, system: str, transfer: TuningTexts) -> None:
             emits_dirichlet=system not in recipe.distil.controls,
             rows=learned.rows,
             monitor=Monitor(work.stages(f"tuning {system}"), checkpoints, log),
+            heads=learned.heads,
         )
     seconds = time.perf_counter() - began
     store_answers(
@@ -370,12 +371,8 @@ def _lesson(work: Work, system: str) -> Lesson:
         dirichlet_targets(work.run.load_predictions("members", part), distil.highest_precision)
         for part in parts
     ]
-    joined = DirichletTargets(
-        np.concatenate([opinion.mean for opinion in opinions]),
-        np.concatenate([opinion.precision for opinion in opinions]),
-    )
     control = system if system in distil.controls else None
-    return lesson(control, work.splits.train.targets(), joined, distil)
+    return lesson(control, work.splits.train.targets(), DirichletTargets.joined(opinions), distil)
 
 
 def facts_of(recipe: Recipe) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from credibly.members import SOURCES
 from credibly.passes import Group, groups_of
 from credibly.records import IntArray
 from credibly.settings import BackboneSettings, Recipe, TunedSettings
-from credibly.workflows.contents import further_students, network_systems, tuned_systems
+from credibly.workflows.contents import HYDRA, further_students, network_systems, soups_of, tuned_systems
 from credibly.workflows.planning.changes import Change, changes
 from credibly.workflows.planning.machine import Room
 from credibly.workflows.planning.plans import Part, Plan
@@ -57,6 +57,8 @@ class Planner:
             judged=judged,
             systems=len(network_systems(recipe)),
             reference=self._reference(recipe),
+            soups=len(soups_of(recipe)),
+            heads=recipe.members.count - 1 if HYDRA in tuned_systems(recipe) else 0,
         )
 
     def smallest_change(self, recipe: Recipe) -> tuple[Change, Plan] | None:

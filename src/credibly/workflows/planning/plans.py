@@ -71,6 +71,8 @@ class Plan:
         judged: of those on which networks beside the members are scored.
         systems: how many such networks there are, the untrained one of label words among them.
         reference: bytes of the embeddings that the run keeps.
+        soups: how many of these networks are means of the members' weights.
+        heads: answers that these networks give beyond one each.
     """
 
     parts: tuple[Part, ...]
@@ -80,6 +82,8 @@ class Plan:
     judged: int
     systems: int
     reference: int
+    soups: int = 0
+    heads: int = 0
 
     @property
     def disk(self) -> dict[str, int]:
@@ -88,12 +92,14 @@ class Plan:
         networks = [(part.networks, part.needs) for part in self.parts if part.is_student]
         # A student stores its concentrations beside its probabilities.
         answers = self.asked * sum(count for count, _ in groups)
-        answers += self.judged * (self.systems + len(networks))
+        answers += self.judged * (self.systems + self.heads + len(networks))
+        first = self.parts[0]
+        soup = first.needs.trainable if first.source == "heads" else first.needs.parameters
         return {
             "members": sum(
                 (1 if own.one_network else count) * FLOAT * own.trainable for count, own in groups
             ),
-            "networks": sum(count * FLOAT * own.parameters for count, own in networks),
+            "networks": FLOAT * (sum(count * own.parameters for count, own in networks) + self.soups * soup),
             "predictions": FLOAT * self.parts[0].outline.classes * answers,
             "shift": self.reference,
             # The one before goes only when the next is there.
