@@ -65,6 +65,8 @@ def test_it_is_a_system_with_an_epistemic_part(taught, fitted, no_plots):
         assert content["systems"][name]["mean_epistemic"]["value"] > 0
     assert content["systems"]["direct"]["mean_epistemic"]["value"] == 0
     assert "hydra+temperature" in content["gains_kept"]["systems"]
+    assert set(content["agreements"]) == {"student", "hydra"}
+    assert set(content["agreements"]["hydra"]) == {"total", "aleatoric", "epistemic"}
     assert set(evaluate(taught.path, fitted.test)["systems"]) == set(content["systems"])
 
 

@@ -182,6 +182,7 @@ def test_soups_are_systems_with_intervals_and_comparisons(souped):
     parameters = {name: content["systems"][name]["parameters"]["value"] for name in ("single", "soup")}
     assert parameters["soup"] == parameters["single"]
     assert "soup: the mean of the weights of all members" in content["notes"]
+    assert any(said.startswith("The mean of the members' weights") for said in content["findings"])
     assert soup_notes(souped) == [note for note in content["notes"] if "soup:" in note]
 
 

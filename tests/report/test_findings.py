@@ -205,6 +205,41 @@ def test_soft_labels_that_tie_or_win_are_said_to(binary: dict[str, Any]) -> None
     )
 
 
+def beside_the_student(report: dict[str, Any], name: str, own: dict, other: str, nll: dict) -> dict[str, Any]:
+    """Return a report with one more network, judged as given against the student and another system."""
+    differences = report["comparisons"]["student - soft_labels"]
+    return {
+        **report,
+        "systems": {**report["systems"], name: report["systems"]["soft_labels"]},
+        "comparisons": {
+            **report["comparisons"],
+            f"student - {name}": {**differences, "nll": own},
+            other: {**differences, "nll": nll},
+        },
+    }
+
+
+@pytest.mark.parametrize("name", ["soup", "greedy_soup"])
+def test_a_mean_of_weights_is_held_against_the_student_and_one_member(
+    binary: dict[str, Any], name: str
+) -> None:
+    words = {"soup": "mean of the members' weights", "greedy_soup": "mean of chosen members' weights"}[name]
+    worse = figure(0.2, 0.1, 0.3)
+    better = figure(-0.2, -0.3, -0.1)
+    said = claims(beside_the_student(binary, name, better, f"{name} - single", worse))
+    assert {f"The student beats the {words}.", f"The {words} is worse than one member."} <= set(said)
+    said = claims(beside_the_student(binary, name, worse, f"{name} - single", better))
+    assert {f"The {words} beats the student.", f"The {words} beats one member."} <= set(said)
+    assert not any(words in claim for claim in claims(binary))
+
+
+def test_hydras_doubt_is_told_with_its_rank_correlation(binary: dict[str, Any]) -> None:
+    more = beside_the_student(binary, "hydra", figure(-0.2, -0.3, -0.1), "hydra - single", figure(0, -1, 1))
+    more["agreements"] = {"hydra": {"epistemic": figure(0.93, 0.91, 0.95)}}
+    (said,) = (own for own in findings(more) if own.claim == "The student beats one head a member.")
+    assert "epistemic uncertainty with the ensemble's: 0.93 [0.91, 0.95]." in said.evidence
+
+
 @pytest.mark.parametrize(
     ("interval", "claim"),
     [

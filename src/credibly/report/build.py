@@ -57,6 +57,9 @@ UNTRAINED = "zero_shot"
 CONTROLS_FIRST = ("direct", "soft_labels")
 """The order of the networks in every table: these, then others by name, then the student."""
 
+DOUBTING = ("student", "hydra")
+"""Networks with an epistemic part, which is held against the ensemble's."""
+
 
 def build_report(
     run_name: str,
@@ -109,6 +112,11 @@ def build_report(
     paired = Paired(on_test, systems, sampled, resampling)
     kept = gains_kept(paired, shifted)
     calibrating = _calibrating(stored, calibrators, test)
+    agreements = {
+        name: agreement(on_test[name][0], on_test["ensemble"][0], resampling)
+        for name in DOUBTING
+        if name in on_test
+    }
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "credibly_version": __version__,
@@ -137,9 +145,8 @@ def build_report(
             _students(students or {}, CALIBRATED, calibrators),
             _students(students or {}, "", calibrators).get("test", {}),
         ),
-        "agreement": agreement(on_test["student"][0], on_test["ensemble"][0], resampling)
-        if "student" in on_test
-        else None,
+        "agreement": agreements.get("student"),
+        "agreements": agreements,
         "shift": shift,
         "shift_changes": {
             split: shift_changes(systems[shipped], found[shipped])

@@ -43,6 +43,9 @@ SYSTEM_WORDS = {
     "zero_shot": "the language model's own answers, before any training",
     "direct": "the student's network trained on the labels alone, for comparison; not in this repository",
     "soft_labels": "the same trained on the ensemble's mean, for comparison; not in this repository",
+    "hydra": "the same with one head a member, each of which learned that member; not in this repository",
+    "soup": "the mean of the members' weights as one network, for comparison; not in this repository",
+    "greedy_soup": "the mean of the weights of members chosen for it; not in this repository",
     "student": "one network that has learned what the members say, and how far they differ",
 }
 """What a table's systems are, by their bare names."""

@@ -137,11 +137,16 @@ def pairs(names: Sequence[str], shipped: str) -> list[tuple[str, str]]:
     ensemble, direct, student, soft, zero_shot = (
         best_form(names, name) for name in ("ensemble", "direct", "student", "soft_labels", "zero_shot")
     )
+    ways = [
+        pair
+        for name in ("hydra", "soup", "greedy_soup")
+        for pair in ((student, best_form(names, name)), ("student", name), (name, "single"))
+    ]
     wanted = (
         ("ensemble", "single"), ("ensemble+temperature", "ensemble"), ("majority_vote", "ensemble"),
         (ensemble, zero_shot), (ensemble, direct), (student, ensemble), (student, direct), (student, soft),
         ("student", "direct"), ("student", "soft_labels"), (soft, direct), (shipped, "single"),
-        *((shipped, name) for name in names),
+        *ways, *((shipped, name) for name in names),
     )  # fmt: skip
     there = [
         (first, second) for first, second in wanted if first in names and second in names and first != second

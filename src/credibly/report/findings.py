@@ -7,9 +7,20 @@ difference whose interval holds zero is called equal within the interval, whatev
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from credibly.report.cheaper import cheaper_ways
+from credibly.report.claims import (
+    MARKS,
+    Finding,
+    Mark,
+    Report,
+    capital,
+    change,
+    changes_of,
+    compare,
+    in_hundredths,
+)
 from credibly.report.comparisons import best_form
 from credibly.report.unknown import fixed_in_words
 from credibly.report.verdicts import Verdict, verdict
@@ -20,12 +31,8 @@ from credibly.report.wording import (
     listed_words,
     number,
     with_interval,
-    words_of,
 )  # fmt: skip
 from credibly.uncertainty.systems import bare_name
-
-Mark = Literal["good", "equal", "bad", "noted"]
-Report = Mapping[str, Any]
 
 REJECTED_BELOW = 0.01
 """A calibration test with a p-value below this rejects calibration."""
@@ -38,33 +45,11 @@ HARDLY = 0.05
 """Members hardly disagree where epistemic is surely under this share of total uncertainty."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A claim with the figures that bear it out.
-
-    Args:
-        mark: good news, bad news, a tie, or a plain fact.
-        claim: one sentence.
-        evidence: the sentences after it, with figures and intervals.
-        topic: what it is about, where a reader may want it elsewhere.
-    """
-
-    mark: Mark
-    claim: str
-    evidence: str
-    topic: Literal["", "shift"] = ""
-
-    @property
-    def sentence(self) -> str:
-        """Claim and evidence."""
-        return f"{self.claim} {self.evidence}".strip()
-
-
 def findings(report: Report) -> list[Finding]:
     """Return what the report's own figures bear out, the weightiest first."""
     parts = (
         _training, _ensemble, _disagreement, _temperature, _choice, _calibration, _slices, _student, _gain,
-        _soft_labels, _agreement, _abstention, _people, _shift,
+        cheaper_ways, _agreement, _abstention, _people, _shift,
     )  # fmt: skip
     return [finding for part in parts for finding in part(report)]
 
@@ -83,46 +68,10 @@ def headline(report: Report) -> str:
     return f"{right}, and its probabilities hold as far as these rows can tell: {error}."
 
 
-def change(metric: str, figure: Figure | None) -> str:
-    """Write a difference as a clause: lower by, higher by, or equal within the interval.
-
-    >>> change("nll", {"value": -0.02, "low": -0.03, "high": -0.01})
-    'NLL is lower by 0.020 [0.010, 0.030]'
-    >>> change("accuracy", {"value": 0.002, "low": -0.01, "high": 0.012})
-    'accuracy is equal within the interval (+0.2 points [-1.0, 1.2])'
-    """
-    label = _label(metric)
-    if figure is None or figure["low"] is None:
-        return f"{label} cannot be compared"
-    if figure["low"] <= 0 <= figure["high"]:
-        return f"{label} is equal within the interval ({difference(metric, figure)})"
-    if figure["low"] > 0:
-        return f"{label} is higher by {difference(metric, figure).removeprefix('+')}"
-    positive = {"value": -figure["value"], "low": -figure["high"], "high": -figure["low"]}
-    return f"{label} is lower by {difference(metric, positive).removeprefix('+')}"
-
-
-def _changes(compared: Mapping[str, Figure], of_nll: str = "") -> str:
-    return f"{change('nll', compared['nll'])}{of_nll}; {change('accuracy', compared['accuracy'])}."
-
-
-def _label(metric: str) -> str:
-    label = words_of(metric).label
-    return {"ECE, debiased": "debiased ECE"}.get(label, label if label.isupper() else label.lower())
-
-
-def _compare(report: Report, first: str, second: str) -> Mapping[str, Figure] | None:
-    found: Mapping[str, Figure] | None = report["comparisons"].get(f"{first} - {second}")
-    return found
-
-
-MARKS: Mapping[Verdict, Mark] = {"better": "good", "equal": "equal", "worse": "bad"}
-
-
 def _training(report: Report) -> Iterator[Finding]:
     """Say what training brought where members started from a model's zero-shot answers."""
     names = [best_form(report["systems"], name) for name in ("ensemble", "zero_shot")]
-    compared = _compare(report, f"{names[0]}", f"{names[1]}")
+    compared = compare(report, f"{names[0]}", f"{names[1]}")
     outcome = verdict("nll", compared["nll"]) if compared else None
     if compared is None or outcome is None:
         return
@@ -131,7 +80,7 @@ def _training(report: Report) -> Iterator[Finding]:
         "equal": "Training equals the untrained model's label words within the interval.",
         "worse": "Training is worse than the untrained model's label words.",
     }[outcome]
-    yield Finding(MARKS[outcome], claim, f"From {names[1]} to {names[0]}: {_changes(compared)}")
+    yield Finding(MARKS[outcome], claim, f"From {names[1]} to {names[0]}: {changes_of(compared)}")
 
 
 def _ensemble(report: Report) -> Iterator[Finding]:
@@ -142,7 +91,7 @@ def _ensemble(report: Report) -> Iterator[Finding]:
             "An ensemble of one is that member, so nothing can be said of disagreement.",
         )
         return
-    compared = _compare(report, "ensemble", "single")
+    compared = compare(report, "ensemble", "single")
     outcome = verdict("nll", compared["nll"]) if compared else None
     if compared is None or outcome is None:
         return
@@ -152,7 +101,7 @@ def _ensemble(report: Report) -> Iterator[Finding]:
         "worse": "The ensemble is worse than a single member.",
     }[outcome]
     to = f", at {with_interval('nll', report['systems']['ensemble']['nll'])}"
-    evidence = f"With {report['members']} members, {_changes(compared, to)}"
+    evidence = f"With {report['members']} members, {changes_of(compared, to)}"
     yield Finding(MARKS[outcome], claim, evidence)
 
 
@@ -176,7 +125,7 @@ def _disagreement(report: Report) -> Iterator[Finding]:
 
 
 def _temperature(report: Report) -> Iterator[Finding]:
-    compared = _compare(report, "ensemble+temperature", "ensemble")
+    compared = compare(report, "ensemble+temperature", "ensemble")
     outcome = verdict("nll", compared["nll"]) if compared else None
     if compared is None or outcome is None:
         return
@@ -190,7 +139,7 @@ def _temperature(report: Report) -> Iterator[Finding]:
     evidence = (
         f"{with_it}{change('nll', compared['nll'])} and {change('ece_debiased', compared['ece_debiased'])}."
     )
-    yield Finding(MARKS[outcome], claim, _capital(evidence))
+    yield Finding(MARKS[outcome], claim, capital(evidence))
 
 
 def _choice(report: Report) -> Iterator[Finding]:
@@ -201,7 +150,7 @@ def _choice(report: Report) -> Iterator[Finding]:
         return
     tried = [f"{own['kind']} {own['nll']:.4f}" for own in choice["candidates"] if own["nll"] is not None]
     said = f"Cross-validated NLL on the calibration texts: {', '.join(tried)}." if tried else ""
-    compared = _compare(report, shipped, bare)
+    compared = compare(report, shipped, bare)
     outcome = verdict("nll", compared["nll"]) if compared else None
     if shipped == bare:
         yield Finding("noted", f"No calibrator was found to help {bare}: it is left as it is.", said)
@@ -247,7 +196,7 @@ def _slices(report: Report) -> Iterator[Finding]:
         f"({_p_value(own['adjusted_p'])})"
         for own in sorted(failing, key=lambda own: float(own["adjusted_p"]))[:SLICES_SAID]
     ]
-    evidence = f"{_capital('; '.join(said))}. The p-values are corrected for {len(report['slices'])} slices."
+    evidence = f"{capital('; '.join(said))}. The p-values are corrected for {len(report['slices'])} slices."
     yield Finding("bad", f"{report['shipped']} is not calibrated everywhere.", evidence)
 
 
@@ -276,15 +225,13 @@ def _rejecting(tests: Mapping[str, Any], level: float) -> list[str]:
 def _tests_said(tests: Mapping[str, Any], rejecting: list[str]) -> str:
     if rejecting:
         verb = "reject" if len(rejecting) > 1 else "rejects"
-        return f"{_capital(listed_words(rejecting))} {verb} calibration at 1 %."
+        return f"{capital(listed_words(rejecting))} {verb} calibration at 1 %."
     said = [
         f"{words} ({_p_value(tests[key])})" for key, words in _TESTS.items() if tests.get(key) is not None
     ]
     if not said:
         return "No test could be made."
-    return (
-        f"{_capital(listed_words(said))} {'do' if len(said) > 1 else 'does'} not reject calibration at 1 %."
-    )
+    return f"{capital(listed_words(said))} {'do' if len(said) > 1 else 'does'} not reject calibration at 1 %."
 
 
 def _p_value(value: float) -> str:
@@ -297,7 +244,7 @@ def _student(report: Report) -> Iterator[Finding]:
         return
     for other, words in (("ensemble", "the ensemble"), ("direct", "the same network trained directly")):
         against = best_form(report["systems"], other)
-        compared = _compare(report, student, against) if against else None
+        compared = compare(report, student, against) if against else None
         outcome = verdict("nll", compared["nll"]) if compared else None
         if compared is None or outcome is None:
             continue
@@ -306,7 +253,7 @@ def _student(report: Report) -> Iterator[Finding]:
             "equal": f"The student equals {words} within the interval.",
             "worse": f"The student is worse than {words}.",
         }[outcome]
-        evidence = f"{student} against {against}: {_changes(compared)}"
+        evidence = f"{student} against {against}: {changes_of(compared)}"
         yield Finding(MARKS[outcome], claim, evidence)
 
 
@@ -351,22 +298,6 @@ def _kept_claim(kept: Figure) -> str:
     return "The student keeps part of what the ensemble gains."
 
 
-def _soft_labels(report: Report) -> Iterator[Finding]:
-    pair = ("student+temperature", "soft_labels+temperature")
-    first, second = pair if all(name in report["systems"] for name in pair) else ("student", "soft_labels")
-    compared = _compare(report, first, second)
-    outcome = verdict("nll", compared["nll"]) if compared else None
-    if compared is None or outcome is None:
-        return
-    claim = {
-        "better": "The student beats plain soft-label distillation.",
-        "equal": "Plain soft-label distillation ties with the student.",
-        "worse": "Plain soft-label distillation beats the student.",
-    }[outcome]
-    evidence = f"{first} against {second}: {_changes(compared)}"
-    yield Finding(MARKS[outcome], claim, evidence)
-
-
 def _agreement(report: Report) -> Iterator[Finding]:
     agreement = report["agreement"] or {}
     doubt = agreement.get("epistemic")
@@ -374,7 +305,7 @@ def _agreement(report: Report) -> Iterator[Finding]:
         return
     mark, claim = _following(doubt)
     parts = [
-        f"{figure['value']:.2f} {_hundredths(figure)} for {kind}"
+        f"{in_hundredths(figure)} for {kind}"
         for kind, figure in agreement.items()
         if figure["low"] is not None
     ]
@@ -393,10 +324,6 @@ def _following(doubt: Figure) -> tuple[Mark, str]:
     if doubt["low"] >= 0.8:
         return "good", "The student's epistemic uncertainty follows the ensemble's closely."
     return "noted", "The student's epistemic uncertainty follows the ensemble's in part."
-
-
-def _hundredths(figure: Figure) -> str:
-    return f"[{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
 def _abstention(report: Report) -> Iterator[Finding]:
@@ -491,7 +418,3 @@ def _noticed(figure: Figure) -> list[str]:
         weakly = " only weakly" if figure["low"] < WEAKLY_BELOW else ""
         said = f"tells these texts from the test texts{weakly}"
     return [f"Total uncertainty {said} (AUROC {with_interval('ood_auroc', figure)})."]
-
-
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]

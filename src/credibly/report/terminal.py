@@ -11,7 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from credibly.report.findings import Mark, findings
+from credibly.report.claims import Mark
+from credibly.report.findings import findings
 from credibly.report.kept_table import TITLE, kept_table, no_gain, over_seeds
 from credibly.report.unknown import fixed_figures
 from credibly.report.verdicts import SIGNS as VERDICT_SIGNS

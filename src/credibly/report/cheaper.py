@@ -1,0 +1,63 @@
+"""Findings on other ways back into one network: soft labels, one head a member, the mean of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from credibly.report.claims import MARKS, Finding, Report, capital, changes_of, compare, in_hundredths
+from credibly.report.verdicts import verdict
+
+WAYS = {
+    "soft_labels": "plain soft-label distillation",
+    "hydra": "one head a member",
+    "soup": "the mean of the members' weights",
+    "greedy_soup": "the mean of chosen members' weights",
+}
+"""Systems that learn from the ensemble, or are made of it, with less."""
+SOUPS = ("soup", "greedy_soup")
+
+
+def cheaper_ways(report: Report) -> Iterator[Finding]:
+    """Say how the student stands against other ways back into one network, and one member against soups."""
+    for name, words in WAYS.items():
+        yield from _against_the_student(report, name, words)
+    for name in SOUPS:
+        yield from _against_one_member(report, name, WAYS[name])
+
+
+def _against_the_student(report: Report, name: str, words: str) -> Iterator[Finding]:
+    pair = ("student+temperature", f"{name}+temperature")
+    first, second = pair if all(one in report["systems"] for one in pair) else ("student", name)
+    compared = compare(report, first, second)
+    outcome = verdict("nll", compared["nll"]) if compared else None
+    if compared is None or outcome is None:
+        return
+    claim = {
+        "better": f"The student beats {words}.",
+        "equal": f"{capital(words)} ties with the student.",
+        "worse": f"{capital(words)} beats the student.",
+    }[outcome]
+    evidence = f"{first} against {second}: {changes_of(compared)}"
+    yield Finding(MARKS[outcome], claim, f"{evidence} {_doubt(report, name)}".rstrip())
+
+
+def _doubt(report: Report, name: str) -> str:
+    """Return how a network's epistemic uncertainty goes with the ensemble's; empty where it has none."""
+    figure = report.get("agreements", {}).get(name, {}).get("epistemic")
+    if figure is None or figure["low"] is None:
+        return ""
+    return f"Rank correlation of its epistemic uncertainty with the ensemble's: {in_hundredths(figure)}."
+
+
+def _against_one_member(report: Report, name: str, words: str) -> Iterator[Finding]:
+    """Say whether members have a mean at all: started apart, they may not."""
+    compared = compare(report, name, "single")
+    outcome = verdict("nll", compared["nll"]) if compared else None
+    if compared is None or outcome is None:
+        return
+    claim = {
+        "better": f"{capital(words)} beats one member.",
+        "equal": f"{capital(words)} equals one member within the interval.",
+        "worse": f"{capital(words)} is worse than one member.",
+    }[outcome]
+    yield Finding(MARKS[outcome], claim, f"{name} against single: {changes_of(compared)}")
