@@ -12,17 +12,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 import standins
-from credibly.errors import InputError
+from credibly.errors import InputError, TrainingError
 from credibly.members import SOURCES, TrainingData
 from credibly.members.averaging import averaged
 from credibly.progress import silent
 from credibly.runs import Run
-from credibly.settings import BackboneSettings, parse_recipe
-from credibly.workflows import distil, evaluate, export, fit, load
+from credibly.settings import CONTROLS, BackboneSettings, parse_recipe
+from credibly.workflows import comparing, distil, evaluate, export, fit, load, soups
 from credibly.workflows.contents import calibration_in
-from credibly.workflows.distilling import all_controls
+from credibly.workflows.distilling import all_controls, distilled_recipe
 from credibly.workflows.soups import greedy, nll, soup_notes
-from workshop import jsonl, made_rows, quick
+from workshop import jsonl, made_rows, predictions_in, quick
 
 CLASSES = ("bad", "even", "good")
 TEXTS = tuple(standins.made_texts(np.arange(24) % 3, seed=5, words=4))
@@ -234,6 +234,30 @@ def test_a_run_with_soups_is_a_run_as_any_other(souped, fitted, tmp_path, no_plo
     assert not again.model_folder("greedy_soup").exists()
 
 
+def test_what_was_chosen_on_calibration_texts_is_no_candidate_judged_by_them(souped):
+    labels = [form.label for form in comparing._forms(souped, calibration_in(souped))]
+    assert "soup" in labels
+    assert "greedy soup" not in labels
+
+
+@pytest.mark.slow
+def test_a_killed_making_goes_on_to_the_same_answers(souped, fitted, tmp_path, monkeypatch):
+    real = soups._make
+
+    def dying(work, system, members, group):
+        if system == "greedy_soup":
+            raise TrainingError("stopped")
+        real(work, system, members, group)
+
+    settings = {"distil.optimiser.epochs": 1, "distil.controls": ["direct", "soup", "greedy_soup"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(soups, "_make", dying)
+        with pytest.raises(TrainingError):
+            distil(fitted.run, tmp_path / "run", settings)
+    run = distil(fitted.run, tmp_path / "run", settings, resume=True)
+    assert predictions_in(run.path) == predictions_in(souped.path)
+
+
 @pytest.mark.slow
 def test_an_exported_soup_answers_as_the_soup(souped, tmp_path):
     system = "greedy_soup+temperature"
@@ -289,7 +313,9 @@ def test_members_without_a_mean_are_refused_before_anything_is_written(case, sta
 
 
 def test_all_controls_hold_soups_where_members_have_a_mean(fitted):
-    assert {"direct", "soup", "greedy_soup"} <= set(all_controls(Run(fitted.run).recipe))
+    recipe = Run(fitted.run).recipe
+    every = distilled_recipe(recipe, {"distil.controls": "all"}).distil.controls
+    assert every == all_controls(recipe) == [*CONTROLS, "soup", "greedy_soup"]
 
 
 FEW = {
