@@ -222,14 +222,17 @@ def test_the_greedy_soup_begins_with_the_best_member_on_these_texts(souped):
     assert own[0] == pytest.approx(by_hand)
 
 
-def test_a_run_with_soups_is_a_run_as_any_other(souped, fitted, tmp_path, no_plots):
+def test_a_run_with_soups_is_a_run_as_any_other(souped, fitted, no_plots):
     content = evaluate(souped.path, fitted.test)
     assert {"soup+temperature", "greedy_soup+temperature"} <= set(content["systems"])
     assert load(souped.path).system == "student+temperature"
     assert {"soup+temperature", "greedy_soup+temperature"} <= set(calibration_in(souped).calibrators)
-    again = distil(
-        souped.path, tmp_path / "again", {"distil.controls": ["soup"], "distil.optimiser.epochs": 1}
-    )
+
+
+@pytest.mark.slow
+def test_a_run_with_soups_can_be_distilled_again_without_one(souped, tmp_path):
+    settings = {"distil.controls": ["soup"], "distil.optimiser.epochs": 1}
+    again = distil(souped.path, tmp_path / "again", settings)
     assert again.model_folder("soup").is_dir()
     assert not again.model_folder("greedy_soup").exists()
 
