@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 from transformers import AutoModelForSequenceClassification
 
 import standins
@@ -16,6 +18,7 @@ from credibly.errors import InputError, TrainingError
 from credibly.members import SOURCES, TrainingData
 from credibly.members.averaging import averaged
 from credibly.progress import silent
+from credibly.records import Examples, Predictions
 from credibly.runs import Run
 from credibly.settings import CONTROLS, BackboneSettings, parse_recipe
 from credibly.workflows import comparing, distil, evaluate, export, fit, load, soups
@@ -218,8 +221,21 @@ def test_the_greedy_soup_begins_with_the_best_member_on_these_texts(souped):
     own = [nll(seen.member(member)) for member in range(3)]
     chosen = souped.read_json(souped.soup_file("greedy_soup"))["members"]
     assert chosen[0] == int(np.argmin(own))
-    by_hand = -np.mean([seen.log_probs[0, row, label] for row, label in enumerate(seen.labels)])
-    assert own[0] == pytest.approx(by_hand)
+
+
+def test_members_are_judged_at_their_best_temperature():
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 3, 60)
+    examples = Examples(tuple(map(str, range(60))), ("x",) * 60, CLASSES, labels)
+    logits = np.eye(3)[labels] + draw.normal(size=(60, 3))
+
+    def by_hand(temperature):
+        log_probs = log_softmax(logits / temperature, axis=1)
+        return -np.mean(log_probs[np.arange(60), labels])
+
+    least = minimize_scalar(by_hand, bounds=(0.05, 20), method="bounded").fun
+    for scale in (0.2, 1.0, 3.0):
+        assert nll(Predictions.from_logits(scale * logits, examples)) == pytest.approx(least, abs=1e-4)
 
 
 def test_a_run_with_soups_is_a_run_as_any_other(souped, fitted, no_plots):

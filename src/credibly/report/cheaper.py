@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from credibly.report.claims import MARKS, Finding, Report, capital, changes_of, compare, in_hundredths
 from credibly.report.verdicts import verdict
+from credibly.uncertainty.systems import CALIBRATED
 
 WAYS = {
     "soft_labels": "plain soft-label distillation",
@@ -50,14 +51,21 @@ def _doubt(report: Report, name: str) -> str:
 
 
 def _against_one_member(report: Report, name: str, words: str) -> Iterator[Finding]:
-    """Say whether members have a mean at all: started apart, they may not."""
+    """Say whether members have a mean at all: started apart, they may not.
+
+    A mean of logits that point apart is less sure than it may be, so that its temperature is told beside it.
+    """
     compared = compare(report, name, "single")
     outcome = verdict("nll", compared["nll"]) if compared else None
     if compared is None or outcome is None:
         return
     claim = {
-        "better": f"{capital(words)} beats one member.",
-        "equal": f"{capital(words)} equals one member within the interval.",
-        "worse": f"{capital(words)} is worse than one member.",
+        "better": f"Before any temperature {words} beats one member.",
+        "equal": f"Before any temperature {words} equals one member within the interval.",
+        "worse": f"Before any temperature {words} is worse than one member.",
     }[outcome]
-    yield Finding(MARKS[outcome], claim, f"{name} against single: {changes_of(compared)}")
+    evidence = [f"{name} against single: {changes_of(compared)}"]
+    calibrated = f"{name}{CALIBRATED}"
+    if after := compare(report, calibrated, "single"):
+        evidence.append(f"{calibrated} against single: {changes_of(after)}")
+    yield Finding(MARKS[outcome], claim, " ".join(evidence))

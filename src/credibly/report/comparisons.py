@@ -26,7 +26,7 @@ from credibly.uncertainty.scoring.intervals import rank_correlation
 from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.scoring.scores import families
 from credibly.uncertainty.scoring.slices import holm
-from credibly.uncertainty.systems import Answer, chosen_form
+from credibly.uncertainty.systems import CALIBRATED, Answer, chosen_form
 
 Floats = NDArray[np.float64]
 Answers = Mapping[str, tuple[Answer, ...]]
@@ -140,7 +140,12 @@ def pairs(names: Sequence[str], shipped: str) -> list[tuple[str, str]]:
     ways = [
         pair
         for name in ("hydra", "soup", "greedy_soup")
-        for pair in ((student, best_form(names, name)), ("student", name), (name, "single"))
+        for pair in (
+            (student, best_form(names, name)),
+            ("student", name),
+            (name, "single"),
+            (name + CALIBRATED, "single"),
+        )
     ]
     wanted = (
         ("ensemble", "single"), ("ensemble+temperature", "ensemble"), ("majority_vote", "ensemble"),

@@ -1,9 +1,9 @@
 """Soups: the members' weights averaged into one network, as a system to hold the student against.
 
-`soup` averages all members, `greedy_soup` those that lower the NLL on texts that are used for nothing else of
-it: the validation set, which was not trained on, or where there is none one half of the calibration texts.
-What is fitted for that system (its temperature, what is promised of it) goes by the other half alone: its
-record on the calibration split holds no more.
+`soup` averages all members, `greedy_soup` those that lower the NLL, at the best temperature, on texts that
+are used for nothing else of it: the validation set, which was not trained on, or where there is none one half
+of the calibration texts. What is fitted for that system (its temperature, what is promised of it) goes by the
+other half alone: its record on the calibration split holds no more.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from credibly.records import Examples, Predictions
 from credibly.runs import Run, replacing, write_json
 from credibly.settings import FullSettings, Recipe
 from credibly.training import HISTORY
+from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.calibration.calibration_rows import targets_of
 from credibly.workflows.contents import class_names_of, folder_bytes, known_costs, soups_of
 from credibly.workflows.work import Work, store_answers
@@ -131,15 +132,19 @@ def _chosen(work: Work, split: str, texts: Examples, members: Members) -> list[i
 
 
 def nll(record: Predictions) -> float:
-    """Return the NLL of a record's one member on the rows with a label, in nats."""
-    rows, truth = targets_of(record)
+    """Return the least NLL, over all temperatures, of a record's one member on rows with a label, in nats.
+
+    A mean of weights is often less sure than it may be, where the members' logits point apart: one number
+    mends that, and every system has it, so that it must not decide.
+    """
+    rows, truth = targets_of(Temperature.fit(record).apply(record))
     return float(-(truth * rows.log_probs[0]).sum(axis=1).mean())
 
 
 def greedy(order: Sequence[int], loss: Callable[[Sequence[int]], float]) -> list[int]:
     """Return the members of which each, added in this order, did not make the mean's loss larger.
 
-    Recipe 1 of Wortsman et al. (2022), https://arxiv.org/abs/2203.05482, by NLL where they take accuracy.
+    Recipe 1 of Wortsman et al. (2022), https://arxiv.org/abs/2203.05482, by a loss where they take accuracy.
 
     Args:
         order: members, the best one first.
@@ -201,6 +206,6 @@ def _note(system: str, facts: dict[str, Any]) -> str:
     note = f"{system}: the mean of the weights of {which} members"
     if system != GREEDY:
         return note
-    seeds = ", ".join(map(str, sorted(members)))
+    seeds = f"seed{'s' if len(members) > 1 else ''} {listed(sorted(members), 20)}"
     left = ", which its own calibration leaves out" if facts["split"] == "calibration" else ""
-    return f"{note} (seeds {seeds}), chosen on {facts['texts']:,} {facts['split']} texts{left}"
+    return f"{note} ({seeds}), chosen on {facts['texts']:,} {facts['split']} texts{left}"
