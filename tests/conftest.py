@@ -11,6 +11,7 @@ import pytest
 import standins
 import workshop
 from console import command, fit_options
+from credibly.runs import Run
 
 __all__ = ["command", "fit_options"]
 
@@ -65,6 +66,12 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def fitted(standin: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> workshop.Fitted:
     """Return a finished run on three classes, with a test file, unlabelled texts and two shift sets."""
     return workshop.fitted(tmp_path_factory.mktemp("fitted"), standin())
+
+
+@pytest.fixture(scope="session")
+def labels(standin: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a finished run of `label` by three prompts."""
+    return workshop.labelled(tmp_path_factory.mktemp("labels"), standin("llama", output_layer=True))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,9 @@ import torch
 from credibly.data import load_splits
 from credibly.progress import silent
 from credibly.runs import Run
-from credibly.workflows import fit, fitting, load
+from credibly.workflows import fit, load
+from credibly.workflows.networks import lesson_of, opinions_of
+from credibly.workflows.work import Work
 from test_workflows import SYSTEMS, report_in
 from workshop import jsonl, made_rows, predictions_in, quick
 
@@ -95,7 +97,8 @@ def test_each_network_minimises_its_own_loss_on_train_and_unlabelled_texts(fitte
     run = Run(fitted.run)
     recipe = run.recipe
     splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
-    work = fitting.Work(run, recipe, splits, silent)
+    work = Work(run, recipe, splits, silent)
+    opinions = opinions_of(work)
     members = [np.exp(run.load_predictions("members", part).log_probs) for part in ("train", "unlabelled")]
     mean = torch.from_numpy(np.concatenate(members, axis=1).mean(axis=0))
     labels = torch.tensor(splits.train.labels)
@@ -103,13 +106,15 @@ def test_each_network_minimises_its_own_loss_on_train_and_unlabelled_texts(fitte
     rows = torch.tensor([0, 7, train - 1, train, last])
     z = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     soft = torch.nn.functional.cross_entropy(z, mean[rows])
-    torch.testing.assert_close(fitting._lesson(work, "soft_labels").loss(z, rows), soft, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        lesson_of(work, "soft_labels", opinions).loss(z, rows), soft, atol=1e-5, rtol=0
+    )
     known = torch.nn.functional.cross_entropy(z[:3], labels[rows[:3]])
     torch.testing.assert_close(
-        fitting._lesson(work, "direct").loss(z[:3], rows[:3]), known, atol=1e-5, rtol=0
+        lesson_of(work, "direct", opinions).loss(z[:3], rows[:3]), known, atol=1e-5, rtol=0
     )
     # The student's loss is least where softmax(z) is the members' mean.
-    student = fitting._lesson(work, "student").loss
+    student = lesson_of(work, "student", opinions).loss
     target = torch.log(mean[rows]) + 3
     precisions = torch.linspace(-4, 6, 60)
     best = min(student(target + shift, rows).item() for shift in precisions)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import standins
-from credibly.backbones import next_words as module
 from credibly.backbones.language_model import load_language_model
-from credibly.backbones.next_words import Frame, next_words
+from credibly.backbones.next_words import next_words
+from credibly.backbones.prompted import Frame, Prompted
 from credibly.backbones.word_tree import WordTree, word_tree
 from credibly.errors import InputError
 from credibly.settings import BackboneSettings
@@ -94,13 +94,13 @@ def test_the_prefix_runs_once_and_the_texts_alone_after_it(model_of, monkeypatch
 
 def test_a_batch_holds_the_budget_with_the_prefix_counted(model_of, monkeypatch):
     model, most = model_of(token_budget=120), []
-    scores = module.Asked.scores
+    read = Prompted.read
 
-    def noted(asked, batch):
+    def noted(asked, batch, keep):
         most.append(len(batch.indices) * (asked.prefix + batch.input_ids.shape[1]))
-        return scores(asked, batch)
+        return read(asked, batch, keep)
 
-    monkeypatch.setattr(module.Asked, "scores", noted)
+    monkeypatch.setattr(Prompted, "read", noted)
     next_words(model, [FEW_SHOT], TEXTS)
     assert 40 < max(most) <= 120
 

@@ -54,7 +54,7 @@ def test_a_recipe_needs_data_alone():
         (
             {"members": {"source": "loar"}},
             "members.source: expected heads, top_blocks, full, dropout, laplace, lora, adapters, prompts, "
-            "similarity, entailment, mixed, "
+            "samples, similarity, entailment, mixed, "
             "got 'loar' (did you mean 'lora'?)",
         ),
         ({"distil": {"controls": ["direkt"]}}, "distil.controls.0: "),

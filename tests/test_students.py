@@ -14,28 +14,8 @@ from credibly.data import load_splits, read_examples
 from credibly.data.opinions import read_opinions, surest_rows
 from credibly.errors import DataError, InputError, RecipeError, RunFolderError
 from credibly.settings import DataSettings
-from credibly.workflows import fit, label, load, make_recipe, plan, suggest
-from workshop import CLASSES, Fitted, jsonl, made_rows, quick
-
-ROWS = 90
-
-
-@pytest.fixture(scope="module")
-def labels(tmp_path_factory, standin):
-    """Return a finished run of `label` by three prompts."""
-    folder = tmp_path_factory.mktemp("labels")
-    texts = [{"text": row["text"]} for row in made_rows(ROWS)]
-    settings = {
-        "backbone.name": str(standin("llama", output_layer=True)),
-        "backbone.precision": "fp32",
-        "members.count": 3,
-        "members.templates": ["so: {text} was:", "{text} is", "the film {text}:"],
-        "labelling.classes": list(CLASSES),
-        "labelling.lowest_mass": 0,
-        # Every class gets its third of the labels, whatever a random model says.
-        "labelling.prior": dict.fromkeys(CLASSES, 1 / 3),
-    }
-    return label(jsonl(folder / "texts.jsonl", texts), folder / "run", settings)
+from credibly.workflows import fit, load, make_recipe, plan, suggest
+from workshop import CLASSES, LABELLED_ROWS, Fitted, jsonl, made_rows, quick
 
 
 @pytest.fixture
@@ -67,7 +47,7 @@ def pool_rows(count):
 def test_opinions_are_the_lines_that_were_written(labels):
     opinions, lines = read_opinions(labels.path), lines_of(labels)
     assert opinions.examples.class_names == CLASSES
-    assert opinions.examples.texts == tuple(row["text"] for row in made_rows(ROWS))
+    assert opinions.examples.texts == tuple(row["text"] for row in made_rows(LABELLED_ROWS))
     for row, line in enumerate(lines):
         assert opinions.examples.ids[row] == line["id"]
         assert CLASSES[opinions.examples.labels[row]] == line["label"]
@@ -79,14 +59,15 @@ def test_opinions_are_the_lines_that_were_written(labels):
 
 
 def test_the_same_texts_may_come_from_another_file_with_labels_that_are_not_read(labels, tmp_path):
-    copy = jsonl(tmp_path / "copy.jsonl", [{**row, "label": "nonsense"} for row in made_rows(ROWS)])
+    copy = jsonl(tmp_path / "copy.jsonl", [{**row, "label": "nonsense"} for row in made_rows(LABELLED_ROWS)])
     again = read_opinions(labels.path, DataSettings(train=str(copy)))
     assert again.examples.fingerprint() == read_opinions(labels.path).examples.fingerprint()
 
 
 def test_other_texts_or_another_order_are_refused(labels, tmp_path):
-    rows = made_rows(ROWS)
-    for name, wrong in (("fewer", rows[:-1]), ("turned", rows[::-1]), ("others", made_rows(ROWS, seed=1))):
+    rows = made_rows(LABELLED_ROWS)
+    others = made_rows(LABELLED_ROWS, seed=1)
+    for name, wrong in (("fewer", rows[:-1]), ("turned", rows[::-1]), ("others", others)):
         file = jsonl(tmp_path / f"{name}.jsonl", wrong)
         with pytest.raises(DataError, match=f"{name}.jsonl: expected the texts that .* has labelled"):
             read_opinions(labels.path, DataSettings(train=str(file)))
@@ -116,7 +97,7 @@ def test_train_holds_opinions_and_no_test_set_is_cut(labels, settings):
     opinions = read_opinions(labels.path).examples
     place = {name: row for row, name in enumerate(opinions.ids)}
     assert splits.test is None
-    assert len(splits.train) + len(splits.calibration) + len(splits.validation) == ROWS
+    assert len(splits.train) + len(splits.calibration) + len(splits.validation) == LABELLED_ROWS
     for part in (splits.train, splits.calibration, splits.validation):
         rows = [place[name] for name in part.ids]
         np.testing.assert_allclose(part.label_probs, opinions.label_probs[rows], rtol=1e-12)
@@ -158,7 +139,7 @@ def test_true_labels_calibrate_and_judge_where_they_are_given(settings, tmp_path
     splits = load_splits(settings(calibration=str(true), test=judged(tmp_path)))
     assert splits.calibration.label_probs is None
     assert splits.test.labels.tolist() == [row % 3 for row in range(30)]
-    assert len(splits.train) == ROWS
+    assert len(splits.train) == LABELLED_ROWS
     assert not any("truth" in note for note in splits.notes)
 
 

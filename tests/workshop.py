@@ -51,6 +51,27 @@ def quick(model: Path, **changed: object) -> dict[str, object]:
     return {"backbone.name": str(model), **QUICK, **given}
 
 
+LABELLED_ROWS = 90
+
+
+def labelled(folder: Path, model: Path):
+    """Return a finished run of `label` by three prompts of a causal stand-in."""
+    from credibly.workflows import label
+
+    texts = [{"text": row["text"]} for row in made_rows(LABELLED_ROWS)]
+    settings = {
+        "backbone.name": str(model),
+        "backbone.precision": "fp32",
+        "members.count": 3,
+        "members.templates": ["so: {text} was:", "{text} is", "the film {text}:"],
+        "labelling.classes": list(CLASSES),
+        "labelling.lowest_mass": 0,
+        # Every class gets its third of the labels, whatever a random model says.
+        "labelling.prior": dict.fromkeys(CLASSES, 1 / 3),
+    }
+    return label(jsonl(folder / "texts.jsonl", texts), folder / "run", settings)
+
+
 def predictions_in(run: Path) -> dict[str, bytes]:
     """Return every predictions file of a run by its name."""
     folder = run / "predictions"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from credibly.data.opinions import weighted
 from credibly.errors import InputError
 from credibly.members import SOURCES, Members, TrainingData
 from credibly.passes import Group, Pass, groups_of, passes_of
@@ -112,6 +113,8 @@ def train_members(
             f"got {len(examples)}"
         )
     data = _training_data(examples)
+    if recipe.data.row_weights == "certainty":
+        data = replace(data, targets=weighted(data.targets))
     if validation is not None:
         data = replace(data, validation=_training_data(validation))
     failures: dict[int, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 import torch
@@ -167,7 +168,10 @@ def _measured(
             batch = pad(tokens, some).to(classifier.device)
             with classifier.autocast():
                 z = _logits(classifier, cut, held_out.texts.states, batch)
-            yield torch.log_softmax(z.float(), dim=-1)[None], wanted[torch.from_numpy(some)].to(z.device)
+            # Where z holds several answers, head after head, they count by the mean of their probabilities.
+            heads = torch.log_softmax(z.float().view(len(some), -1, wanted.shape[1]), dim=-1)
+            log_probs = heads.logsumexp(dim=1) - log(heads.shape[1])
+            yield log_probs[None], wanted[torch.from_numpy(some)].to(z.device)
 
     return HeldOut.over(parts())
 

@@ -57,6 +57,15 @@ class WordTree:
         )
 
     @property
+    def tokens(self) -> list[int]:
+        """All tokens of all words, once each.
+
+        >>> WordTree(((3,), (1, 2), (1, 3))).tokens
+        [1, 2, 3]
+        """
+        return sorted({token for word in self.words for token in word})
+
+    @property
     def depth(self) -> int:
         """Tokens of the longest path."""
         return max((len(path) for path in self.paths), default=0)

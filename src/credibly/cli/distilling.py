@@ -14,7 +14,9 @@ from credibly.settings import CONTROLS, SOUPS
 
 
 def distil(
-    run: Annotated[Path, typer.Argument(help="A finished run; it is left as it is.", metavar="RUN")],
+    run: Annotated[
+        Path, typer.Argument(help="A finished run, of fit or label; it is left as it is.", metavar="RUN")
+    ],
     output_folder: Annotated[
         Path | None, typer.Option("--output", help="The new run's folder; RUN-distilled by default.")
     ] = None,
@@ -32,6 +34,10 @@ def distil(
         int | None, typer.Option(help="Students to train, for the spread over seeds; the first is kept.")
     ] = None,
     unlabelled: Annotated[str | None, typer.Option(help="File of texts for distilling.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="Of a run of label: calibration file with true labels.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Of a run of label: test file with true labels.")] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any recipe key below distil, as KEY=VALUE; may be given again."),
@@ -47,6 +53,7 @@ def distil(
     given = {
         "distil.controls": None if controls is None else _controls(controls),
         "distil.backbone.name": backbone, "distil.seeds": seeds, "data.unlabelled": unlabelled,
+        "data.calibration": calibration, "data.test": test,
     }  # fmt: skip
     settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     settings |= assigned(assignments)

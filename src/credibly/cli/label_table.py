@@ -19,7 +19,7 @@ def print_labelling(content: dict[str, Any], console: Console) -> None:
     """Print the labels' shares before and after each correction, and what is to be said of them."""
     classes = list(content["assumed_shares"])
     table = Table(box=None, title_justify="left")
-    asked = "prompts" if _sources(content) == {"prompts"} else "labellers"
+    asked = {"prompts": "prompts", "samples": "sampled answers"}.get(_source(content), "labellers")
     table.add_column(f"{content['texts']:,} texts, {content['members']} {asked}")
     for name in (*classes, "changed", "total", "epistemic"):
         table.add_column(name, justify="right")
@@ -40,6 +40,7 @@ def print_labelling(content: dict[str, Any], console: Console) -> None:
         console.print(f"- {note}", soft_wrap=True)
 
 
-def _sources(content: dict[str, Any]) -> set[str]:
-    """Return the kinds of labellers that were asked."""
-    return {own["kind"].partition(" ")[0] for own in content["labellers"]}
+def _source(content: dict[str, Any]) -> str:
+    """Return the one kind of labellers that were asked; empty where there are several."""
+    kinds = {own["kind"].partition(" ")[0] for own in content["labellers"]}
+    return kinds.pop() if len(kinds) == 1 else ""

@@ -16,6 +16,7 @@ from credibly.cli.comparing import compare
 from credibly.cli.console import output, print_json, set_log, show, show_report, shown_progress
 from credibly.cli.distilling import distil
 from credibly.cli.exporting import export
+from credibly.cli.labelling import label
 from credibly.cli.options import (
     Coverage,
     Engine,
@@ -34,9 +35,8 @@ from credibly.cli.options import (
     TextColumns,
     Verbose,
     assigned,
-    names,
+    given,
     pairs,
-    value_of,
 )
 from credibly.cli.publishing import pull, push
 from credibly.cli.suggesting import suggest
@@ -51,9 +51,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-LABELLER = "smollm2"
-"""The language model that labels where none is named."""
 
 
 def main() -> None:
@@ -151,8 +148,8 @@ def fit(
         str | None,
         typer.Option(
             "--source",
-            help="Member source: heads, top_blocks, full, dropout, laplace, lora, prompts, similarity or "
-            "entailment.",
+            help="Member source: heads, top_blocks, full, dropout, laplace, lora, prompts, samples, "
+            "similarity or entailment.",
         ),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Packaged model, hub id or local folder.")] = None,
@@ -172,7 +169,7 @@ def fit(
 ) -> None:
     """Train members on a data set, distil them into one student, calibrate and report."""
     set_log(verbose, quiet)
-    given = {
+    chosen = {
         "data.text": text, "data.template": template, "data.label": label,
         "data.probabilities": probabilities, "data.id": id_column, "data.labels_from": labels_from,
         "data.group": group, "data.calibration": calibration, "data.test": test,
@@ -180,7 +177,7 @@ def fit(
         "members.source": member_source, "backbone.name": backbone, "members.count": members,
         "members.optimiser.epochs": epochs, "seed": seed,
     }  # fmt: skip
-    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    settings: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
     if probabilities and label is None:
         settings["data.label"] = None
     settings |= assigned(assignments)
@@ -199,66 +196,7 @@ def fit(
 app.command()(distil)
 
 
-@app.command()
-def label(
-    source: Annotated[str, typer.Argument(help="A data file, or a recipe (.yaml).", metavar="FILE")],
-    classes: Annotated[str | None, typer.Option(help="The classes' names: no,yes.")] = None,
-    member_source: Annotated[
-        Literal["prompts", "similarity", "entailment"] | None,
-        typer.Option(
-            "--source",
-            help="prompts of a causal model (default), similarity of embeddings, or entailment (NLI model).",
-        ),
-    ] = None,
-    labeller: Annotated[
-        str | None, typer.Option(help="The model that is asked: packaged name, hub id or local folder.")
-    ] = None,
-    examples: Annotated[
-        str | None, typer.Option(help="File with a few texts and their labels (columns `text`, `label`).")
-    ] = None,
-    prompt_count: Annotated[
-        int | None, typer.Option("--prompts", help="Number of prompts, or of wordings of the classes.")
-    ] = None,
-    describe: Annotated[
-        str | None, typer.Option(help="What is asked, in a line: 'sentiment of a film review'.")
-    ] = None,
-    prior: Annotated[
-        str | None, typer.Option(help="Share of each class: spam=0.13,ham=0.87; or `estimate`.")
-    ] = None,
-    text: TextColumns = None,
-    id_column: IdColumn = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
-    assignments: Settings = None,
-    output_folder: OutputFolder = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-) -> None:
-    """Label texts without training: a model is asked in several ways; labels.jsonl comes out."""
-    set_log(verbose, quiet)
-    settings = _given({
-        "labelling.classes": None if classes is None else names(classes),
-        "labelling.examples": examples, "labelling.prior": _shares(prior),
-        "members.source": member_source, "backbone.name": labeller,
-        "members.count": prompt_count, "members.description": describe,
-        "data.text": text, "data.id": id_column, "seed": seed,
-    })  # fmt: skip
-    settings |= assigned(assignments)
-    if (model := _labeller(source, settings)) is not None:
-        settings["backbone.name"] = model
-    folder = output_folder or Path("runs") / Path(source).stem
-    with shown_progress(quiet) as stages:
-        run = workflows.label(source, folder, settings, resume, overwrite, stages)
-    content = run.read_json(run.labelling_file)
-    if as_json:
-        print_json(content)
-        return
-    from credibly.cli.label_table import print_labelling
-
-    print_labelling(content, output())
-    output().print(f"\nLabels: {run.labels_file}", soft_wrap=True)
+app.command()(label)
 
 
 @app.command()
@@ -284,7 +222,7 @@ def predict(
     predictor = workflows.load(run, system, workflows.Wanted(risk, coverage, sets), runtime)
     if predictor.promises.abstention and not quiet:
         Console(stderr=True, highlight=False).print(predictor.promises.abstention.in_words(), soft_wrap=True)
-    data = with_columns(predictor.data, _given({"text": text, "id": id_column}))
+    data = with_columns(predictor.data, given({"text": text, "id": id_column}))
     for line in workflows.answer_lines(workflows.predict_file(predictor, source, data, keep_text), form):
         sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -352,7 +290,7 @@ def evaluate(
 ) -> None:
     """Score every system of a run on a further labelled file, or saved predictions, with intervals."""
     set_log(verbose, quiet)
-    settings = _given({"text": text, "label": label, "id": id_column})
+    settings = given({"text": text, "label": label, "id": id_column})
     with shown_progress(quiet) as stages:
         if predictions is not None and source is None:
             content = workflows.evaluate_predictions(
@@ -381,7 +319,7 @@ def shift(
 ) -> None:
     """Say whether a file is like what a run was trained on, how far from it, and which texts stick out."""
     set_log(verbose, quiet)
-    settings = _given({"text": text, "id": id_column})
+    settings = given({"text": text, "id": id_column})
     with shown_progress(quiet) as stages:
         content = workflows.shift(run, source, settings, system, top, stages)
     if as_json:
@@ -451,32 +389,6 @@ def _show_plan(content: dict[str, Any], as_json: bool) -> None:
     from credibly.cli.plan_table import print_plan
 
     print_json(content) if as_json else print_plan(content, output())
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _labeller(source: str, settings: dict[str, Any]) -> str | None:
-    """Return the model that labels where none is named; None where the recipe's will do."""
-    kind = settings.get("members.source", "prompts")
-    if source.endswith((".yaml", ".yml")) or "backbone.name" in settings or kind == "similarity":
-        return None
-    if kind == "entailment":
-        raise InputError(
-            "expected the NLI model that labels, which is not packaged: --labeller HUB_ID, or a local folder"
-        )
-    return LABELLER
-
-
-def _shares(text: str | None) -> dict[str, Any] | str | None:
-    """Return class shares as a recipe has them, or the one word that is given in their place."""
-    if text is None or "=" not in text:
-        return text
-    return {
-        name.strip(): value_of("labelling.prior", share)
-        for name, share in pairs(names(text), "--prior CLASS=SHARE,CLASS=SHARE").items()
-    }
 
 
 def _complain(message: str) -> None:

@@ -82,3 +82,8 @@ def pairs(items: Sequence[str], expected: str) -> dict[str, str]:
             raise InputError(f"expected {expected}, got '{item}'")
         found[name] = value
     return found
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that are not left out."""
+    return {name: value for name, value in values.items() if value is not None}

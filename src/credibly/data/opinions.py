@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import entr
 
 from credibly.data.labelling import texts_to_label
 from credibly.data.leaks import rows
@@ -89,6 +91,27 @@ def surest_rows(labels: IntArray, total: FloatArray, share: float, below: float 
     kept = [own[: max(1, round(share * len(own)))] for own in by_class]
     chosen = np.sort(np.concatenate(kept))
     return chosen if below is None else chosen[total[chosen] <= below]
+
+
+def certainty(probs: ArrayLike) -> FloatArray:
+    """Return a weight for each row of class probabilities, float64, (N,), of mean one.
+
+    In proportion to 1 - H(p) / ln C: a label known for sure has the largest, equal probabilities have none.
+    That the mean is one leaves learning rate and weight decay what they were. Where no row says anything,
+    all count the same.
+
+    >>> certainty([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]).tolist()
+    [1.5, 0.0, 1.5]
+    """
+    p = np.asarray(probs, dtype=np.float64)
+    weights = np.clip(1.0 - entr(p).sum(axis=-1) / np.log(p.shape[-1]), 0.0, 1.0)
+    total = weights.sum()
+    return weights * (len(weights) / total) if total > 0 else np.ones(len(weights))
+
+
+def weighted(targets: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return targets, (N, C), each row times its `certainty`, as cross-entropy weighs rows."""
+    return np.asarray(targets * certainty(targets)[:, None], dtype=np.float32)
 
 
 def opinion_notes(settings: DataSettings) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from credibly.data.cutting import cut_by_group, limited
 from credibly.data.examples import read_examples
 from credibly.data.leaks import Parts, rows, without_leaks
-from credibly.data.opinions import opinion_notes, read_opinions, surest_rows
+from credibly.data.opinions import certainty, opinion_notes, read_opinions, surest_rows
 from credibly.data.reviews import REVIEWS, load_reviews
 from credibly.errors import DataError, listed
 from credibly.records import UNKNOWN, Examples
@@ -117,6 +117,7 @@ def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: li
     clean = with_targets(settings, limited_parts(settings, clean, seed, notes), notes)
     check_classes(settings, clean, members)
     notes.extend(unknown_notes(clean))
+    notes.extend(weight_notes(settings, clean.train))
     notes.extend(group_notes(clean))
     return Splits(
         clean.train,
@@ -330,6 +331,15 @@ def unknown_notes(parts: Parts) -> list[str]:
         for name, count in counts.items()
         if count
     ]
+
+
+def weight_notes(settings: DataSettings, train: Examples) -> list[str]:
+    """Return a note of how many equal rows weighted ones are worth, (sum w)^2 / sum w^2 of them."""
+    if settings.row_weights == "equal":
+        return []
+    worth = len(train) ** 2 / float((certainty(train.targets()) ** 2).sum())
+    told = f"{rows(len(train))} count as much as {worth:,.0f} of equal weight"
+    return [f"train: rows are weighted by how sure their class probabilities are; {told}"]
 
 
 def group_notes(parts: Parts) -> list[str]:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from credibly.distil.losses import reverse_kl, soft_cross_entropy
 from credibly.distil.targets import DirichletTargets
-from credibly.records import IntArray
+from credibly.records import FloatArray, IntArray
 from credibly.settings import DistilSettings
 from credibly.tuning import Loss, cross_entropy, target_loss
 
 Targets = NDArray[np.float32]
+Weigh = Callable[[Targets], FloatArray]
 
 SMOOTHING = 0.1
 """Label smoothing's epsilon, as Szegedy et al. (2016) have it, https://arxiv.org/abs/1512.00567."""
@@ -42,7 +43,11 @@ class Lesson:
 
 
 def lesson(
-    control: str | None, labels: Targets, opinions: DirichletTargets, distil: DistilSettings
+    control: str | None,
+    labels: Targets,
+    opinions: DirichletTargets,
+    distil: DistilSettings,
+    weigh: Weigh | None = None,
 ) -> Lesson:
     """Return what a network learns.
 
@@ -51,13 +56,20 @@ def lesson(
         labels: float32, (K, C), normalised, of the first K transfer texts; the others have none.
         opinions: the members', for all N transfer texts.
         distil: the mix that the student learns.
+        weigh: gives rows their weights by the probabilities that are learned; equal if left out.
     """
+    weigh = weigh or equally
     if control is None:
         known = np.zeros_like(opinions.mean)
-        known[: len(labels)] = labels
-        loss = student_loss(opinions, known, distil.label_share, distil.soft_share, distil.temperature)
-        return Lesson(loss)
-    return LESSONS[control](labels, opinions)
+        known[: len(labels)] = labels * weigh(labels)[:, None]
+        shares = distil.label_share, distil.soft_share, distil.temperature
+        return Lesson(student_loss(opinions, known, *shares, weigh(opinions.mean)))
+    return LESSONS[control](labels, opinions, weigh)
+
+
+def equally(targets: Targets) -> FloatArray:
+    """Return a weight of one for each row, (N,)."""
+    return np.ones(len(targets))
 
 
 def student_loss(
@@ -66,25 +78,28 @@ def student_loss(
     label_share: float = 0.0,
     soft_share: float = 0.0,
     temperature: float = 1.0,
+    weights: FloatArray | None = None,
 ) -> Loss:
     """Return the reverse KL to the ensemble's Dirichlet, mixed with soft labels and with true ones.
 
     Args:
         opinions: for the N transfer texts.
-        labels: float32, (N, C), normalised; rows of zeros have no label.
+        labels: float32, (N, C), normalised but for a row's weight; rows of zeros have no label.
         label_share: weight of the cross-entropy with them.
         soft_share: weight of the cross-entropy with the ensemble's mean.
         temperature: of that mean.
+        weights: of the opinions, (N,); equal if left out.
     """
+    each = torch.from_numpy(np.asarray(equally(opinions.mean) if weights is None else weights, np.float32))
     mean, precision = torch.from_numpy(opinions.mean), torch.from_numpy(opinions.precision)
     wanted = None if labels is None or not label_share else torch.from_numpy(labels)
     left = 1.0 - soft_share - (0.0 if wanted is None else label_share)
 
     def loss(z: Tensor, rows: Tensor) -> Tensor:
-        own = mean[rows].to(z.device)
-        total = left * reverse_kl(z, own, precision[rows].to(z.device))
+        own, weight = mean[rows].to(z.device), each[rows].to(z.device)
+        total = left * reverse_kl(z, own, precision[rows].to(z.device), weight)
         if soft_share:
-            total = total + soft_share * soft_cross_entropy(z, own, temperature)
+            total = total + soft_share * soft_cross_entropy(z, own, temperature, weight)
         if wanted is not None:
             total = total + label_share * cross_entropy(z, wanted[rows].to(z.device))
         return total
@@ -101,10 +116,18 @@ def smoothed(labels: Targets, epsilon: float = SMOOTHING) -> Targets:
     return np.asarray((1 - epsilon) * labels + epsilon / labels.shape[1], dtype=np.float32)
 
 
-def _soft_labels(temperature: float) -> Callable[[Targets, DirichletTargets], Lesson]:
-    def learned(labels: Targets, opinions: DirichletTargets) -> Lesson:
+Learned = Callable[[Targets, DirichletTargets, Weigh], Lesson]
+
+
+def _soft_labels(temperature: float) -> Learned:
+    def learned(labels: Targets, opinions: DirichletTargets, weigh: Weigh) -> Lesson:
         mean = torch.from_numpy(opinions.mean)
-        return Lesson(lambda z, rows: soft_cross_entropy(z, mean[rows].to(z.device), temperature))
+        each = torch.from_numpy(weigh(opinions.mean).astype(np.float32))
+
+        def loss(z: Tensor, rows: Tensor) -> Tensor:
+            return soft_cross_entropy(z, mean[rows].to(z.device), temperature, each[rows].to(z.device))
+
+        return Lesson(loss)
 
     return learned
 
@@ -129,16 +152,18 @@ def own_temperatures(mean: Targets) -> Targets:
     return np.asarray(HIGH_TEMPERATURE + TEMPERATURE_STEP * steps, dtype=np.float32)
 
 
-def _own_temperature(labels: Targets, opinions: DirichletTargets) -> Lesson:
+def _own_temperature(labels: Targets, opinions: DirichletTargets, weigh: Weigh) -> Lesson:
     mean, temperature = torch.from_numpy(opinions.mean), torch.from_numpy(own_temperatures(opinions.mean))
+    each = torch.from_numpy(weigh(opinions.mean).astype(np.float32))
 
     def loss(z: Tensor, rows: Tensor) -> Tensor:
-        return soft_cross_entropy(z, mean[rows].to(z.device), temperature[rows].to(z.device))
+        own, weight = mean[rows].to(z.device), each[rows].to(z.device)
+        return soft_cross_entropy(z, own, temperature[rows].to(z.device), weight)
 
     return Lesson(loss)
 
 
-def _hydra(labels: Targets, opinions: DirichletTargets) -> Lesson:
+def _hydra(labels: Targets, opinions: DirichletTargets, weigh: Weigh) -> Lesson:
     """Return one head a member, each of which learns what that member says.
 
     Hydra of Tran et al. (2020), https://arxiv.org/abs/2001.04694, at a temperature of 1 and with the mean
@@ -146,7 +171,8 @@ def _hydra(labels: Targets, opinions: DirichletTargets) -> Lesson:
     the ensemble's mean; ours are rows of the last layer, trained with the body from the start.
     """
     assert opinions.members is not None  # `dirichlet_targets` gives them
-    said = torch.from_numpy(opinions.members.transpose(1, 0, 2).copy())
+    weights = weigh(opinions.mean)[:, None, None]
+    said = torch.from_numpy((opinions.members.transpose(1, 0, 2) * weights).astype(np.float32))
 
     def loss(z: Tensor, rows: Tensor) -> Tensor:
         own = said[rows].to(z.device)
@@ -155,15 +181,19 @@ def _hydra(labels: Targets, opinions: DirichletTargets) -> Lesson:
     return Lesson(loss, heads=said.shape[1])
 
 
-def _labelled(targets: Targets) -> Lesson:
-    return Lesson(target_loss(targets), np.arange(len(targets)))
+def _labelled(made: Callable[[Targets], Targets]) -> Learned:
+    def learned(labels: Targets, opinions: DirichletTargets, weigh: Weigh) -> Lesson:
+        weighted = np.asarray(made(labels) * weigh(labels)[:, None], dtype=np.float32)
+        return Lesson(target_loss(weighted), np.arange(len(labels)))
+
+    return learned
 
 
-LESSONS: Mapping[str, Callable[[Targets, DirichletTargets], Lesson]] = {
-    "direct": lambda labels, opinions: _labelled(labels),
+LESSONS: Mapping[str, Learned] = {
+    "direct": _labelled(lambda labels: labels),
     "soft_labels": _soft_labels(1.0),
     "hydra": _hydra,
-    "label_smoothing": lambda labels, opinions: _labelled(smoothed(labels)),
+    "label_smoothing": _labelled(smoothed),
     "soft_labels_own_t": _own_temperature,
     "soft_labels_t4": _soft_labels(HIGH_TEMPERATURE),
 }

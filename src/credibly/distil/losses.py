@@ -8,7 +8,7 @@ from torch import Tensor
 from credibly.tuning import cross_entropy
 
 
-def reverse_kl(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
+def reverse_kl(z: Tensor, mean: Tensor, precision: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the reverse KL divergence from Dir(exp(z) + 1) to the proxy Dirichlet, over its precision.
 
     Equation 11 of Ryabinin et al. (2021), https://arxiv.org/abs/2105.06987:
@@ -22,6 +22,7 @@ def reverse_kl(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
         z: log-concentrations, (B, C).
         mean: target probabilities, (B, C), normalised.
         precision: target precision, (B,).
+        weights: of the rows, (B,); equal if left out.
     """
     # In double precision: at high precision the two terms are large and nearly cancel.
     alpha = torch.exp(z.double().clamp(max=20.0)) + 1.0
@@ -34,10 +35,13 @@ def reverse_kl(z: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
         - torch.lgamma(classes)
         + ((alpha - 1.0) * expected_log).sum(dim=-1)
     )
-    return (-(mean * expected_log).sum(dim=-1) + to_uniform / precision).mean()
+    each = to_uniform / precision - (mean * expected_log).sum(dim=-1)
+    return (each if weights is None else each * weights).mean()
 
 
-def soft_cross_entropy(z: Tensor, mean: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+def soft_cross_entropy(
+    z: Tensor, mean: Tensor, temperature: float | Tensor = 1.0, weights: Tensor | None = None
+) -> Tensor:
     """Return the cross-entropy of softmax(z / T) with soft labels at the same temperature, times T^2.
 
     As Hinton et al. (2015), section 2, https://arxiv.org/abs/1503.02531: T^2 keeps the gradients' size. The
@@ -47,10 +51,13 @@ def soft_cross_entropy(z: Tensor, mean: Tensor, temperature: float | Tensor = 1.
         z: logits, (B, C).
         mean: target probabilities, (B, C), normalised.
         temperature: T, one for all, or (B,): one a text.
+        weights: of the rows, (B,); equal if left out.
     """
     if isinstance(temperature, Tensor):
         temperature = temperature[:, None]
-    elif temperature == 1.0:
-        return cross_entropy(z, mean)
-    wanted = torch.softmax(torch.log(mean.double()) / temperature, dim=-1).to(z.dtype)
+    wanted = mean
+    if isinstance(temperature, Tensor) or temperature != 1.0:
+        wanted = torch.softmax(torch.log(mean.double()) / temperature, dim=-1).to(z.dtype)
+    if weights is not None:
+        wanted = wanted * weights[:, None]
     return cross_entropy(z / temperature, temperature**2 * wanted)

@@ -12,7 +12,7 @@ from credibly.progress import Progress
 from credibly.records import IntArray
 from credibly.settings import BackboneSettings, DistilSettings
 from credibly.training import UNWATCHED, History, Monitor
-from credibly.tuning import Loss, TuningTexts, tune
+from credibly.tuning import HeldOutTexts, Loss, TuningTexts, tune
 
 
 def transfer_texts(
@@ -39,6 +39,7 @@ def tune_network(
     rows: IntArray | None = None,
     monitor: Monitor = UNWATCHED,
     heads: int = 1,
+    held_out: HeldOutTexts | None = None,
 ) -> tuple[Network, History]:
     """Tune one network on the transfer texts and return it with its history.
 
@@ -56,6 +57,7 @@ def tune_network(
         rows: int64, the rows to train on; all if left out.
         monitor: told of every step; keeps the checkpoints.
         heads: how many answers it gives of each text, each of C logits.
+        held_out: measured on the way, for the history and for stopping early.
 
     Raises:
         TrainingError: the loss is no longer finite.
@@ -66,7 +68,7 @@ def tune_network(
     )
     if distil.layers == "every_other":
         classifier = every_other(classifier)
-    history = tune(classifier, texts, loss, distil.optimiser, seed, rows, monitor=monitor)
+    history = tune(classifier, texts, loss, distil.optimiser, seed, rows, held_out, monitor)
     if history.failure:
         raise TrainingError(history.failure)
     return Network.of(classifier, emits_dirichlet, heads), history

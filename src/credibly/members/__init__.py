@@ -9,6 +9,7 @@ from credibly.members import (
     laplace,
     lora,
     prompts,
+    samples,
     similarity,
     top_blocks,
 )
@@ -17,6 +18,7 @@ from credibly.members.opinions import Labellers, LabellerSource, Said
 
 LABELLERS: dict[str, LabellerSource] = {
     "prompts": prompts,
+    "samples": samples,
     "similarity": similarity,
     "entailment": entailment,
 }

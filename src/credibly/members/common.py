@@ -30,7 +30,7 @@ class TrainingData:
 
     Args:
         texts: N texts.
-        targets: float32, (N, C), normalised: one-hot labels or class probabilities.
+        targets: float32, (N, C), one-hot labels or class probabilities, normalised but for a row's weight.
         class_names: C names.
         validation: held out, for the histories and for stopping early.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from credibly.members.common import LogProbs, Source
 from credibly.progress import Progress
 from credibly.reading import Reader
 from credibly.records import normalised_log_probs
+from credibly.runs import write_json
 
 FloatArray = NDArray[np.float64]
 
@@ -90,6 +92,12 @@ class Labellers(ABC):
     @abstractmethod
     def save(self, member: int, folder: Path) -> None:
         """Write one labeller, as text."""
+
+
+def rewrite_bias(folder: Path, bias: FloatArray) -> None:
+    """Give a saved labeller, a folder with one file of text, another bias, (C,)."""
+    (file,) = folder.glob("*.json")
+    write_json(file, {**json.loads(file.read_text(encoding="utf-8")), "bias": bias.tolist()})
 
 
 class LabellerSource(Source, Protocol):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from credibly.backbones.next_words import Frame
+from credibly.backbones.prompted import Frame
 from credibly.errors import RecipeError, did_you_mean, listed
 from credibly.parted import pieces_of
 from credibly.records import IntArray

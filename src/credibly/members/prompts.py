@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from credibly.backbones.footprint import Needs, forward, untrained_needs
 from credibly.backbones.label_words import checked_words
 from credibly.backbones.language_model import LanguageModel, load_language_model
-from credibly.backbones.next_words import Frame, next_words
+from credibly.backbones.next_words import next_words
 from credibly.backbones.outline import Outline, Texts
+from credibly.backbones.prompted import Frame
 from credibly.backbones.reading import Reading
 from credibly.errors import InputError, RunFolderError
 from credibly.members.common import Histories, TrainingData, count_weights
@@ -24,6 +25,7 @@ from credibly.members.prompt_texts import (
     TEMPLATES,
     Example,
     Task,
+    Template,
     chat_frame,
     checked_template,
     drawn,
@@ -31,7 +33,7 @@ from credibly.members.prompt_texts import (
 )
 from credibly.progress import Progress, Stages
 from credibly.runs import write_json
-from credibly.settings import BackboneSettings, PromptsSettings
+from credibly.settings import BackboneSettings, PromptsSettings, SamplesSettings
 from credibly.training import UNWATCHED, History, Monitor, stream
 
 FILE = "prompt.json"
@@ -114,11 +116,8 @@ def labellers(material: Pool, settings: PromptsSettings, seeds: Sequence[int]) -
     Raises:
         InputError: templates or words that do not fit, or without examples more members than templates.
     """
-    tokenizer, data = material.model.tokenizer, material.data
-    task = Task(
-        tuple(checked_words(data.class_names, settings.label_words)),
-        settings.description or DEFAULT_DESCRIPTION,
-    )
+    data = material.data
+    words = tuple(checked_words(data.class_names, settings.label_words))
     templates = [checked_template(own) for own in settings.templates] or TEMPLATES
     shown = bool(data.texts) and settings.shots > 0
     if not shown and len(seeds) > len(templates):
@@ -126,19 +125,33 @@ def labellers(material: Pool, settings: PromptsSettings, seeds: Sequence[int]) -
             f"without examples members differ by their prompts alone: expected at most {len(templates)} "
             f"members, got {len(seeds)}; give examples, or more prompts as members.templates"
         )
-    labels = data.targets.argmax(axis=1) if shown else np.zeros(0, dtype=np.int64)
-
-    def frame(seed: int) -> Frame:
-        rows = drawn(labels, settings.shots, stream(seed, "examples"))
-        examples = [Example(data.texts[row], task.words[labels[row]]) for row in rows]
-        template = templates[seed % len(templates)]
-        if not settings.chat:
-            return plain_frame(template, task, examples)
-        return chat_frame(template, task, examples, lambda messages: rendered(tokenizer, messages))
-
-    frames = tuple(frame(seed) for seed in seeds)
-    bias = np.zeros((len(frames), len(task.words)))
+    frames = tuple(
+        frame_of(material, settings, words, templates[seed % len(templates)], seed) for seed in seeds
+    )
+    bias = np.zeros((len(frames), len(words)))
     return PromptMembers(bias, data.class_names, material.model, frames)
+
+
+def frame_of(
+    material: Pool,
+    settings: PromptsSettings | SamplesSettings,
+    words: tuple[str, ...],
+    template: Template,
+    seed: int,
+) -> Frame:
+    """Return a prompt: a template, and examples drawn with a seed, as the model's chat has them or plain.
+
+    Raises:
+        InputError: the model has no chat template.
+    """
+    tokenizer, data = material.model.tokenizer, material.data
+    task = Task(words, settings.description or DEFAULT_DESCRIPTION)
+    labels = data.targets.argmax(axis=1) if data.texts and settings.shots else np.zeros(0, dtype=np.int64)
+    rows = drawn(labels, settings.shots, stream(seed, "examples"))
+    examples = [Example(data.texts[row], words[labels[row]]) for row in rows]
+    if not settings.chat:
+        return plain_frame(template, task, examples)
+    return chat_frame(template, task, examples, lambda messages: rendered(tokenizer, messages))
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:

@@ -29,6 +29,7 @@ SOURCE_WORDS = {
     "lora": "LoRA adapters of",
     "adapters": "LoRA adapters of",
     "prompts": "prompts of",
+    "samples": "sampled answers of",
     "similarity": "wordings of the classes, compared with texts by",
     "entailment": "wordings of the classes, held against texts by",
     "mixed": "members of several sources, on",
@@ -102,7 +103,7 @@ def _what_it_is(report: Report) -> str:
     bases = listed_words([_base(name) for name in backbones(report)]) or "a language model"
     what = f"It tells {classes} apart in texts, and how sure it is of each answer."
     ensemble = f"{count(members)} {words} {bases} were trained, and their disagreement is its doubt"
-    if _source(report) in ("prompts", "similarity", "entailment"):
+    if _source(report) in ("prompts", "samples", "similarity", "entailment"):
         ensemble = f"{count(members)} {words} {bases} are asked, and their disagreement is its doubt"
     if has_student(report):
         return (

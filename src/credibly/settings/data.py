@@ -51,6 +51,9 @@ class DataSettings(Settings):
     keep_below: Positive | None = Field(
         None, description="total uncertainty, in nats, above which an opinion is not learned"
     )
+    row_weights: Literal["equal", "certainty"] = Field(
+        "equal", description="certainty: a row counts the less, the less sure its class probabilities are"
+    )
     id: str | None = Field(None, description="id column; rows are numbered where there is none")
     group: str | None = Field(None, description="group column: rows of a group are never split apart")
     validation: str | None = Field(None, description="a further file, for curves and early stopping")
@@ -116,6 +119,13 @@ class DataSettings(Settings):
     def _opinions_are_kept(cls, value: float | None, info: ValidationInfo) -> float | None:
         if value not in (None, 1) and info.data.get("labels_from") is None:
             raise RecipeError("expected data.labels_from beside it: opinions, of which some are kept")
+        return value
+
+    @field_validator("row_weights")
+    @classmethod
+    def _certainty_is_of_shares(cls, value: str, info: ValidationInfo) -> str:
+        if value == "certainty" and info.data.get("targets") == "labels":
+            raise RecipeError("expected data.targets: shares beside it, since labels alone are all as sure")
         return value
 
     @property

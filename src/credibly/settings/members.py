@@ -209,6 +209,30 @@ class PromptsSettings(Settings):
     warm_up: Count = Field(256, description="training texts on which a prompt's bias is found")
 
 
+class SamplesSettings(Settings):
+    """M answers to one prompt, drawn from a language model at a temperature; nothing is trained."""
+
+    source: Literal["samples"] = "samples"
+    count: Count = Field(10, description="number of members, M: answers that are drawn for a text")
+    temperature: Positive = Field(
+        1.0, description="which logits are divided by; near 0 all answers are alike"
+    )
+    answer_tokens: Count | None = Field(
+        None, description="tokens of an answer at most; a few more than the longest class if left out"
+    )
+    description: str | None = Field(
+        None, description="what is asked, in a line: WHAT of WHICH TEXT, such as `sentiment of a film review`"
+    )
+    template: str | None = Field(
+        None, description="a prompt in place of the default one: {text} once, and the answer at the end"
+    )
+    label_words: dict[str, str] = Field(
+        default_factory=dict, description="the word that says a class, by class; its name if left out"
+    )
+    shots: int = Field(8, ge=0, description="examples in the prompt at most")
+    chat: bool = Field(False, description="whether to ask by the model's chat template")
+
+
 class StatementSettings(Settings):
     """M ways to say each class in a sentence, to which texts are held; nothing is trained."""
 
@@ -239,7 +263,7 @@ class EntailmentSettings(StatementSettings):
     source: Literal["entailment"] = "entailment"
 
 
-Labeller = PromptsSettings | SimilaritySettings | EntailmentSettings
+Labeller = PromptsSettings | SamplesSettings | SimilaritySettings | EntailmentSettings
 Trained = HeadsSettings | TopBlocksSettings | FullSettings | DropoutSettings | LaplaceSettings | LoraSettings
 OneSource = Trained | AdaptersSettings | Labeller
 

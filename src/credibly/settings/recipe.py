@@ -48,6 +48,15 @@ class AugmentSettings(Settings):
     share: Share = Field(0.2, description="share of a text's words that is left out or masked")
 
 
+class SelfTrainingSettings(Settings):
+    """Students after the first, each of which learns what the one before it says of the transfer texts."""
+
+    rounds: int = Field(0, ge=0, description="such students, one after the other; the last is kept")
+    anchor_share: Share = Field(
+        0.5, description="weight of the members' opinion in what they learn; the rest is the last student's"
+    )
+
+
 class DistilSettings(Settings):
     """The student and its controls: one shape, one set of texts, one number of steps for all."""
 
@@ -72,6 +81,7 @@ class DistilSettings(Settings):
     highest_precision: Positive = Field(1000.0, description="cap on the target Dirichlet's precision")
     controls: list[Literal[Control, Soup]] = Field(default_factory=lambda: ["direct", "soft_labels"])  # type: ignore[arg-type]
     seeds: Count = Field(1, description="students that are trained, each with a seed; the first is the run's")
+    self_training: SelfTrainingSettings = SelfTrainingSettings()
     augment: AugmentSettings = AugmentSettings()
     optimiser: OptimiserSettings = TUNING
 

@@ -16,6 +16,7 @@ from credibly.uncertainty.numerics import (
     entropy,
     entropy_of_log_probs,
     probs_of,
+    says_nothing,
     without_rounding,
 )
 
@@ -69,7 +70,7 @@ def _of_members(mean: FloatArray, log_probs: NDArray[np.float32]) -> Uncertainty
     for member in log_probs:  # member by member: memory stays at (N, C)
         entropies += entropy_of_log_probs(member)
         squares += (probs_of(member)[rows, predicted] - centre) ** 2
-        others += member.argmax(axis=-1) != predicted
+        others += (member.argmax(axis=-1) != predicted) & ~says_nothing(member)
     total = entropy(mean)
     epistemic = np.zeros(N) if M == 1 else without_rounding(total - entropies / M, C)
     return Uncertainty(

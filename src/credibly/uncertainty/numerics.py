@@ -156,3 +156,14 @@ def bounded_log_concentrations(log_concentrations: ArrayLike) -> FloatArray:
     top = z.max(axis=-1, keepdims=True)
     shifted = z - top + np.clip(top, LOWEST_TOP_LOG_CONCENTRATION, HIGHEST_LOG_CONCENTRATION)
     return np.asarray(np.maximum(shifted, LOWEST_LOG_CONCENTRATION))
+
+
+def says_nothing(log_probs: ArrayLike) -> NDArray[np.bool_]:
+    """Return where all classes are equally likely, bool, (...).
+
+    Prevents that `argmax` gives the first class the vote of a member that has no preference.
+
+    >>> says_nothing(np.log([[0.5, 0.5], [0.4, 0.6]])).tolist()
+    [True, False]
+    """
+    return np.asarray(np.ptp(np.asarray(log_probs), axis=-1) == 0)

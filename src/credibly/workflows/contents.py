@@ -90,6 +90,12 @@ def further_students(recipe: Recipe) -> dict[str, int]:
     return {f"student_seed_{seed}": seed for seed in range(recipe.seed + 1, recipe.seed + count)}
 
 
+def round_names(system: str, recipe: Recipe) -> list[str]:
+    """Return the names under which a student's rounds of self-training before its last are known."""
+    rounds = recipe.distil.self_training.rounds if recipe.distil.enabled else 0
+    return [] if system in recipe.distil.controls else [f"{system}_round_{turn}" for turn in range(rounds)]
+
+
 def known_costs(run: Run) -> dict[str, dict[str, float]]:
     """Return what each source of the run is known to cost so far."""
     return run.read_json(run.costs_file) if run.costs_file.is_file() else {}

@@ -13,7 +13,8 @@ from credibly.progress import Stages, silent
 from credibly.runs import Run, replacing, write_bytes
 from credibly.settings import CONTROLS, SOUPS, Recipe
 from credibly.workflows.contents import known_costs
-from credibly.workflows.fitting import begin, carry_out, check_same_recipe
+from credibly.workflows.fitting import begin, carry_out, check_same_recipe, tell_opinions
+from credibly.workflows.labelled import labelled_recipe, take_labellers
 from credibly.workflows.recipes import make_recipe
 from credibly.workflows.soups import why_not_averaged
 from credibly.workflows.work import Work
@@ -36,13 +37,15 @@ def distil(
     """Distil a finished run's members anew, without training them again: a finished run of its own.
 
     The new run holds the members, what they answered, and student and controls as the settings ask for
-    them. The members are asked only about transfer texts that are new to them.
+    them. The members are asked only about texts that are new to them. Of a run that `label` left the
+    labellers are the members, their bias taken off.
 
     Args:
         source: the finished run; it is left as it is.
         output: the new run's folder; the source's name with ``-distilled`` if left out.
-        settings: recipe values below ``distil``, or ``data.unlabelled``, by dotted key; ``distil.controls``
-            may be "all" that these members allow.
+        settings: recipe values below ``distil``, or ``data.unlabelled``, by dotted key; of a run of labels
+            any of ``data``, ``calibration`` and ``evaluation`` too. ``distil.controls`` may be "all" that
+            these members allow.
         resume: go on with an unfinished run that began with the same settings.
         overwrite: replace an existing run.
         stages: told of progress.
@@ -52,13 +55,22 @@ def distil(
         AssetError: the model cannot be had.
         TrainingError: a loss is no longer finite.
     """
-    finished = Run.open(source)
+    labelled = Run(source).labels_file.is_file()
+    finished = Run.open(source, labels=labelled)
     run = Run.claim(_apart(finished, output), resume, overwrite)
-    recipe = distilled_recipe(finished.recipe, settings or {})
+    recipe = (
+        labelled_recipe(finished, settings or {})
+        if labelled
+        else distilled_recipe(finished.recipe, settings or {})
+    )
     if resume and run.finished:
         check_same_recipe(run, recipe)
         return run
-    splits = splits_of(finished, recipe)
+    if labelled:
+        splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
+        tell_opinions(recipe)
+    else:
+        splits = splits_of(finished, recipe)
     return _taken_on(finished, begin(run, recipe, splits, stages, resume, trained=False))
 
 
@@ -136,9 +148,14 @@ def _apart(finished: Run, output: str | Path | None) -> Path:
 
 def _taken_on(finished: Run, work: Work) -> Run:
     """Take over what a finished run has of members, and do the rest."""
-    _take_members(finished, work.run)
-    _take_answers(finished, work)
-    note = f"the members are those of {finished.path.resolve().name}, and were trained there"
+    name = finished.path.resolve().name
+    if finished.labels_file.is_file():
+        take_labellers(finished, work)
+        note = f"the members are the labellers of {name}, their bias taken off as there"
+    else:
+        _take_members(finished, work.run)
+        _take_answers(finished, work)
+        note = f"the members are those of {name}, and were trained there"
     return carry_out(replace(work, splits=replace(work.splits, notes=(*work.splits.notes, note))))
 
 

@@ -27,6 +27,7 @@ from credibly.workflows.contents import (
 )
 from credibly.workflows.lengths import cut_notes
 from credibly.workflows.opening import open_source
+from credibly.workflows.rounds import round_notes
 
 NOT_SCORED = ("train", "unlabelled")
 
@@ -62,7 +63,7 @@ def write_run_report(
         choices=calibration.choices,
         costs=costs_by_system(run),
         test=test,
-        notes=splits.notes,
+        notes=[*splits.notes, *round_notes(run)],
         resamples=recipe.evaluation.resamples,
         confidence=recipe.evaluation.confidence,
         seed=recipe.seed,

@@ -20,14 +20,6 @@ from credibly.backbones.loading import best_device, count_blocks, label_words_he
 from credibly.backbones.sources import source_of
 from credibly.data import Splits, load_splits
 from credibly.data.opinions import opinion_notes
-from credibly.distil import (
-    DirichletTargets,
-    Lesson,
-    dirichlet_targets,
-    lesson,
-    transfer_texts,
-    tune_network,
-)
 from credibly.engines.jobs import train
 from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError, TrainingError
@@ -36,8 +28,7 @@ from credibly.progress import Stages, silent
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe, ResolvedSettings
 from credibly.settings.dotted import with_values
-from credibly.training import HISTORY, Checkpoints, Monitor, Trackers
-from credibly.tuning import TuningTexts
+from credibly.training import HISTORY, Checkpoints, Trackers
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.workflows.calibrating import calibrate, check_calibrates, log_choices
 from credibly.workflows.contents import (
@@ -50,6 +41,7 @@ from credibly.workflows.contents import (
 )
 from credibly.workflows.evaluating import write_run_report
 from credibly.workflows.lengths import cut_notes, readers_of
+from credibly.workflows.networks import Material, tuned
 from credibly.workflows.planning import check_room
 from credibly.workflows.recipes import make_recipe
 from credibly.workflows.reference import Embedder, keep_reference, strangeness
@@ -93,8 +85,7 @@ def fit(
         check_same_recipe(run, recipe)
         return run
     splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
-    for note in opinion_notes(recipe.data):
-        log.warning(note)
+    tell_opinions(recipe)
     work = begin(run, recipe, splits, stages, resume)
     try:
         return carry_out(work)
@@ -102,6 +93,12 @@ def fit(
         if advice := _lower_rates(work):
             raise TrainingError(f"{error}; {advice}") from None
         raise
+
+
+def tell_opinions(recipe: Recipe) -> None:
+    """Log what learning opinions in place of labels means, where they are."""
+    for note in opinion_notes(recipe.data):
+        log.warning(note)
 
 
 def fit_splits(recipe: Recipe, splits: Splits, run: Run, stages: Stages = silent) -> Run:
@@ -129,6 +126,7 @@ def begin(
     A run that goes on was checked for room when it began, and members that are not to be `trained` need none.
     """
     _check_blocks(recipe)
+    _check_patience(recipe, splits)
     Trackers.of(run, recipe).check()
     splits = with_made_texts(splits, recipe)
     check_calibrates(recipe.calibration, splits.calibration)
@@ -180,6 +178,19 @@ def _check_blocks(recipe: Recipe) -> None:
         raise InputError(
             f"expected distil.blocks from 1 to {blocks}, the blocks of {recipe.student_backbone.name}, got "
             f"{distil.blocks}; tune fewer, or the whole with distil.tune: full"
+        )
+
+
+def _check_patience(recipe: Recipe, splits: Splits) -> None:
+    """Raise InputError where training is to stop early, and there are no held-out texts to go by."""
+    blocks = {f"{group.key}.optimiser": group.settings for group in groups_of(recipe)}
+    if recipe.distil.enabled:
+        blocks["distil.optimiser"] = recipe.distil
+    stopping = [key for key, own in blocks.items() if getattr(getattr(own, "optimiser", None), "patience", 0)]
+    if stopping and splits.validation is None:
+        raise InputError(
+            f"{stopping[0]}.patience goes by texts that are held out, and there are none; give some, for "
+            "example: --set data.validation_share=0.1"
         )
 
 
@@ -306,17 +317,9 @@ def _networks(work: Work) -> None:
     systems = _untuned(work)
     if not systems:
         return
-    train, unlabelled = work.splits.train, work.splits.unlabelled
-    texts = train.texts if unlabelled is None else train.texts + unlabelled.texts
-    transfer = transfer_texts(
-        texts,
-        work.recipe.student_backbone,
-        work.recipe.distil,
-        train.class_names,
-        work.stages("running the frozen trunk"),
-    )
+    material = Material.of(work)
     for system in systems:
-        _network(work, system, transfer)
+        _network(work, system, material)
 
 
 def _untuned(work: Work) -> list[str]:
@@ -331,48 +334,22 @@ def _untuned(work: Work) -> list[str]:
     return saved + scored
 
 
-def _network(work: Work, system: str, transfer: TuningTexts) -> None:
+def _network(work: Work, system: str, material: Material) -> None:
     """Tune one network, store what it predicts, and save it with its calibration folded in, last.
 
     Of a student beside the first, which tells only how far students differ, no weights are kept.
     """
-    recipe, run, further = work.recipe, work.run, further_students(work.recipe)
-    learned = _lesson(work, system)
+    recipe, run = work.recipe, work.run
     began = time.perf_counter()
-    checkpoints = Checkpoints(run.checkpoints_folder / system)
-    with Trackers.of(run, recipe).told(system) as log:
-        network, history = tune_network(
-            transfer,
-            learned.loss,
-            recipe.student_backbone,
-            recipe.distil,
-            work.splits.train.class_names,
-            seed=further.get(system, recipe.seed),
-            emits_dirichlet=system not in recipe.distil.controls,
-            rows=learned.rows,
-            monitor=Monitor(work.stages(f"tuning {system}"), checkpoints, log),
-            heads=learned.heads,
-        )
+    network, history = tuned(work, system, material)
     seconds = time.perf_counter() - began
     store_answers(
         work, system, network.predict, work.scored(), training_seconds=seconds, parameters=network.parameters
     )
     folded = calibrate(run, system, recipe.calibration).folded if system == "student" else Temperature()
-    if system not in further:
+    if system not in further_students(recipe):
         network.save(run.model_folder(system), history, folded)
-    checkpoints.remove()
-
-
-def _lesson(work: Work, system: str) -> Lesson:
-    """Return what a network learns on the transfer texts: train first, then unlabelled."""
-    parts = ["train"] if work.splits.unlabelled is None else ["train", "unlabelled"]
-    distil = work.recipe.distil
-    opinions = [
-        dirichlet_targets(work.run.load_predictions("members", part), distil.highest_precision)
-        for part in parts
-    ]
-    control = system if system in distil.controls else None
-    return lesson(control, work.splits.train.targets(), DirichletTargets.joined(opinions), distil)
+    Checkpoints(run.checkpoints_folder / system).remove()
 
 
 def facts_of(recipe: Recipe) -> dict[str, Any]:

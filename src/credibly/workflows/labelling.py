@@ -41,6 +41,7 @@ from credibly.uncertainty.systems import Answer, answers
 from credibly.workflows.fitting import comparable, facts_of
 from credibly.workflows.panel import Combined, Panel
 from credibly.workflows.recipes import RECIPE_SUFFIXES, make_recipe
+from credibly.workflows.votes import answers_given, check_votes, vote_notes, voting
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,25 @@ def labelling_recipe(source: Recipe | str | Path, settings: Mapping[str, object]
     if recipe.labelling.combine == "dawid_skene":
         check_labellers(recipe.members.count)
     _prior_of(recipe.labelling)
-    return recipe
+    return _without_shifts(recipe) if any(voting(recipe)) else recipe
+
+
+def _without_shifts(recipe: Recipe) -> Recipe:
+    """Return a recipe of which some members vote: no bias is looked for where all of them do.
+
+    Raises:
+        InputError: classes are to be given shares, which votes cannot be moved to.
+    """
+    labelling = recipe.labelling
+    assert labelling is not None
+    if labelling.prior is not None:
+        raise InputError(
+            "sampled answers are votes, which no shift moves to given class shares; leave out "
+            "labelling.prior (--prior), or ask by prompts"
+        )
+    if not all(voting(recipe)):
+        return recipe
+    return recipe.model_copy(update={"labelling": labelling.model_copy(update={"bias": "none"})})
 
 
 def _usual(source: Recipe | str | Path) -> dict[str, object]:
@@ -230,6 +249,7 @@ def _asked(job: Job, panel: Panel) -> Said:
         parts.append(_chunk(job, panel, start, told))
         if start == 0:
             _check_mass(job, panel, parts[0])
+            check_votes(job.recipe, parts[0])
     return Said(np.concatenate([part.log_probs for part in parts], axis=1), sum(part.cut for part in parts))
 
 
@@ -271,6 +291,7 @@ def _corrections(job: Job, panel: Panel, raw: Predictions) -> Corrections:
         bias = BatchBias.of(raw.log_probs).bias
     elif method == "content_free":
         bias = content_free_bias(normalised_log_probs(panel.said(CONTENT_FREE).log_probs))
+    bias[voting(job.recipe)] = 0.0
     return correct(raw, bias, _prior_of(job.labelling))
 
 
@@ -297,6 +318,7 @@ def _summary(job: Job, said: Said, corrections: Corrections, combined: Combined)
         "cut": said.cut,
         "members": corrections.raw.shape[0],
         "mass": float(np.median(said.mass[asked])) if any(asked) else None,
+        "answers": answers_given(job.recipe, said),
         "bias": {"method": job.labelling.bias, "by_member": [by_class(own) for own in corrections.bias]},
         "assumed_shares": by_class(
             np.full(len(names), 1 / len(names)) if corrections.prior is None else corrections.prior
@@ -339,13 +361,14 @@ def _findings(job: Job, said: Said, corrections: Corrections) -> Iterator[str]:
         getattr(group.settings, "shots", 0) for group in groups_of(job.recipe)
     ):
         yield "the examples are not looked at: prompts alone show any"
+    yield from vote_notes(job.recipe, said)
     if job.labelling.combine == "dawid_skene":
         yield (
             "the probabilities weigh the labellers' votes by the error rates that their agreement shows "
             "(Dawid and Skene), as if they erred independently: labellers of a kind do not quite, and then "
             "they are too sure; total, aleatoric and epistemic are of the labellers' own probabilities"
         )
-    if job.labelling.bias == "none":
+    if job.labelling.bias == "none" and not all(voting(job.recipe)):
         yield "the labellers' bias towards some classes is left in"
     if job.labelling.bias == "batch":
         yield (
@@ -357,7 +380,7 @@ def _findings(job: Job, said: Said, corrections: Corrections) -> Iterator[str]:
                 "labelling.bias: content_free"
             )
     equal = 1 / len(job.texts.class_names)
-    if corrections.prior is None and corrections.estimated.min() < equal / 2:
+    if corrections.prior is None and corrections.estimated.min() < equal / 2 and not any(voting(job.recipe)):
         shares = listed(
             f"{name} {share:.0%}"
             for name, share in zip(job.texts.class_names, corrections.estimated, strict=True)

@@ -119,7 +119,8 @@ class Planner:
 
     def _student(self, recipe: Recipe) -> Part:
         distil, backbone = recipe.distil, recipe.student_backbone
-        networks = len(tuned_systems(recipe)) + len(further_students(recipe))
+        students = 1 + len(further_students(recipe))
+        networks = len(tuned_systems(recipe)) - 1 + students * (1 + distil.self_training.rounds)
         own, texts = self._read(backbone, ("train", "unlabelled"))
         blocks = distil.blocks if distil.tune == "top_blocks" else None
         return Part(

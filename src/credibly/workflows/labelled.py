@@ -1,0 +1,95 @@
+"""Labellers as the members of a run: what they said of the texts is stored already, and is distilled."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from credibly.errors import InputError, listed
+from credibly.members.opinions import rewrite_bias
+from credibly.passes import groups_of, member_seeds
+from credibly.records import FloatArray
+from credibly.runs import Run, replacing
+from credibly.settings import CONTROLS, BackboneSettings, Recipe
+from credibly.uncertainty.label_shift import share_shift, without_bias
+from credibly.workflows.recipes import make_recipe
+from credibly.workflows.work import Work
+
+BLOCKS = ("data", "distil", "calibration", "evaluation")
+"""What of a recipe can be set where the labellers are there already."""
+
+
+def labelled_recipe(labelled: Run, settings: Mapping[str, object]) -> Recipe:
+    """Return the recipe of a run that distils labellers.
+
+    A student of a causal model or an inference model starts from an encoder, unless another backbone is
+    given. There are no controls unless they are asked for: `direct` and `soft_labels` would learn the same.
+
+    Raises:
+        InputError: a setting of something that labelling has decided.
+    """
+    strange = [key for key in settings if key.partition(".")[0] not in BLOCKS or key == "data.labels_from"]
+    if strange:
+        raise InputError(
+            f"expected settings of {listed(BLOCKS)}, since the texts are labelled already; got "
+            f"{listed(strange)}; label again with other settings"
+        )
+    usual: dict[str, object] = {
+        "labelling": None, "data.labels_from": str(labelled.path),
+        "distil.enabled": True, "distil.controls": [],
+    }  # fmt: skip
+    began = labelled.recipe
+    own = [group for group in groups_of(began) if group.backbone == began.backbone]
+    if any(group.settings.source != "similarity" for group in own):
+        usual["distil.backbone"] = BackboneSettings().model_dump()
+    every = {"distil.controls": list(CONTROLS)} if settings.get("distil.controls") == "all" else {}
+    return make_recipe(began, {**usual, **settings, **every})
+
+
+def take_labellers(labelled: Run, work: Work) -> None:
+    """Copy labellers and what they said, both without their bias, where they are not there yet."""
+    run, shifts = work.run, shifts_of(labelled)
+    if not run.members_folder.is_dir():
+        labelled.check_folder(labelled.members_folder)
+        with replacing(run.members_folder) as temporary:
+            shutil.copytree(labelled.members_folder, temporary)
+            for seed, bias in zip(member_seeds(work.recipe), shifts, strict=True):
+                rewrite_bias(temporary / str(seed), bias)
+    _take_opinions(labelled, work, shifts)
+
+
+def shifts_of(labelled: Run) -> FloatArray:
+    """Return all that labelling took off each member's log-probabilities, float64, (M, C).
+
+    That is its bias, and what gives the classes their shares where these are known or estimated.
+    """
+    content, labelling = (
+        labelled.read_json(labelled.check(labelled.labelling_file)),
+        labelled.recipe.labelling,
+    )
+    assert labelling is not None
+    names = labelling.classes
+    bias = np.array([[own[name] for name in names] for own in content["bias"]["by_member"]])
+    if labelling.prior is None:
+        return bias
+    shares = [content["assumed_shares"][name] for name in names]
+    corrected = without_bias(labelled.load_predictions("members", "unlabelled"), bias)
+    return np.asarray(bias - np.stack([share_shift(own, shares) for own in corrected.log_probs]))
+
+
+def _take_opinions(labelled: Run, work: Work, shifts: FloatArray) -> None:
+    """Store what was said of the sets that are cut from the labelled texts; others are asked about anew."""
+    data, sets = work.recipe.data, work.splits.named()
+    given = {"calibration": data.calibration, "validation": data.validation}
+    record = without_bias(labelled.load_predictions("members", "unlabelled"), shifts)
+    place = {name: row for row, name in enumerate(record.ids)}
+    for split in ("train", "calibration", "validation"):
+        if split not in sets or given.get(split) or work.run.predictions_file("members", split).is_file():
+            continue
+        part = sets[split]
+        said = record.take([place[name] for name in part.ids])
+        known = replace(said, labels=part.labels, label_probs=part.label_probs)
+        work.run.save_predictions("members", split, known)
