@@ -460,6 +460,7 @@ def test_the_command_draws_as_many_answers_at_that_temperature(tmp_path, standin
     assert shown.exception is None
     assert "40 texts, 3 sampled answers" in shown.output
     assert "name no class or several" in shown.output
+    assert "without the labellers' bias" not in shown.output
     members = Run(tmp_path / "run").recipe.members
     assert (members.source, members.count, members.temperature) == ("samples", 3, 0.7)
     for wrong in (["--prompts", "2"], ["--source", "similarity"]):

@@ -24,6 +24,8 @@ def print_labelling(content: dict[str, Any], console: Console) -> None:
     for name in (*classes, "changed", "total", "epistemic"):
         table.add_column(name, justify="right")
     rows = dict(content["systems"])
+    if _source(content) == "samples":
+        del rows["corrected"]  # votes have no bias that could be taken off
     if content["combine"] != "mean":
         rows[content["combine"]] = content["combined"][content["combine"]]
     for name, figures in rows.items():

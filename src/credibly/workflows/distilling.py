@@ -122,7 +122,8 @@ def splits_of(finished: Run, recipe: Recipe) -> Splits:
         splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
     except CrediblyError as error:
         raise RunFolderError(
-            f"the texts that {finished.path} was made from are needed, and cannot be read: {error}"
+            f"the texts that {finished.path} was made from are needed, and cannot be read (file names in its "
+            f"recipe count from the folder in which a command is given): {error}"
         ) from None
     known = finished.recipe.resolved.fingerprints if finished.recipe.resolved else {}
     now = {name: part.fingerprint() for name, part in splits.named().items()}
