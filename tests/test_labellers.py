@@ -400,7 +400,9 @@ def test_too_few_to_be_weighed_are_refused_and_not_weighed(labelled):
 
 def test_members_that_must_be_trained_label_nothing(labelled, model_of, tmp_path):
     parts = [*mixed(model_of)["parts"], {"members": {"source": "heads"}}]
-    with pytest.raises(InputError, match=r"expected members\.source prompts, similarity.*, got heads"):
+    with pytest.raises(
+        InputError, match=r"expected members\.source prompts, samples, similarity.*, got heads"
+    ):
         label("a.jsonl", tmp_path / "refused", {
             "labelling.classes": list(CLASSES), "members": {"source": "mixed", "parts": parts},
         })  # fmt: skip

@@ -187,7 +187,7 @@ def test_estimated_shares_take_the_place_of_equal_ones(files):
 def test_shares_far_from_equal_are_told_unless_they_are_taken(files):
     """The texts are of one class but for a few, which the stand-in tells by the letters of a word."""
     spread = np.random.default_rng(0)
-    raw = np.where(np.arange(ROWS) < 5, 3.0, -1.0) + 0.3 * spread.normal(size=(1, ROWS))
+    raw = np.where(np.arange(ROWS) < 5, 3.0, -1.0) + 0.3 * spread.normal(size=(3, ROWS))
     run = files()
     record = run.load_predictions("members", "unlabelled")
     logits = np.stack([np.zeros_like(raw), raw, np.full_like(raw, -9)], axis=-1)

@@ -23,8 +23,10 @@ def test_mean_of_logits_is_the_normalised_geometric_mean():
 
 
 def test_majority_vote_by_hand():
-    # Row 0: votes 0, 0 (a tied member votes for the lowest index), 1. Row 1: all for 1.
-    assert combine(predictions_of(TABLE), "majority_vote") == pytest.approx(np.array([[3, 2], [1, 4]]) / 5)
+    # Row 0: votes 0, 1, and one half each of the member to which both are alike. Row 1: all for 1.
+    assert combine(predictions_of(TABLE), "majority_vote") == pytest.approx(
+        np.array([[2.5, 2.5], [1, 4]]) / 5
+    )
 
 
 def test_a_tied_vote_goes_to_the_lowest_index():
@@ -49,7 +51,7 @@ def test_weights_by_hand():
     weights = [2.0, 1.0, 1.0]
     assert combine(predictions, weights=weights)[0] == pytest.approx([0.6, 0.4], abs=1e-7)
     assert combine(predictions, "majority_vote", weights)[0] == pytest.approx(
-        [(2.25 + 1) / 5, (0.75 + 1) / 5]
+        [(1.5 + 0.375 + 1) / 5, (0.375 + 0.75 + 1) / 5]
     )
 
 

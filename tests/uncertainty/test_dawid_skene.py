@@ -49,9 +49,9 @@ def by_loops(votes, steps, smoothing):
     return np.array(probs), np.array(confusion), np.array(shares)
 
 
-def test_votes_are_for_the_likeliest_class():
+def test_votes_are_for_the_likeliest_class_and_divided_among_equals():
     votes = votes_of(np.log([[[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]]]))
-    assert votes.tolist() == [[[0, 1, 0], [1, 0, 0]]]
+    assert votes.tolist() == [[[0, 1, 0], [0.5, 0.5, 0]]]
 
 
 @pytest.mark.parametrize("smoothing", [0.1, 1.0])
