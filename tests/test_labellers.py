@@ -28,10 +28,11 @@ from credibly.settings import (
     SimilaritySettings,
     parse_recipe,
 )
-from credibly.uncertainty.dawid_skene import dawid_skene, votes_of
+from credibly.uncertainty.dawid_skene import dawid_skene
 from credibly.uncertainty.label_shift import BatchBias, correct
+from credibly.uncertainty.numerics import votes_of
 from credibly.workflows import fit, label, load
-from workshop import CLASSES, jsonl, made_rows
+from workshop import CLASSES, jsonl, label_lines, label_summary, made_rows
 
 ROWS = 30
 SETTINGS = {"similarity": SimilaritySettings, "entailment": EntailmentSettings}
@@ -291,14 +292,6 @@ def labelled(tmp_path, model_of):
     return run
 
 
-def lines_of(run):
-    return [json.loads(line) for line in run.labels_file.read_text(encoding="utf-8").splitlines()]
-
-
-def summary_of(run):
-    return json.loads(run.labelling_file.read_text(encoding="utf-8"))
-
-
 def mixed(model_of):
     """Return the members of a recipe in which labellers of three kinds stand side by side."""
     kinds = {
@@ -325,9 +318,9 @@ def test_labels_are_those_of_the_record_without_its_bias(source, labelled):
     assert raw.provenance["members"].startswith(f"3 {source} on ")
     shifted = raw.log_probs - raw.log_probs.mean(axis=1, keepdims=True)
     probs = np.exp(shifted) / np.exp(shifted).sum(axis=-1, keepdims=True)
-    found = [list(line["probabilities"].values()) for line in lines_of(run)]
+    found = [list(line["probabilities"].values()) for line in label_lines(run)]
     np.testing.assert_allclose(found, probs.mean(axis=0), atol=1e-5)
-    content = summary_of(run)
+    content = label_summary(run)
     assert content["mass"] is None
     assert [own["seed"] for own in content["labellers"]] == [0, 1, 2]
     assert content["labellers"][0]["kind"].startswith(f"{source} on ")
@@ -349,8 +342,8 @@ def test_labellers_of_all_kinds_answer_in_one_record(labelled, model_of, tmp_pat
     np.testing.assert_allclose(raw.log_probs[:2], alone.log_probs, atol=1e-5)
     files = sorted(own.name for own in (run.path / "members").rglob("*.json"))
     assert files == ["prompt.json"] * 2 + ["statements.json"] * 3
-    assert 0 < summary_of(run)["mass"] < 1
-    assert {own["kind"].split()[0] for own in summary_of(run)["labellers"]} == {"prompts", *SETTINGS}
+    assert 0 < label_summary(run)["mass"] < 1
+    assert {own["kind"].split()[0] for own in label_summary(run)["labellers"]} == {"prompts", *SETTINGS}
     recipe["labelling"]["lowest_mass"] = 0.99
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     with pytest.raises(InputError, match=r"hardly ever says 'bad'.*by member 0 \(\S+, member 1 \(\S+; give"):
@@ -363,20 +356,20 @@ def test_votes_are_weighed_where_that_is_asked_for_and_stand_beside_the_mean_any
     raw = run.load_predictions("members", "unlabelled")
     corrected = correct(raw, BatchBias.of(raw.log_probs).bias, None).corrected
     expected = dawid_skene(votes_of(corrected.log_probs))
-    found = [list(line["probabilities"].values()) for line in lines_of(run)]
+    found = [list(line["probabilities"].values()) for line in label_lines(run)]
     np.testing.assert_allclose(found, expected.probs, atol=1e-9)
-    before, content = summary_of(plain), summary_of(run)
+    before, content = label_summary(plain), label_summary(run)
     assert list(content["combined"]) == ["mean", "dawid_skene"]
     assert before["combined"] == content["combined"]
     assert (before["combine"], content["combine"]) == ("mean", "dawid_skene")
-    labels = [[line["label"] for line in lines_of(own)] for own in (plain, run)]
+    labels = [[line["label"] for line in label_lines(own)] for own in (plain, run)]
     differ = np.mean([one != other for one, other in zip(*labels, strict=True)])
     assert content["combined_differ"] == pytest.approx(differ)
     for member, own in enumerate(content["labellers"]):
         assert own["accuracy"] == pytest.approx(expected.accuracies[member])
         rows = [list(row.values()) for row in own["confusion"].values()]
         np.testing.assert_allclose(rows, expected.confusion[member])
-    for one, other in zip(lines_of(plain), lines_of(run), strict=True):
+    for one, other in zip(label_lines(plain), label_lines(run), strict=True):
         assert all(one[part] == other[part] for part in ("total", "aleatoric", "epistemic"))
     assert any("Dawid and Skene" in note for note in content["notes"])
     assert not any("Dawid and Skene" in note for note in before["notes"])
@@ -385,13 +378,13 @@ def test_votes_are_weighed_where_that_is_asked_for_and_stand_beside_the_mean_any
 def test_examples_that_nobody_shows_are_said_to_be_for_nothing(labelled, tmp_path):
     shown = jsonl(tmp_path / "few.jsonl", [{"text": f"film {name}", "label": name} for name in CLASSES])
     run = labelled("run", "similarity", labelling__examples=str(shown))
-    assert "the examples are not looked at: prompts alone show any" in summary_of(run)["notes"]
+    assert "the examples are not looked at: prompts alone show any" in label_summary(run)["notes"]
     plain = labelled("plain", "similarity")
     assert run.labels_file.read_bytes() == plain.labels_file.read_bytes()
 
 
 def test_too_few_to_be_weighed_are_refused_and_not_weighed(labelled):
-    content = summary_of(labelled("two", "similarity", members__count=2))
+    content = label_summary(labelled("two", "similarity", members__count=2))
     assert list(content["combined"]) == ["mean"]
     assert "accuracy" not in content["labellers"][0]
     with pytest.raises(InputError, match="expected 3 labellers or more"):

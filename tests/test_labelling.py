@@ -17,7 +17,7 @@ from credibly.records import normalised_log_probs
 from credibly.runs import Run
 from credibly.uncertainty.label_shift import CONTENT_FREE, BatchBias, content_free_bias, correct
 from credibly.workflows import evaluate_predictions, fit, label, labelling, load
-from workshop import CLASSES, jsonl, made_rows
+from workshop import CLASSES, jsonl, label_lines, label_summary, made_rows
 
 ROWS = 50
 PROMPTS = ["so: {text} was:", "{text} is", "the film {text}:"]
@@ -52,14 +52,6 @@ def files(tmp_path, standin):
     return run
 
 
-def lines_of(run):
-    return [json.loads(line) for line in run.labels_file.read_text(encoding="utf-8").splitlines()]
-
-
-def summary_of(run):
-    return json.loads(run.labelling_file.read_text(encoding="utf-8"))
-
-
 def bytes_of(run):
     return {
         str(file.relative_to(run.path)): file.read_bytes()
@@ -73,7 +65,7 @@ def bytes_of(run):
 
 def test_every_text_has_a_line_in_the_files_order(files):
     run = files()
-    lines = lines_of(run)
+    lines = label_lines(run)
     assert [line["id"] for line in lines] == [f"texts-{row:06d}" for row in range(1, ROWS + 1)]
     for line in lines:
         assert list(line) == ["id", "label", "probabilities", "total", "aleatoric", "epistemic"]
@@ -91,16 +83,16 @@ def test_the_raw_record_is_stored_and_the_lines_are_it_without_its_mean(files):
     assert (raw.labels == -1).all()
     shifted = raw.log_probs - raw.log_probs.mean(axis=1, keepdims=True)
     probs = np.exp(shifted) / np.exp(shifted).sum(axis=-1, keepdims=True)
-    found = [list(line["probabilities"].values()) for line in lines_of(run)]
+    found = [list(line["probabilities"].values()) for line in label_lines(run)]
     np.testing.assert_allclose(found, probs.mean(axis=0), atol=1e-5)
 
 
 def test_a_limit_labels_a_part_drawn_by_the_seed_and_a_fit_finds_that_part_again(files, tmp_path):
     run, other = files(data__limit={"train": 20}), files("other", data__limit={"train": 20}, seed=1)
-    chosen = [line["id"] for line in lines_of(run)]
+    chosen = [line["id"] for line in label_lines(run)]
     assert len(chosen) == 20
     assert set(chosen) < {f"texts-{row:06d}" for row in range(1, ROWS + 1)}
-    assert chosen == sorted(chosen) != [line["id"] for line in lines_of(other)]
+    assert chosen == sorted(chosen) != [line["id"] for line in label_lines(other)]
     opinions = read_opinions(run.path, run.recipe.data.model_copy(update={"limit": {"train": 5}}))
     assert list(opinions.examples.ids) == chosen
 
@@ -111,8 +103,8 @@ def test_labels_of_the_file_change_nothing(files, tmp_path):
     wrong = jsonl(tmp_path / "texts3.jsonl", [{**row, "label": "x", "id": n} for n, row in enumerate(rows)])
     first, second = (files(own.stem, source=own, data__id="id") for own in (blind, wrong))
     assert first.labels_file.read_bytes() == second.labels_file.read_bytes()
-    assert not any("is not read" in note for note in summary_of(first)["notes"])
-    assert any("is not read" in note for note in summary_of(second)["notes"])
+    assert not any("is not read" in note for note in label_summary(first)["notes"])
+    assert any("is not read" in note for note in label_summary(second)["notes"])
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(files):
@@ -126,13 +118,13 @@ def test_labels_can_be_scored_later_against_the_file(files, tmp_path):
     run = files()
     report = evaluate_predictions(run.labels_file, tmp_path / "texts.jsonl")
     known = [row["label"] for row in made_rows(ROWS)]
-    right = np.mean([line["label"] == own for line, own in zip(lines_of(run), known, strict=True)])
+    right = np.mean([line["label"] == own for line, own in zip(label_lines(run), known, strict=True)])
     assert report["systems"]["ensemble"]["accuracy"]["value"] == pytest.approx(right)
 
 
 def test_texts_that_are_too_long_are_cut_and_counted(files, tmp_path):
     rows = [{"text": "good film " * 200}, {"text": "bad film"}]
-    content = summary_of(files(source=jsonl(tmp_path / "long.jsonl", rows)))
+    content = label_summary(files(source=jsonl(tmp_path / "long.jsonl", rows)))
     assert content["cut"] == 1
     assert any(note.startswith("1 of 2 texts were too long") for note in content["notes"])
     assert any("2 texts are few" in note for note in content["notes"])
@@ -142,7 +134,7 @@ def test_texts_that_are_too_long_are_cut_and_counted(files, tmp_path):
 
 
 def test_raw_and_corrected_stand_side_by_side(files):
-    content = summary_of(files())
+    content = label_summary(files())
     assert list(content["systems"]) == ["raw", "corrected"]
     assert content["assumed_shares"] == pytest.approx(dict.fromkeys(CLASSES, 1 / 3))
     assert content["systems"]["raw"]["changed"] == 0
@@ -155,11 +147,11 @@ def test_bias_can_be_left_in_or_found_on_inputs_that_say_nothing(files):
     plain, free = files("plain", labelling__bias="none"), files("free", labelling__bias="content_free")
     raw = plain.load_predictions("members", "unlabelled")
     np.testing.assert_allclose(
-        [list(line["probabilities"].values()) for line in lines_of(plain)],
+        [list(line["probabilities"].values()) for line in label_lines(plain)],
         np.exp(raw.log_probs).mean(axis=0),
         atol=1e-6,
     )
-    bias = [list(own.values()) for own in summary_of(free)["bias"]["by_member"]]
+    bias = [list(own.values()) for own in label_summary(free)["bias"]["by_member"]]
     members = prompts.load(
         [free.member_folder(seed) for seed in range(3)], free.recipe.backbone, free.recipe.members, CLASSES
     )
@@ -169,19 +161,19 @@ def test_bias_can_be_left_in_or_found_on_inputs_that_say_nothing(files):
 
 def test_known_shares_are_those_of_the_labels(files):
     run = files(labelling__prior={"bad": 0.5, "good": 0.3, "even": 0.2})
-    content = summary_of(run)
+    content = label_summary(run)
     assert list(content["systems"]) == ["raw", "corrected", "prior_corrected"]
     expected = {"bad": 0.5, "good": 0.3, "even": 0.2}
     assert content["assumed_shares"] == pytest.approx(expected)
     assert content["systems"]["prior_corrected"]["shares"] == pytest.approx(expected, abs=0.15)
-    labels = [line["label"] for line in lines_of(run)]
+    labels = [line["label"] for line in label_lines(run)]
     assert labels.count("bad") / ROWS == content["systems"]["prior_corrected"]["shares"]["bad"]
 
 
 def test_estimated_shares_take_the_place_of_equal_ones(files):
     plain, estimated = files("plain"), files("estimated", labelling__prior="estimate")
-    shares = summary_of(plain)["estimated_shares"]
-    assert summary_of(estimated)["assumed_shares"] == pytest.approx(shares)
+    shares = label_summary(plain)["estimated_shares"]
+    assert label_summary(estimated)["assumed_shares"] == pytest.approx(shares)
 
 
 def test_shares_far_from_equal_are_told_unless_they_are_taken(files):
@@ -342,7 +334,7 @@ def test_the_command_says_what_it_found_and_where_the_labels_are(files, tmp_path
     assert "labels.jsonl" in shown.output
     assert len((tmp_path / "own" / "labels.jsonl").read_text().splitlines()) == ROWS
     again = CliRunner().invoke(app, [*arguments, "--resume", "--json"])
-    assert json.loads(again.stdout) == summary_of(Run(tmp_path / "own"))
+    assert json.loads(again.stdout) == label_summary(Run(tmp_path / "own"))
     refused = CliRunner().invoke(
         app, ["label", str(tmp_path / "texts.jsonl"), "--output", str(tmp_path / "x")]
     )

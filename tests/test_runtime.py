@@ -1,5 +1,6 @@
 """The runtime: an exported run answers without torch or transformers, and refuses what is damaged."""
 
+import itertools
 import json
 import os
 import shutil
@@ -18,8 +19,11 @@ import credibly
 import standins
 from console import BLOCKED, command  # noqa: F401
 from credibly import workflows
+from credibly.data import load_splits
 from credibly.encoding import encoded
 from credibly.errors import InputError, RunFolderError
+from credibly.export import choosing
+from credibly.export.parity import Parity
 from credibly.parted import filled, paired
 from credibly.records import unlabelled
 from credibly.runs import Run
@@ -213,6 +217,27 @@ def test_an_export_answers_as_every_system_that_reads_its_logits(exported, syste
     close = np.abs(found.probs - expected.probs).max(axis=1) < 0.03
     # A vote of three moves by thirds where a member's two likeliest classes are all but equal.
     assert close.mean() >= (0.9 if system == "majority_vote" else 0.99)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", [STUDENT, "ensemble"])
+def test_an_export_on_integers_keeps_through_the_runtime_what_its_parity_says(
+    exported, tmp_path, monkeypatch, system
+):
+    """On the very texts by which parity was judged; of what was tried and passed the last is taken."""
+    run = Run(shutil.copytree(exported, tmp_path / "run"))
+    tries = itertools.count(1)
+    monkeypatch.setattr(choosing, "rate", lambda graph, tokens: float(next(tries)))
+    content = workflows.export(run.path, members=True, overwrite=True)
+    whole = content if system == STUDENT else content["members"]
+    assert whole["precision"] in ("int8", "mixed")
+    texts = load_splits(run.recipe.data, run.recipe.seed, run.recipe.members.count).calibration.texts
+    torch_says, runtime_says = (
+        workflows.load(run.path, system, runtime=engine).answer(texts) for engine in ("torch", "onnx")
+    )
+    parity = Parity.between(torch_says, runtime_says)
+    assert parity.equal_labels >= 0.99
+    assert parity.within >= 0.99
 
 
 def test_an_export_has_only_what_was_exported(exported):

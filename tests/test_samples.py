@@ -33,8 +33,8 @@ from credibly.records import Examples, Predictions, normalised_log_probs
 from credibly.runs import Run
 from credibly.settings import BackboneSettings, SamplesSettings, parse_recipe
 from credibly.uncertainty.combine import combine
-from credibly.uncertainty.dawid_skene import votes_of
 from credibly.uncertainty.decompose import decompose
+from credibly.uncertainty.numerics import votes_of
 from credibly.workflows import distil, label, load
 from standins import WORDS
 from workshop import CLASSES, jsonl, made_rows

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import standins
+from credibly.runs import Run
 
 CLASSES = ("bad", "good", "even")
 
@@ -148,3 +149,13 @@ def fitted(folder: Path, model: Path) -> Fitted:
     run = fit(files["train"], folder / "run", settings, stages=noted)
     report = json.loads(run.report_json.read_text(encoding="utf-8"))
     return Fitted(folder, run.path, files["test"], stages, report)
+
+
+def label_lines(run: Run) -> list[dict]:
+    """Return labels.jsonl of a run of `label`, one dictionary a text."""
+    return [json.loads(line) for line in run.labels_file.read_text(encoding="utf-8").splitlines()]
+
+
+def label_summary(run: Run) -> dict:
+    """Return labelling.json of a run of `label`."""
+    return json.loads(run.labelling_file.read_text(encoding="utf-8"))

@@ -29,6 +29,11 @@ def test_majority_vote_by_hand():
     )
 
 
+def test_a_member_divides_its_vote_among_its_likeliest_classes():
+    torn = predictions_of([[[0.4, 0.4, 0.2]], [[0.1, 0.1, 0.8]]])
+    assert combine(torn, "majority_vote")[0] == pytest.approx(np.array([1.5, 1.5, 2.0]) / 5)
+
+
 def test_a_tied_vote_goes_to_the_lowest_index():
     tied = predictions_of([[[0.1, 0.2, 0.7]], [[0.1, 0.8, 0.1]]])
     shares = combine(tied, "majority_vote")

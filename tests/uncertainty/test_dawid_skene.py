@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credibly.errors import InputError
-from credibly.uncertainty.dawid_skene import check_labellers, dawid_skene, votes_of
+from credibly.uncertainty.dawid_skene import check_labellers, dawid_skene
+from credibly.uncertainty.numerics import votes_of
 
 SHARES = np.array([0.5, 0.3, 0.2])
 

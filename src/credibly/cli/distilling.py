@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from credibly import workflows
 from credibly.cli.console import set_log, show_report, shown_progress
-from credibly.cli.options import Json, Overwrite, Quiet, Resume, Verbose, assigned, names
+from credibly.cli.options import Json, Overwrite, Quiet, Resume, Verbose, assigned, given, names
 from credibly.settings import CONTROLS, SOUPS
 
 
@@ -50,12 +50,11 @@ def distil(
 ) -> None:
     """Distil a finished run's members anew, without training them again; a run of its own comes out."""
     set_log(verbose, quiet)
-    given = {
+    settings = given({
         "distil.controls": None if controls is None else _controls(controls),
         "distil.backbone.name": backbone, "distil.seeds": seeds, "data.unlabelled": unlabelled,
         "data.calibration": calibration, "data.test": test,
-    }  # fmt: skip
-    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    })  # fmt: skip
     settings |= assigned(assignments)
     with shown_progress(quiet) as stages:
         made = workflows.distil(run, output_folder, settings, resume, overwrite, stages)

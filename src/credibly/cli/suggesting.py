@@ -10,7 +10,7 @@ import typer
 
 from credibly import workflows
 from credibly.cli.console import output, set_log, shown_progress
-from credibly.cli.options import IdColumn, Quiet, TextColumns, Verbose
+from credibly.cli.options import IdColumn, Quiet, TextColumns, Verbose, given
 from credibly.runs import write_text
 
 
@@ -39,8 +39,7 @@ def suggest(
 ) -> None:
     """Say which texts to label by hand next: a CSV with an empty label column, which `fit` reads back."""
     set_log(verbose, quiet)
-    given = {"text": text, "id": id_column}
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings = given({"text": text, "id": id_column})
     with shown_progress(quiet) as stages:
         rows = workflows.suggest(run, source, count, by, settings, system, without or (), stages)
     lines = "".join(f"{line}\n" for line in workflows.answer_lines(iter(rows), "csv"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from credibly.report.claims import MARKS, Finding, Report, capital, changes_of, compare, in_hundredths
-from credibly.report.verdicts import verdict
+from credibly.report.claims import Finding, Report, capital, changes_of, compare, in_hundredths, judged
+from credibly.report.verdicts import Verdict
 from credibly.uncertainty.systems import CALIBRATED
 
 WAYS = {
@@ -20,26 +20,20 @@ SOUPS = ("soup", "greedy_soup")
 
 def cheaper_ways(report: Report) -> Iterator[Finding]:
     """Say how the student stands against other ways back into one network, and one member against soups."""
-    for name, words in WAYS.items():
-        yield from _against_the_student(report, name, words)
-    for name in SOUPS:
-        yield from _against_one_member(report, name, WAYS[name])
+    against = [_against_the_student(report, name, words) for name, words in WAYS.items()]
+    against += [_against_one_member(report, name, WAYS[name]) for name in SOUPS]
+    yield from filter(None, against)
 
 
-def _against_the_student(report: Report, name: str, words: str) -> Iterator[Finding]:
+def _against_the_student(report: Report, name: str, words: str) -> Finding | None:
     pair = ("student+temperature", f"{name}+temperature")
     first, second = pair if all(one in report["systems"] for one in pair) else ("student", name)
-    compared = compare(report, first, second)
-    outcome = verdict("nll", compared["nll"]) if compared else None
-    if compared is None or outcome is None:
-        return
-    claim = {
+    claims: dict[Verdict, str] = {
         "better": f"The student beats {words}.",
         "equal": f"{capital(words)} ties with the student.",
         "worse": f"{capital(words)} beats the student.",
-    }[outcome]
-    evidence = f"{first} against {second}: {changes_of(compared)}"
-    yield Finding(MARKS[outcome], claim, f"{evidence} {_doubt(report, name)}".rstrip())
+    }
+    return judged(report, first, second, claims, _doubt(report, name))
 
 
 def _doubt(report: Report, name: str) -> str:
@@ -50,22 +44,17 @@ def _doubt(report: Report, name: str) -> str:
     return f"Rank correlation of its epistemic uncertainty with the ensemble's: {in_hundredths(figure)}."
 
 
-def _against_one_member(report: Report, name: str, words: str) -> Iterator[Finding]:
+def _against_one_member(report: Report, name: str, words: str) -> Finding | None:
     """Say whether members have a mean at all: started apart, they may not.
 
     A mean of logits that point apart is less sure than it may be, so that its temperature is told beside it.
     """
-    compared = compare(report, name, "single")
-    outcome = verdict("nll", compared["nll"]) if compared else None
-    if compared is None or outcome is None:
-        return
-    claim = {
+    claims: dict[Verdict, str] = {
         "better": f"Before any temperature {words} beats one member.",
         "equal": f"Before any temperature {words} equals one member within the interval.",
         "worse": f"Before any temperature {words} is worse than one member.",
-    }[outcome]
-    evidence = [f"{name} against single: {changes_of(compared)}"]
+    }
     calibrated = f"{name}{CALIBRATED}"
-    if after := compare(report, calibrated, "single"):
-        evidence.append(f"{calibrated} against single: {changes_of(after)}")
-    yield Finding(MARKS[outcome], claim, " ".join(evidence))
+    after = compare(report, calibrated, "single")
+    more = f"{calibrated} against single: {changes_of(after)}" if after else ""
+    return judged(report, name, "single", claims, more)

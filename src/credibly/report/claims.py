@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from credibly.report.verdicts import Verdict
+from credibly.report.verdicts import Verdict, verdict
 from credibly.report.wording import Figure, difference, words_of
 
 Mark = Literal["good", "equal", "bad", "noted"]
@@ -71,6 +71,26 @@ def compare(report: Report, first: str, second: str) -> Mapping[str, Figure] | N
 
 
 MARKS: Mapping[Verdict, Mark] = {"better": "good", "equal": "equal", "worse": "bad"}
+
+
+def judged(
+    report: Report, first: str, second: str, claims: Mapping[Verdict, str], *further: str
+) -> Finding | None:
+    """Return what the NLL says of one system against another; None where they were not compared.
+
+    Args:
+        report: as `build_report` makes it.
+        first: a system's name.
+        second: another's.
+        claims: what to say where the first is better, equal or worse.
+        further: sentences behind the figures.
+    """
+    compared = compare(report, first, second)
+    outcome = verdict("nll", compared["nll"]) if compared else None
+    if compared is None or outcome is None:
+        return None
+    evidence = " ".join([f"{first} against {second}: {changes_of(compared)}", *filter(None, further)])
+    return Finding(MARKS[outcome], claims[outcome], evidence)
 
 
 def in_hundredths(figure: Figure) -> str:

@@ -20,6 +20,7 @@ from credibly.report.claims import (
     changes_of,
     compare,
     in_hundredths,
+    judged,
 )
 from credibly.report.comparisons import best_form
 from credibly.report.unknown import fixed_in_words
@@ -244,17 +245,13 @@ def _student(report: Report) -> Iterator[Finding]:
         return
     for other, words in (("ensemble", "the ensemble"), ("direct", "the same network trained directly")):
         against = best_form(report["systems"], other)
-        compared = compare(report, student, against) if against else None
-        outcome = verdict("nll", compared["nll"]) if compared else None
-        if compared is None or outcome is None:
-            continue
-        claim = {
+        claims: dict[Verdict, str] = {
             "better": f"The student is better than {words}.",
             "equal": f"The student equals {words} within the interval.",
             "worse": f"The student is worse than {words}.",
-        }[outcome]
-        evidence = f"{student} against {against}: {changes_of(compared)}"
-        yield Finding(MARKS[outcome], claim, evidence)
+        }
+        if against and (found := judged(report, student, against, claims)):
+            yield found
 
 
 def _gain(report: Report) -> Iterator[Finding]:

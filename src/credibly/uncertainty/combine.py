@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from credibly.errors import InputError, did_you_mean
 from credibly.records import Predictions, log_of_probs
-from credibly.uncertainty.numerics import log_softmax, probs_of, says_nothing
+from credibly.uncertainty.numerics import log_softmax, probs_of, votes_of
 
 FloatArray = NDArray[np.float64]
 
@@ -26,10 +26,10 @@ def combine(
       https://arxiv.org/abs/1612.01474).
     - ``mean_logits``: the softmax of the mean of the members' logits, which is the normalised
       geometric mean of their probabilities.
-    - ``majority_vote``: each member votes for its most probable class (the lowest index where several
-      are; one to which all classes are alike divides its vote); the shares are (votes + 1) / (M + C),
-      Laplace's rule, so that no class has probability zero and the NLL stays finite. Of classes with
-      equal votes ``argmax`` gives the lowest index.
+    - ``majority_vote``: each member votes for its most probable class, and where several are divides its
+      vote among them; the shares are (votes + 1) / (M + C), Laplace's rule, so that no class has
+      probability zero and the NLL stays finite. Of classes with equal votes ``argmax`` gives the lowest
+      index.
 
     A system that emits a Dirichlet is one member, and its mean is what it predicts.
 
@@ -116,7 +116,5 @@ def _vote_shares(predictions: Predictions, shares: FloatArray) -> FloatArray:
     equal = bool(np.ptp(shares) == 0)
     for share, log_probs in zip(shares, predictions.log_probs, strict=True):
         # Whole votes for equal members: sums of 1/M would break ties by rounding.
-        vote, silent = 1.0 if equal else M * share, says_nothing(log_probs)
-        votes[~silent, log_probs[~silent].argmax(axis=-1)] += vote
-        votes[silent] += vote / C
+        votes += (1.0 if equal else M * share) * votes_of(log_probs)
     return (votes + 1) / (M + C)

@@ -44,17 +44,6 @@ class DawidSkene:
         return np.asarray(np.einsum("k,mkk->m", self.shares, self.confusion))
 
 
-def votes_of(log_probs: ArrayLike) -> FloatArray:
-    """Return one vote a member and text, float64, (M, N, C), for its likeliest class; divided among equals.
-
-    >>> votes_of([[[-0.1, -2.4]], [[-3.0, -0.05]], [[-0.7, -0.7]]]).tolist()
-    [[[1.0, 0.0]], [[0.0, 1.0]], [[0.5, 0.5]]]
-    """
-    array = np.asarray(log_probs)
-    likeliest = array == array.max(axis=-1, keepdims=True)
-    return np.asarray(likeliest / likeliest.sum(axis=-1, keepdims=True))
-
-
 def dawid_skene(votes: ArrayLike, shares: ArrayLike | None = None, smoothing: float = 1.0) -> DawidSkene:
     """Return what votes tell, starting from their mean.
 

@@ -16,7 +16,6 @@ from credibly.uncertainty.numerics import (
     entropy,
     entropy_of_log_probs,
     probs_of,
-    says_nothing,
     without_rounding,
 )
 
@@ -32,7 +31,7 @@ class Uncertainty:
         aleatoric: mean of the members' entropies.
         epistemic: total - aleatoric, the mutual information of label and member, in [0, ln C].
         variance: of the members' probability of the predicted class.
-        disagreement: share of the members whose most probable class is another.
+        disagreement: share of the members to which another class is more probable.
     """
 
     total: FloatArray
@@ -70,7 +69,7 @@ def _of_members(mean: FloatArray, log_probs: NDArray[np.float32]) -> Uncertainty
     for member in log_probs:  # member by member: memory stays at (N, C)
         entropies += entropy_of_log_probs(member)
         squares += (probs_of(member)[rows, predicted] - centre) ** 2
-        others += (member.argmax(axis=-1) != predicted) & ~says_nothing(member)
+        others += member[rows, predicted] < member.max(axis=-1)
     total = entropy(mean)
     epistemic = np.zeros(N) if M == 1 else without_rounding(total - entropies / M, C)
     return Uncertainty(

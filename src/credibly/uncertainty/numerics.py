@@ -158,12 +158,12 @@ def bounded_log_concentrations(log_concentrations: ArrayLike) -> FloatArray:
     return np.asarray(np.maximum(shifted, LOWEST_LOG_CONCENTRATION))
 
 
-def says_nothing(log_probs: ArrayLike) -> NDArray[np.bool_]:
-    """Return where all classes are equally likely, bool, (...).
+def votes_of(log_probs: ArrayLike) -> FloatArray:
+    """Return votes, float64, (..., C), each for the likeliest class and of sum one; divided among equals.
 
-    Prevents that `argmax` gives the first class the vote of a member that has no preference.
-
-    >>> says_nothing(np.log([[0.5, 0.5], [0.4, 0.6]])).tolist()
-    [True, False]
+    >>> votes_of([[[-0.1, -2.4]], [[-3.0, -0.05]], [[-0.7, -0.7]]]).tolist()
+    [[[1.0, 0.0]], [[0.0, 1.0]], [[0.5, 0.5]]]
     """
-    return np.asarray(np.ptp(np.asarray(log_probs), axis=-1) == 0)
+    array = np.asarray(log_probs)
+    likeliest = array == array.max(axis=-1, keepdims=True)
+    return np.asarray(likeliest / likeliest.sum(axis=-1, keepdims=True))

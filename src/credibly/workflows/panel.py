@@ -14,8 +14,9 @@ from credibly.passes import Group, groups_of
 from credibly.progress import Progress, Stages
 from credibly.runs import Run, replacing
 from credibly.settings import Recipe
-from credibly.uncertainty.dawid_skene import LEAST_LABELLERS, DawidSkene, dawid_skene, votes_of
+from credibly.uncertainty.dawid_skene import LEAST_LABELLERS, DawidSkene, dawid_skene
 from credibly.uncertainty.label_shift import Corrections
+from credibly.uncertainty.numerics import votes_of
 from credibly.uncertainty.systems import Answer, answers
 
 

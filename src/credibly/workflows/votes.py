@@ -11,7 +11,6 @@ from credibly.errors import InputError
 from credibly.members import Said
 from credibly.passes import groups_of
 from credibly.settings import Recipe
-from credibly.uncertainty.numerics import says_nothing
 
 
 def voting(recipe: Recipe) -> NDArray[np.bool_]:
@@ -21,7 +20,7 @@ def voting(recipe: Recipe) -> NDArray[np.bool_]:
 
 def _silent(recipe: Recipe, said: Said) -> NDArray[np.bool_]:
     """Return which answers name no class, or several, bool, (members that vote, N)."""
-    return says_nothing(said.log_probs[voting(recipe)])
+    return np.asarray(np.ptp(said.log_probs[voting(recipe)], axis=-1) == 0)
 
 
 def answers_given(recipe: Recipe, said: Said) -> dict[str, float] | None:
