@@ -67,6 +67,11 @@ def without_torch(folder, *arguments):
     return Printed(done.returncode, done.stdout, done.stderr)
 
 
+def test_the_package_runs_as_the_command(no_torch):
+    shown = subprocess.run([sys.executable, "-m", "credibly", "--version"], capture_output=True, text=True)
+    assert shown.stdout == f"credibly {credibly.__version__}\n"
+
+
 def test_version_needs_no_torch(no_torch):
     assert without_torch(no_torch, "--version") == (0, f"credibly {credibly.__version__}\n", "[]\n")
 

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from credibly.cli.main import app
+from credibly.data import load_splits
 from credibly.data.opinions import read_opinions
 from credibly.errors import InputError, RunFolderError
 from credibly.members import Said, prompts
@@ -17,6 +18,7 @@ from credibly.records import normalised_log_probs
 from credibly.runs import Run
 from credibly.uncertainty.label_shift import CONTENT_FREE, BatchBias, content_free_bias, correct
 from credibly.workflows import evaluate_predictions, fit, label, labelling, load
+from credibly.workflows.recipes import make_recipe
 from workshop import CLASSES, jsonl, label_lines, label_summary, made_rows
 
 ROWS = 50
@@ -61,6 +63,19 @@ def bytes_of(run):
 
 
 # What comes out
+
+
+def test_texts_labelled_by_hand_may_be_shown_and_all_texts_be_asked_about(files, tmp_path):
+    own = made_rows(ROWS)
+    few = jsonl(tmp_path / "few.jsonl", [{"text": row["text"], "label": row["label"]} for row in own[:3]])
+    run = files(labelling__examples=str(few))
+    assert len(label_lines(run)) == ROWS
+    assert any("prompts show the label of 3 rows" in note for note in label_summary(run)["notes"])
+    test = jsonl(tmp_path / "test.jsonl", own[:2] + made_rows(12, seed=8))
+    settings = {"data.labels_from": str(run.path), "data.test": str(test), "data.label": "label"}
+    splits = load_splits(make_recipe(None, settings).data)
+    assert len(splits.test) == 12
+    assert "test: dropped 2 rows whose text also stands in the labeller's examples" in splits.notes
 
 
 def test_every_text_has_a_line_in_the_files_order(files):

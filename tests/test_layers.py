@@ -21,7 +21,7 @@ LAYERS = [
     {"distil"},
     {"report", "export", "serve"},
     {"engines", "estimators", "workflows"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

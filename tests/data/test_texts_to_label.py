@@ -82,13 +82,11 @@ def test_examples_are_read_with_their_labels(shown):
     assert notes == []
 
 
-def test_an_example_that_is_to_be_labelled_is_not_shown(shown):
+def test_an_example_that_is_to_be_labelled_is_shown_and_told(shown):
     rows = [*rows_of("good", "TWO!", label="yes"), *rows_of("bad", label="no")]
     examples, (note,) = shown(rows)
-    assert examples.texts == ("good", "bad")
-    assert note.startswith("examples: dropped 1 row whose text also stands in ")
-    with pytest.raises(DataError, match="every text of examples also stands in"):
-        shown(rows_of("One", "two.", label="yes"))
+    assert examples.texts == ("good", "TWO!", "bad")
+    assert "prompts show the label of 1 row, which also stand" in note
 
 
 def test_examples_that_contradict_each_other_are_refused(shown):

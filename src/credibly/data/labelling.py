@@ -8,7 +8,7 @@ from pathlib import Path
 from credibly.data.cutting import limited
 from credibly.data.examples import read_examples
 from credibly.data.files import STANDARD_INPUT, read_rows
-from credibly.data.leaks import not_in, repeats, rows
+from credibly.data.leaks import repeats, rows
 from credibly.data.rows import shortened
 from credibly.data.text import text_key
 from credibly.errors import DataError, InputError, listed
@@ -50,7 +50,10 @@ def texts_to_label(
 def shown_examples(
     path: str | Path, settings: DataSettings, class_names: Sequence[str], texts: Examples
 ) -> tuple[Examples, list[str]]:
-    """Return labelled texts to show in prompts, without those that are to be labelled, and what was dropped.
+    """Return labelled texts to show in prompts, and what is to be known of them.
+
+    They may be some of those that are to be labelled: a few of one's texts labelled by hand, and all of them
+    asked about.
 
     Args:
         path: a file with the text columns and `label`.
@@ -59,21 +62,24 @@ def shown_examples(
         texts: that are to be labelled.
 
     Raises:
-        DataError: the file cannot be used, one text has two labels, or nothing is left of it.
+        DataError: the file cannot be used, or one text has two labels.
     """
     columns = settings.model_copy(update={"label": LABEL, "id": None, "probabilities": None})
     examples = read_examples(path, columns, class_names, name="example")
     keys = [text_key(text) for text in examples.texts]
     _check_contradictions(path, examples, keys)
     notes: list[str] = []
-    known = {str(settings.train): {text_key(text) for text in texts.texts}}
-    stays = not_in("examples", keys, known, notes)
+    shown = set(keys)
+    if count := sum(text_key(text) in shown for text in texts.texts):
+        notes.append(
+            f"{settings.train}: prompts show the label of {rows(count)}, which also stand in examples; "
+            "what is said of these does not tell how good the prompts are"
+        )
     notes += repeats("examples", examples, keys)
-    kept = examples if all(stays) else examples.take(stays)
-    absent = [name for index, name in enumerate(class_names) if index not in kept.labels]
+    absent = [name for index, name in enumerate(class_names) if index not in examples.labels]
     if absent:
         notes.append(f"examples: none is of class {listed(absent)}; prompts then lean towards the others")
-    return kept, notes
+    return examples, notes
 
 
 def _check_contradictions(path: str | Path, examples: Examples, keys: Sequence[str]) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from credibly.data.text import text_key
 from credibly.errors import DataError
@@ -73,6 +74,21 @@ def without_leaks(parts: Parts) -> tuple[Parts, tuple[str, ...]]:
         ),
         tuple(notes),
     )
+
+
+def without_shown(parts: Parts, shown: Sequence[str], notes: list[str]) -> Parts:
+    """Drop from the sets that judge a labeller the texts that it was shown with their labels.
+
+    Raises:
+        DataError: a set would be left empty.
+    """
+    against = {"the labeller's examples": {text_key(text) for text in shown}}
+    kept: dict[str, Any] = {}
+    for name in ("test", "calibration", "validation"):
+        if (examples := parts.named().get(name)) is not None:
+            stays = not_in(name, [text_key(text) for text in examples.texts], against, notes)
+            kept[name] = examples if all(stays) else examples.take(stays)
+    return replace(parts, **kept)
 
 
 def judges(name: str) -> Sequence[str]:

@@ -28,12 +28,14 @@ class Opinions:
         total: float64, (N,), nats.
         aleatoric: float64, (N,), nats.
         epistemic: float64, (N,), nats.
+        shown: texts that the labeller was shown with their labels, by which it cannot be judged.
     """
 
     examples: Examples
     total: FloatArray
     aleatoric: FloatArray
     epistemic: FloatArray
+    shown: tuple[str, ...] = ()
 
 
 def read_opinions(folder: str | Path, settings: DataSettings | None = None) -> Opinions:
@@ -71,7 +73,8 @@ def read_opinions(folder: str | Path, settings: DataSettings | None = None) -> O
     total, aleatoric, epistemic = (
         np.array([line[part] for line in lines]) for part in ("total", "aleatoric", "epistemic")
     )
-    return Opinions(replace(texts, labels=labels, label_probs=probs), total, aleatoric, epistemic)
+    shown = tuple(run.read_json(run.check(run.labelling_file)).get("examples", ()))
+    return Opinions(replace(texts, labels=labels, label_probs=probs), total, aleatoric, epistemic, shown)
 
 
 def surest_rows(labels: IntArray, total: FloatArray, share: float, below: float | None = None) -> IntArray:

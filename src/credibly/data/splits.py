@@ -11,7 +11,7 @@ import numpy as np
 
 from credibly.data.cutting import cut_by_group, limited
 from credibly.data.examples import read_examples
-from credibly.data.leaks import Parts, rows, without_leaks
+from credibly.data.leaks import Parts, rows, without_leaks, without_shown
 from credibly.data.opinions import certainty, opinion_notes, read_opinions, surest_rows
 from credibly.data.reviews import REVIEWS, load_reviews
 from credibly.errors import DataError, listed
@@ -204,12 +204,12 @@ def opinion_parts(settings: DataSettings, seed: int, notes: list[str]) -> Parts:
     all texts.
 
     Raises:
-        DataError: `keep_below` leaves nothing of a class.
+        DataError: `keep_below` leaves nothing of a class, or prompts showed all that is to judge them.
     """
     opinions = read_opinions(settings.labels_from or "", settings)
     total = dict(zip(opinions.examples.ids, opinions.total, strict=True))
     without_test = settings.model_copy(update={"test_share": 0.0})
-    parts = file_parts(without_test, opinions.examples, seed, notes)
+    parts = without_shown(file_parts(without_test, opinions.examples, seed, notes), opinions.shown, notes)
     notes.extend(opinion_notes(settings))
     train = parts.train
     doubts = np.array([total[name] for name in train.ids])

@@ -329,6 +329,7 @@ def _summary(job: Job, said: Said, corrections: Corrections, combined: Combined)
         "combined": {rule: figures(own, found["raw"]) for rule, own in combined.answers.items()},
         "combined_differ": combined.differ,
         "labellers": _labellers(job, combined, by_class),
+        "examples": [] if job.examples is None else list(job.examples.texts),
         "notes": [*job.notes, *_findings(job, said, corrections)],
     }
 

@@ -1,0 +1,5 @@
+"""`python -m credibly`: the command without its name on the path."""
+
+from credibly.cli.main import main
+
+main()
