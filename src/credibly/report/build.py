@@ -27,6 +27,7 @@ from credibly.report.comparisons import (
 from credibly.report.curves import distribution, history_columns, rejection, reliability, risk_coverage
 from credibly.report.findings import findings, headline
 from credibly.report.kept import gains_kept, students_of_seeds
+from credibly.report.learning import Parts, learning_curve
 from credibly.report.promises import promises, set_sizes
 from credibly.report.scoring import scored_shifts, scored_systems
 from credibly.report.texts import compared_texts
@@ -77,6 +78,7 @@ def build_report(
     choices: Choices | None = None,
     strangeness: Mapping[str, Scores] | None = None,
     students: Mapping[str, Mapping[str, Predictions]] | None = None,
+    learning: Parts | None = None,
 ) -> dict[str, Any]:
     """Return the whole report, as `json.dumps` writes it; undefined figures are None, never NaN.
 
@@ -97,6 +99,7 @@ def build_report(
         choices: in which form systems answer that were to be calibrated by more than a temperature.
         strangeness: scores of texts by their embeddings, for ``test`` and each shift set.
         students: predictions of students of other seeds, by name and split; they are no systems of their own.
+        learning: predictions of the members by number of training texts and split; see `learning_curve`.
 
     Raises:
         InputError: no members are stored on the test split, or the test texts are not those.
@@ -158,6 +161,7 @@ def build_report(
             **_curves(on_test, shifted, confidence, choices),
             "rejection": rejection(on_test[shipped][0], confidence),
             "set_sizes": set_sizes(shipped, calibrating, on_test, calibrators, confidence),
+            "learning": learning_curve(learning or {}, resampling),
         },
         "histories": {name: history_columns(history) for name, history in (histories or {}).items()},
         **_texts(test, stored["members"]["test"], calibrators, on_test),

@@ -11,6 +11,7 @@ from credibly.report.curves import KINDS
 from credibly.report.drawing import Drawing, family
 from credibly.report.findings import findings
 from credibly.report.kept_table import TITLE, kept_table, no_gain, over_seeds
+from credibly.report.learning import METRICS
 from credibly.report.unknown import unknown_table
 from credibly.report.verdicts import against_shipped
 from credibly.report.views import (
@@ -84,6 +85,8 @@ def drawings(report: Report) -> dict[str, Drawing]:
     for column in _history_columns(report):
         holding = {name: columns for name, columns in report["histories"].items() if column in columns}
         drawn[f"history {column}"] = plots.history_plot(holding, column)
+    for metric in METRICS if curves.get("learning") else ():
+        drawn[f"learning {metric}"] = plots.learning_plot(curves["learning"], metric)
     return drawn
 
 
@@ -467,6 +470,7 @@ def _rest(report: Report) -> dict[str, Any]:
     )
     return {
         "training": _history_columns(report),
+        "learned": METRICS if report["curves"].get("learning") else (),
         "training_systems": list(dict.fromkeys(name.partition("/")[0] for name in report["histories"])),
         "rows_said": f"Predictions are stored for {listed_words(rows)} texts.",
         "settings": flattened(report["recipe"]),

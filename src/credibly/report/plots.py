@@ -7,6 +7,8 @@ from typing import Any
 
 from credibly.report.drawing import Drawing, Palette, cut, family, in_percent
 from credibly.report.extras import optional
+from credibly.report.learning import SYSTEM
+from credibly.report.wording import count, words_of
 
 
 def reliability_plot(systems: Mapping[str, Sequence[Mapping[str, float]]], classes: int) -> Drawing:
@@ -175,6 +177,31 @@ def history_plot(histories: Mapping[str, Mapping[str, Sequence[float | None]]], 
     title = f"{column.replace('_', ' ').capitalize()} while training"
     key = {name.partition("/")[0]: name for name in histories}
     return Drawing(f"history {column}", title, (4.2, 2.7), draw, rows, key)
+
+
+def learning_plot(points: Sequence[Mapping[str, Any]], metric: str) -> Drawing:
+    """Draw a figure of the ensemble with its interval against the number of training texts."""
+    words = words_of(metric)
+
+    def draw(figure: Any, palette: Palette) -> None:
+        axes, ticker = figure.subplots(), optional("matplotlib.ticker")
+        x, y = [point["rows"] for point in points], [point[metric]["value"] for point in points]
+        ends = [
+            [abs(point[metric][end] - point[metric]["value"]) for point in points] for end in ("low", "high")
+        ]
+        axes.errorbar(x, y, yerr=ends, fmt="-o", markersize=5, linewidth=1.4, color=palette[family(SYSTEM)])
+        axes.set_xscale("log")
+        axes.set_xticks(x, [count(rows) for rows in x])
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
+        axes.set(xlabel="training texts", ylabel=words.label)
+        axes.grid(visible=True)
+        if words.percent:
+            axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+
+    rows = [{"training_texts": point["rows"], **point[metric]} for point in points]
+    return Drawing(
+        f"learning {metric}", f"{words.label} by training texts", (4.2, 2.7), draw, rows, {SYSTEM: SYSTEM}
+    )
 
 
 def _at(columns: Mapping[str, Sequence[float | None]], column: str, row: int) -> float | None:

@@ -144,6 +144,16 @@ class EvaluationSettings(Settings):
 
     resamples: Count = 1000
     confidence: Share = 0.95
+    learning_curve: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=list,
+        description="shares of the training rows, such as [0.1, 0.3], on which the members are trained anew, "
+        "to show what more labels would bring",
+    )
+
+    @field_validator("learning_curve")
+    @classmethod
+    def _rising(cls, shares: list[float]) -> list[float]:
+        return sorted(set(shares))
 
 
 class ResolvedSettings(Settings):

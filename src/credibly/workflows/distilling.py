@@ -15,6 +15,7 @@ from credibly.settings import CONTROLS, SOUPS, Recipe
 from credibly.workflows.contents import known_costs
 from credibly.workflows.fitting import begin, carry_out, check_same_recipe, tell_opinions
 from credibly.workflows.labelled import labelled_recipe, take_labellers
+from credibly.workflows.learning import curve_names
 from credibly.workflows.recipes import make_recipe
 from credibly.workflows.soups import why_not_averaged
 from credibly.workflows.work import Work
@@ -173,7 +174,7 @@ def _take_members(finished: Run, run: Run) -> None:
 def _take_answers(finished: Run, work: Work) -> None:
     """Copy what the members answered on the same texts, and what they cost."""
     began, now = (one.resolved.fingerprints if one.resolved else {} for one in (finished.recipe, work.recipe))
-    for source in ("members", ZERO_SHOT):
+    for source in ("members", ZERO_SHOT, *curve_names(work.recipe)):
         if (figures := known_costs(finished).get(source)) and source not in known_costs(work.run):
             work.note_cost(source, **figures)
         for split in finished.splits_of(source):

@@ -25,6 +25,7 @@ from credibly.workflows.contents import (
     known_costs,
     network_systems,
 )
+from credibly.workflows.learning import learned_on_parts
 from credibly.workflows.lengths import cut_notes
 from credibly.workflows.opening import open_source
 from credibly.workflows.rounds import round_notes
@@ -71,6 +72,7 @@ def write_run_report(
         histories=histories_of(run),
         strangeness=strangeness,
         students=students,
+        learning=learned_on_parts(run, len(splits.train)),
     )
     write_report(run, report)
     told(1, 1)

@@ -40,6 +40,7 @@ from credibly.workflows.contents import (
     tuned_systems,
 )
 from credibly.workflows.evaluating import write_run_report
+from credibly.workflows.learning import check_learning_curve, learn_on_parts
 from credibly.workflows.lengths import cut_notes, readers_of
 from credibly.workflows.networks import Material, tuned
 from credibly.workflows.planning import check_room
@@ -131,6 +132,7 @@ def begin(
     splits = with_made_texts(splits, recipe)
     check_calibrates(recipe.calibration, splits.calibration)
     check_soups(recipe, splits)
+    check_learning_curve(recipe, splits.train, tested=splits.test is not None)
     if not (resume and run.recipe_file.is_file()):
         check_room(recipe, splits, run.path, trained)
     for group in starting_from_words(recipe):
@@ -144,6 +146,7 @@ def carry_out(work: Work) -> Run:
     run, recipe = work.run, work.recipe
     _zero_shot(work)
     _members(work)
+    learn_on_parts(work)
     make_soups(work)
     _networks(work)
     sources = ["members", *network_systems(recipe)]
