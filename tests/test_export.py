@@ -200,7 +200,7 @@ def test_a_run_without_student_names_what_can_be_exported(standin, tmp_path, no_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["top_blocks", "full", "lora", "laplace"])
+@pytest.mark.parametrize("source", ["top_blocks", "full", "snapshots", "lora", "laplace"])
 def test_members_of_every_source_become_graphs_that_answer_as_they_do(standin, tmp_path, no_plots, source):
     settings = quick(standin(), distil__enabled=False, members__source=source, members__count=2)
     # The quick settings are those of heads; Laplace has no steps to set.

@@ -12,9 +12,10 @@ import pytest
 
 from credibly.runs import Run
 
-KILLS = 20
+KILLS = 30
 SOURCES = {
     "lora": {"group": 2, "optimiser": {"epochs": 6, "batch_size": 8}},
+    "snapshots": {"blocks": 1, "optimiser": {"epochs": 2, "batch_size": 8}},
     "top_blocks": {"blocks": 1, "optimiser": {"epochs": 4, "batch_size": 8}},
 }
 

@@ -32,6 +32,7 @@ from credibly.settings import (
     HeadsSettings,
     LaplaceSettings,
     LoraSettings,
+    SnapshotsSettings,
     TopBlocksSettings,
 )
 from credibly.settings.dotted import with_values
@@ -50,6 +51,7 @@ DATA = TrainingData(TEXTS, np.eye(3, dtype=np.float32)[LABELS], CLASSES)
 SETTINGS = {
     "heads": HeadsSettings(count=3, hidden=[8, 5], optimiser={"epochs": 2}),
     "top_blocks": TopBlocksSettings(count=3, blocks=1, optimiser={"epochs": 2, "batch_size": 7}),
+    "snapshots": SnapshotsSettings(count=3, blocks=1, optimiser={"epochs": 2, "batch_size": 7}),
     "dropout": DropoutSettings(count=3, blocks=1, optimiser={"epochs": 2, "batch_size": 7}),
     "laplace": LaplaceSettings(count=3),
     "full": FullSettings(count=3, optimiser={"epochs": 2, "batch_size": 7, "accumulate": 3}),
@@ -103,6 +105,8 @@ def test_weights_and_limits_are_told_as_the_loaded_models_have_them(standin, arc
     needs = needs_of(own, backbone, "top_blocks")
     assert (needs.parameters, needs.trainable) == (whole, above)
     adapters = lora.build(backbone, SETTINGS["lora"], CLASSES, [1, 2])
+    needs = needs_of(own, backbone, "snapshots")
+    assert (needs.parameters, needs.trainable, needs.cycles) == (whole, above, 3)
     needs = needs_of(own, backbone, "lora")
     assert needs.trainable == adapters.member_parameters
     assert needs.parameters == adapters.shared_parameters + adapters.member_parameters
@@ -215,7 +219,9 @@ def test_steps_passes_and_bytes_are_those_of_the_run(standin, tmp_path, source, 
     trained = [steps for name, steps in totals.items() if name.startswith("training")]
     assert trained == [(group["steps"], group["steps"])] * group["passes"] * (group["steps"] > 0)
     assert (group["steps"] == 0) == (source == "laplace")
-    assert group["passes"] == {"heads": 1, "lora": 2, "dropout": 1, "laplace": 1}.get(source, 3)
+    assert group["passes"] == {"heads": 1, "lora": 2, "dropout": 1, "laplace": 1, "snapshots": 1}.get(
+        source, 3
+    )
     tuned = [steps for name, steps in totals.items() if name.startswith("tuning")]
     assert tuned == [(student["steps"], student["steps"])] * student["networks"]
     costs = json.loads(run.costs_file.read_text(encoding="utf-8"))

@@ -53,8 +53,8 @@ def test_a_recipe_needs_data_alone():
         ({"members": {"optimiser": {"learning_rate": float("nan")}}}, "members.optimiser.learning_rate: "),
         (
             {"members": {"source": "loar"}},
-            "members.source: expected heads, top_blocks, full, dropout, laplace, lora, adapters, prompts, "
-            "samples, similarity, entailment, mixed, "
+            "members.source: expected heads, top_blocks, full, snapshots, dropout, lora, laplace, adapters, "
+            "prompts, samples, similarity, entailment, mixed, "
             "got 'loar' (did you mean 'lora'?)",
         ),
         ({"distil": {"controls": ["direkt"]}}, "distil.controls.0: "),

@@ -33,6 +33,7 @@ STEPS = {"epochs": 2, "batch_size": 8, "learning_rate": 0.01}
 SETTINGS = {
     "heads": {"hidden": [8]},
     "top_blocks": {"blocks": 1},
+    "snapshots": {"blocks": 1},
     "full": {},
     "lora": {"r": 4, "lora_alpha": 12},
 }

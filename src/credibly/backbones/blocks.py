@@ -169,6 +169,7 @@ class BlockCut:
         (relative positions) beside the list of blocks, and tuning those would change the trunk.
         """
         self.model.requires_grad_(True)
+        self.model.zero_grad()  # what a training left behind is not of this probe
         self._states(self._probe()).sum().backward()  # type: ignore[no-untyped-call]
         for parameter in self.model.parameters():
             parameter.requires_grad_(parameter.grad is None)

@@ -11,6 +11,7 @@ from credibly.settings import (
     DropoutSettings,
     FullSettings,
     OptimiserSettings,
+    SnapshotsSettings,
     TopBlocksSettings,
 )
 
@@ -96,6 +97,7 @@ class Needs:
         mapped: bytes of the texts' states that go to a file in the cache while networks are trained.
         embedded: bytes of one text's embedding that stay in the cache.
         one_network: whether all members are one network, which is kept once.
+        cycles: trainings of which each goes on from the one before it, in one pass.
     """
 
     parameters: int
@@ -107,6 +109,7 @@ class Needs:
     mapped: int = 0
     embedded: int = 0
     one_network: bool = False
+    cycles: int = 1
 
 
 def steps_of(N: int, optimiser: OptimiserSettings) -> int:
@@ -186,7 +189,7 @@ def tuned_needs(
     outline: Outline,
     texts: Texts,
     token_budget: int,
-    settings: FullSettings | TopBlocksSettings | DropoutSettings | DistilSettings,
+    settings: FullSettings | TopBlocksSettings | SnapshotsSettings | DropoutSettings | DistilSettings,
     blocks: int | None,
     networks: int,
     together: bool = True,

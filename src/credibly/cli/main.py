@@ -148,8 +148,8 @@ def fit(
         str | None,
         typer.Option(
             "--source",
-            help="Member source: heads, top_blocks, full, dropout, laplace, lora, prompts, samples, "
-            "similarity or entailment.",
+            help="Member source: heads, top_blocks, full, snapshots, dropout, laplace, lora, prompts, "
+            "samples, similarity or entailment.",
         ),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Packaged model, hub id or local folder.")] = None,

@@ -90,8 +90,8 @@ class EnsembleClassifier(TextClassifier):
 
     Args:
         text: the text columns of a data frame, several joined by a line break; its only one if left out.
-        source: of the members: "heads", "top_blocks", "full", "dropout", "laplace", "lora", or "mixed" with
-            `members.parts` in `settings`.
+        source: of the members: "heads", "top_blocks", "full", "snapshots", "dropout", "laplace", "lora", or
+            "mixed" with `members.parts` in `settings`.
         backbone: a packaged model, a hub id, or a local folder.
         members: M, number of members.
         epochs: of each member; the source's own number if left out, as for the two that follow.

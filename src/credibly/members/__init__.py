@@ -11,6 +11,7 @@ from credibly.members import (
     prompts,
     samples,
     similarity,
+    snapshots,
     top_blocks,
 )
 from credibly.members.common import Members, Source, TrainingData
@@ -28,6 +29,7 @@ SOURCES: dict[str, Source] = {
     "heads": heads,
     "top_blocks": top_blocks,
     "full": full,
+    "snapshots": snapshots,
     "dropout": dropout,
     "laplace": laplace,
     "lora": lora,

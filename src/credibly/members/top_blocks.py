@@ -28,7 +28,7 @@ from credibly.members.tuned import TuningMaterial, prepare_texts, tune_each
 from credibly.parallel import each_batch
 from credibly.progress import Stages
 from credibly.records import normalised_log_probs
-from credibly.settings import BackboneSettings, TopBlocksSettings
+from credibly.settings import BackboneSettings, SnapshotsSettings, TopBlocksSettings
 from credibly.training import UNWATCHED, Monitor
 
 WEIGHTS = "model.safetensors"
@@ -155,7 +155,7 @@ def fit(
 def load(
     folders: Sequence[Path],
     backbone: BackboneSettings,
-    settings: TopBlocksSettings,
+    settings: TopBlocksSettings | SnapshotsSettings,
     class_names: Sequence[str],
 ) -> TopBlockMembers:
     """Return saved members over their trunk.

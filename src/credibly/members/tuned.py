@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.members.common import TrainingData, training_rows, weighted_targets
 from credibly.progress import Progress
-from credibly.settings import BackboneSettings, FullSettings, TopBlocksSettings, TunedSettings
+from credibly.settings import (
+    BackboneSettings,
+    FullSettings,
+    SnapshotsSettings,
+    TopBlocksSettings,
+    TunedSettings,
+)
 from credibly.training import UNWATCHED, History, Monitor
 from credibly.tuning import HeldOutTexts, TuningTexts, target_loss, tune
 
-WithDropout = FullSettings | TopBlocksSettings
+WithDropout = FullSettings | TopBlocksSettings | SnapshotsSettings
 
 
 @dataclass(frozen=True)
@@ -63,20 +69,25 @@ def material_of(
     return TuningMaterial(backbone, texts, targets, data.class_names, held_out)
 
 
+def open_for_tuning(material: TuningMaterial, settings: WithDropout, seed: int) -> Classifier:
+    """Load the network that is to be tuned, its head started by a seed."""
+    return load_classifier(
+        material.backbone,
+        material.class_names,
+        settings.dropout,
+        seed,
+        words=settings.words,
+        attention_dropout=settings.attention_dropout,
+    )
+
+
 def tune_each(
     material: TuningMaterial, settings: WithDropout, seeds: Sequence[int], monitor: Monitor = UNWATCHED
 ) -> Iterator[tuple[Classifier, History]]:
     """Yield one tuned network a seed, with its history."""
     loss = target_loss(material.targets)
     for seed in seeds:
-        classifier = load_classifier(
-            material.backbone,
-            material.class_names,
-            settings.dropout,
-            seed,
-            words=settings.words,
-            attention_dropout=settings.attention_dropout,
-        )
+        classifier = open_for_tuning(material, settings, seed)
         rows = training_rows(len(material.targets), seed, settings.bootstrap)
         history = tune(
             classifier, material.texts, loss, settings.optimiser, seed, rows, material.held_out, monitor

@@ -24,6 +24,7 @@ SOURCE_WORDS = {
     "heads": "small networks on the frozen embeddings of",
     "top_blocks": "copies with tuned top blocks of",
     "full": "tuned copies of",
+    "snapshots": "snapshots of one tuned copy of",
     "dropout": "dropout masks of one tuned copy of",
     "laplace": "draws of a linear head on the frozen embeddings of",
     "lora": "LoRA adapters of",

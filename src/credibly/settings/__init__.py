@@ -19,6 +19,7 @@ from credibly.settings.members import (
     PromptsSettings,
     SamplesSettings,
     SimilaritySettings,
+    SnapshotsSettings,
     TopBlocksSettings,
     TunedSettings,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "ResolvedSettings",
     "SamplesSettings",
     "SimilaritySettings",
+    "SnapshotsSettings",
     "TopBlocksSettings",
     "TunedSettings",
     "load_recipe",

@@ -91,6 +91,9 @@ ATTENTION_DROPOUT = (
 )
 
 
+CYCLE = TUNING.model_copy(update={"epochs": 2, "schedule": "cosine"})
+
+
 class TunedSettings(Settings):
     """What all sources have in common that tune the language model itself."""
 
@@ -129,6 +132,17 @@ class TopBlocksSettings(TunedSettings):
     blocks: Count = Field(2, description="blocks that are tuned")
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.0, ge=0, lt=1, description=ATTENTION_DROPOUT)
+
+
+class SnapshotsSettings(TunedSettings):
+    """M snapshots of one training of the last blocks and a head, each at the end of a cycle of its own."""
+
+    source: Literal["snapshots"] = "snapshots"
+    blocks: Count = Field(2, description="blocks that are tuned")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1, description=ATTENTION_DROPOUT)
+    bootstrap: Literal[False] = Field(False, description="all members are one training, on one set of rows")
+    optimiser: OptimiserSettings = Field(CYCLE, description="of each cycle; a cosine is what the method has")
 
 
 class FullSettings(TunedSettings):
@@ -264,7 +278,8 @@ class EntailmentSettings(StatementSettings):
 
 
 Labeller = PromptsSettings | SamplesSettings | SimilaritySettings | EntailmentSettings
-Trained = HeadsSettings | TopBlocksSettings | FullSettings | DropoutSettings | LaplaceSettings | LoraSettings
+Tuned = TopBlocksSettings | FullSettings | SnapshotsSettings | DropoutSettings | LoraSettings
+Trained = HeadsSettings | Tuned | LaplaceSettings
 OneSource = Trained | AdaptersSettings | Labeller
 
 

@@ -31,7 +31,7 @@ from credibly.uncertainty.calibration.calibration_rows import targets_of
 from credibly.workflows.contents import class_names_of, folder_bytes, known_costs, soups_of
 from credibly.workflows.work import Work, store_answers
 
-AVERAGED = ("heads", "top_blocks", "full", "lora", "adapters")
+AVERAGED = ("heads", "top_blocks", "full", "snapshots", "lora", "adapters")
 """Sources whose members have weights of their own, in the same places."""
 GREEDY = "greedy_soup"
 CHOICE, REST = "choice", "train"

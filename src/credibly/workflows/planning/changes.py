@@ -54,7 +54,7 @@ def _other_sources(part: Part) -> Iterator[Change]:
     if not part.steps:
         return
     kept = {"count": own.count} | own.model_dump(include=SHARED, exclude_defaults=True)
-    if own.source in ("full", "top_blocks", "dropout"):
+    if own.source in ("full", "top_blocks", "snapshots", "dropout"):
         for group in (LoraSettings().group, 1):
             yield {part.key: {"source": "lora", **kept, "group": group}}
     if own.source != "heads":

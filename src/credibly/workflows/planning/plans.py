@@ -56,7 +56,7 @@ class Part:
     def steps(self) -> int:
         """Optimiser steps of one pass; none of members that no steps train."""
         optimiser = getattr(self.settings, "optimiser", None)
-        return 0 if optimiser is None else steps_of(len(self.texts), optimiser)
+        return 0 if optimiser is None else self.needs.cycles * steps_of(len(self.texts), optimiser)
 
 
 @dataclass(frozen=True)

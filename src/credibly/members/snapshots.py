@@ -1,0 +1,118 @@
+"""Members as snapshots of one training, whose learning rate falls to nothing and rises again for each.
+
+Huang et al. (2017, https://arxiv.org/abs/1704.00109): every fall of the rate ends in an optimum, whose
+weights are a member; the rise after it leads away, towards the next. Each cycle here is a training of its
+own, with its own order of the texts and an optimiser that starts anew, from the weights that the one before
+it ended with. So a member costs a cycle, and needs fewer epochs than one that starts from the language model.
+
+Members are `top_blocks`, saved, loaded and run as these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from credibly.backbones.blocks import BlockCut
+from credibly.backbones.footprint import Needs, tuned_needs
+from credibly.backbones.loading import Classifier
+from credibly.backbones.outline import Outline, Texts
+from credibly.members import top_blocks
+from credibly.members.common import Histories, TrainingData
+from credibly.members.top_blocks import TopBlockMembers, upper_weights
+from credibly.members.tuned import TuningMaterial, open_for_tuning, prepare_texts
+from credibly.progress import Stages
+from credibly.settings import BackboneSettings, SnapshotsSettings
+from credibly.training import UNWATCHED, Checkpoints, History, Monitor
+from credibly.tuning import target_loss, tune
+
+
+def group_size(settings: SnapshotsSettings) -> int:
+    """Return how many members come out of one training: all."""
+    return settings.count
+
+
+def prepare(
+    data: TrainingData, backbone: BackboneSettings, settings: SnapshotsSettings, stages: Stages
+) -> TuningMaterial:
+    """Run the trunk once over the texts.
+
+    Raises:
+        InputError: the model has not so many blocks.
+    """
+    return prepare_texts(data, backbone, settings, settings.blocks, stages("running the frozen trunk"))
+
+
+def fit(
+    material: TuningMaterial,
+    settings: SnapshotsSettings,
+    seeds: Sequence[int],
+    monitor: Monitor = UNWATCHED,
+) -> tuple[TopBlockMembers, Histories]:
+    """Tune one network in a cycle a seed; where one fails, there are no more members after it."""
+    classifier = open_for_tuning(material, settings, seeds[0])
+    weights, histories = [], list[History]()
+    for place, seed in enumerate(seeds):
+        history = _cycle(classifier, material, settings, seed, within(monitor, place, len(seeds)))
+        weights.append(upper_weights(classifier))
+        histories.append(history)
+        if history.failure is not None:
+            failed = replace(history, failure=f"the cycle before it failed: {history.failure}")
+            histories += [failed] * (len(seeds) - len(histories))
+            break
+    return TopBlockMembers(classifier, BlockCut(classifier.model, settings.blocks), weights), histories
+
+
+def _cycle(
+    classifier: Classifier, material: TuningMaterial, settings: SnapshotsSettings, seed: int, monitor: Monitor
+) -> History:
+    loss = target_loss(material.targets)
+    return tune(
+        classifier,
+        material.texts,
+        loss,
+        settings.optimiser,
+        seed,
+        held_out=material.held_out,
+        monitor=monitor,
+    )
+
+
+def within(monitor: Monitor, place: int, cycles: int) -> Monitor:
+    """Return what one of several cycles reports to, its checkpoints in a folder of their own.
+
+    They stay until all cycles have ended: the last one of a cycle holds the weights that are its member, so
+    that a training that goes on takes those up and tunes no cycle again.
+    """
+    told, log, checkpoints = monitor.progress, monitor.log, monitor.checkpoints
+    return Monitor(
+        progress=told and (lambda done, total: told(place * total + done, cycles * total)),
+        checkpoints=checkpoints
+        and Checkpoints(checkpoints.folder / f"cycle-{place}", checkpoints.every_seconds),
+        log=log and (lambda _, record: log(place, record)),
+    )
+
+
+def load(
+    folders: Sequence[Path],
+    backbone: BackboneSettings,
+    settings: SnapshotsSettings,
+    class_names: Sequence[str],
+) -> TopBlockMembers:
+    """Return saved members over their trunk.
+
+    Raises:
+        RunFolderError: a file is damaged.
+    """
+    return top_blocks.load(folders, backbone, settings, class_names)
+
+
+def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: SnapshotsSettings) -> Needs:
+    """Return what these members need.
+
+    Raises:
+        InputError: the model has not so many blocks.
+    """
+    needs = tuned_needs(outline, texts, backbone.token_budget, settings, settings.blocks, settings.count)
+    return replace(needs, cycles=settings.count)
