@@ -16,8 +16,15 @@ from credibly.members.prompts import PromptMembers
 from credibly.progress import silent
 from credibly.records import normalised_log_probs
 from credibly.runs import Run
-from credibly.uncertainty.label_shift import CONTENT_FREE, BatchBias, content_free_bias, correct
-from credibly.workflows import evaluate_predictions, fit, label, labelling, load
+from credibly.uncertainty.combine import combine
+from credibly.uncertainty.label_shift import (
+    CONTENT_FREE,
+    BatchBias,
+    content_free_bias,
+    correct,
+    without_bias,
+)
+from credibly.workflows import evaluate, evaluate_predictions, fit, label, labelling, load
 from credibly.workflows.recipes import make_recipe
 from workshop import CLASSES, jsonl, label_lines, label_summary, made_rows
 
@@ -135,6 +142,32 @@ def test_labels_can_be_scored_later_against_the_file(files, tmp_path):
     known = [row["label"] for row in made_rows(ROWS)]
     right = np.mean([line["label"] == own for line, own in zip(label_lines(run), known, strict=True)])
     assert report["systems"]["ensemble"]["accuracy"]["value"] == pytest.approx(right)
+
+
+def test_labellers_are_evaluated_on_a_labelled_file_with_and_without_their_bias(files, tmp_path):
+    own, further = made_rows(ROWS), made_rows(30, seed=8)
+    few = jsonl(tmp_path / "few.jsonl", own[:3])
+    run = files(labelling__examples=str(few))
+    before = bytes_of(run)
+    report = evaluate(run.path, jsonl(tmp_path / "judged.jsonl", further + own[:2]))
+    assert bytes_of(run) == before
+    assert list(report["systems"]) == ["single", "ensemble", "majority_vote", "with_bias"]
+    assert report["rows"]["test"] == 30
+    assert "test: dropped 2 rows whose text also stands in the labeller's examples" in report["notes"]
+    assert [member["name"] for member in report["each_member"]] == ["0", "1", "2"]
+    again = files("again", source=tmp_path / "judged.jsonl", labelling__examples=str(few))
+    raw = again.load_predictions("members", "unlabelled").take(list(range(30)))
+    labels = np.array([CLASSES.index(row["label"]) for row in further])
+    bias = np.array([list(own.values()) for own in label_summary(run)["bias"]["by_member"]])
+    for name, record in (("with_bias", raw), ("ensemble", without_bias(raw, bias))):
+        right = (combine(record).argmax(axis=1) == labels).mean()
+        assert report["systems"][name]["accuracy"]["value"] == pytest.approx(right)
+
+
+def test_labellers_without_bias_to_take_off_are_evaluated_once(files, tmp_path):
+    run = files(labelling__bias="none")
+    report = evaluate(run.path, tmp_path / "texts.jsonl")
+    assert list(report["systems"]) == ["single", "ensemble", "majority_vote"]
 
 
 def test_texts_that_are_too_long_are_cut_and_counted(files, tmp_path):

@@ -82,13 +82,21 @@ def without_shown(parts: Parts, shown: Sequence[str], notes: list[str]) -> Parts
     Raises:
         DataError: a set would be left empty.
     """
-    against = {"the labeller's examples": {text_key(text) for text in shown}}
-    kept: dict[str, Any] = {}
-    for name in ("test", "calibration", "validation"):
-        if (examples := parts.named().get(name)) is not None:
-            stays = not_in(name, [text_key(text) for text in examples.texts], against, notes)
-            kept[name] = examples if all(stays) else examples.take(stays)
+    sets = parts.named()
+    judging = [name for name in ("test", "calibration", "validation") if name in sets]
+    kept: dict[str, Any] = {name: unshown(name, sets[name], shown, notes) for name in judging}
     return replace(parts, **kept)
+
+
+def unshown(name: str, examples: Examples, shown: Sequence[str], notes: list[str]) -> Examples:
+    """Return a set without the texts that a labeller was shown; a note says how many went.
+
+    Raises:
+        DataError: none is left.
+    """
+    against = {"the labeller's examples": {text_key(text) for text in shown}}
+    stays = not_in(name, [text_key(text) for text in examples.texts], against, notes)
+    return examples if all(stays) else examples.take(stays)
 
 
 def judges(name: str) -> Sequence[str]:

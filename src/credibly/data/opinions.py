@@ -73,8 +73,13 @@ def read_opinions(folder: str | Path, settings: DataSettings | None = None) -> O
     total, aleatoric, epistemic = (
         np.array([line[part] for line in lines]) for part in ("total", "aleatoric", "epistemic")
     )
-    shown = tuple(run.read_json(run.check(run.labelling_file)).get("examples", ()))
-    return Opinions(replace(texts, labels=labels, label_probs=probs), total, aleatoric, epistemic, shown)
+    examples = replace(texts, labels=labels, label_probs=probs)
+    return Opinions(examples, total, aleatoric, epistemic, shown_to(run))
+
+
+def shown_to(run: Run) -> tuple[str, ...]:
+    """Return the texts that the labellers of a run were shown with their labels."""
+    return tuple(run.read_json(run.check(run.labelling_file)).get("examples", ()))
 
 
 def surest_rows(labels: IntArray, total: FloatArray, share: float, below: float | None = None) -> IntArray:

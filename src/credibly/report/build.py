@@ -25,6 +25,7 @@ from credibly.report.comparisons import (
     shift_changes,
 )  # fmt: skip
 from credibly.report.curves import distribution, history_columns, rejection, reliability, risk_coverage
+from credibly.report.each_member import each_member
 from credibly.report.findings import findings, headline
 from credibly.report.kept import gains_kept, students_of_seeds
 from credibly.report.learning import Parts, learning_curve
@@ -79,6 +80,7 @@ def build_report(
     strangeness: Mapping[str, Scores] | None = None,
     students: Mapping[str, Mapping[str, Predictions]] | None = None,
     learning: Parts | None = None,
+    member_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return the whole report, as `json.dumps` writes it; undefined figures are None, never NaN.
 
@@ -99,6 +101,7 @@ def build_report(
         choices: in which form systems answer that were to be calibrated by more than a temperature.
         strangeness: scores of texts by their embeddings, for ``test`` and each shift set.
         students: predictions of students of other seeds, by name and split; they are no systems of their own.
+        member_names: what the members are called, M of them; by their number, from 0, if left out.
         learning: predictions of the members by number of training texts and split; see `learning_curve`.
 
     Raises:
@@ -126,11 +129,14 @@ def build_report(
         "run": run_name,
         "classes": list(test.class_names),
         "rows": _rows(stored, shift_splits),
-        "members": stored["members"]["test"].shape[0],
+        "members": len(on_test["single"]),
         "shipped": shipped,
         "headline": "",
         "findings": [],
         "systems": systems,
+        "each_member": each_member(
+            on_test["single"], member_names or list(map(str, range(len(on_test["single"])))), confidence
+        ),
         "leaders": leaders(paired),
         "calibration_tests": {
             name: _calibration_test(given, resampling) for name, given in on_test.items() if len(given) == 1

@@ -9,6 +9,7 @@ from typing import Any
 from credibly.report import abstaining_plots, plots
 from credibly.report.curves import KINDS
 from credibly.report.drawing import Drawing, family
+from credibly.report.each_member import members_table
 from credibly.report.findings import findings
 from credibly.report.kept_table import TITLE, kept_table, no_gain, over_seeds
 from credibly.report.learning import METRICS
@@ -173,6 +174,7 @@ def _system_tables(report: Report) -> dict[str, Any]:
         "main_table": systems_table(
             systems, MAIN_METRICS, shipped, report["leaders"], forest=True, verdicts=against_shipped(report)
         ),
+        "members_table": members_table(report),
         "systems_judged": any(against_shipped(report).values()),
         "further_tables": [(title, table) for title, table in tables if table.columns],
         "comparisons": _comparisons(report),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from credibly.passes import groups_of
 from credibly.runs import Run
 from credibly.settings import SOUPS, Recipe
 from credibly.uncertainty.calibration.calibrate import Temperature
@@ -113,7 +114,17 @@ def calibrators_in(run: Run) -> Mapping[str, Calibrator]:
 
 def class_names_of(run: Run) -> tuple[str, ...]:
     """Return a run's class names."""
-    return run.load_predictions("members", "calibration").class_names
+    return run.load_predictions("members", run.splits_of("members")[0]).class_names
+
+
+def member_names(recipe: Recipe) -> list[str]:
+    """Return what a run's members are called: their seeds, with source and model where these differ."""
+    groups = list(groups_of(recipe))
+    return [
+        f"{seed} ({group.settings.source} on {group.backbone.name})" if len(groups) > 1 else str(seed)
+        for group in groups
+        for seed in group.seeds
+    ]
 
 
 def folder_bytes(folder: Path) -> int:

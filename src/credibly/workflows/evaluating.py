@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from credibly.data import Splits, read_examples
+from credibly.data.leaks import unshown
+from credibly.data.opinions import shown_to
 from credibly.errors import RunFolderError
 from credibly.progress import Stages, silent
 from credibly.reading import Reader
@@ -18,13 +20,16 @@ from credibly.settings import with_columns
 from credibly.training import HISTORY
 from credibly.uncertainty.unknown.shift import Scores
 from credibly.workflows.contents import (
+    Calibration,
     calibration_in,
     class_names_of,
     folder_bytes,
     further_students,
     known_costs,
+    member_names,
     network_systems,
 )
+from credibly.workflows.labelled import judged_labellers
 from credibly.workflows.learning import learned_on_parts
 from credibly.workflows.lengths import cut_notes
 from credibly.workflows.opening import open_source
@@ -73,6 +78,7 @@ def write_run_report(
         strangeness=strangeness,
         students=students,
         learning=learned_on_parts(run, len(splits.train)),
+        member_names=member_names(recipe),
     )
     write_report(run, report)
     told(1, 1)
@@ -118,6 +124,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score every system of a finished run on a further labelled file.
 
+    Of a run that `label` left these are the labellers, their bias taken off as it was there and, as
+    ``with_bias``, as their model says it; texts that they were shown are left out.
+
     Args:
         path: the run folder; it is left as it is.
         file: with the columns of the run's recipe.
@@ -134,10 +143,13 @@ def evaluate(
     """
     if html is not None:
         refuse_folder(html)
-    run = Run.open(path)
-    recipe, calibration = run.recipe, calibration_in(run)
+    labelled = Run(path).labels_file.is_file()
+    run = Run.open(path, labels=labelled)
+    recipe, calibration = run.recipe, Calibration({}) if labelled else calibration_in(run)
     data = with_columns(recipe.data, settings or {})
-    examples = read_examples(file, data, class_names_of(run))
+    examples, notes = read_examples(file, data, class_names_of(run)), list[str]()
+    if labelled:
+        examples = unshown("test", examples, shown_to(run), notes)
     stored: dict[str, dict[str, Predictions]] = {}
     readers: list[Reader] = []
     for source in ["members", *network_systems(recipe)]:
@@ -146,6 +158,8 @@ def evaluate(
         readers += opened.readers
         stored[source] = {"test": opened.predict(examples)}
         told(1, 1)
+    if labelled:
+        stored = judged_labellers(run, stored["members"]["test"])
     content = build_report(
         run_name=f"{run.path.resolve().name} on {Path(file).name}",
         recipe=recipe.model_dump(mode="json"),
@@ -154,11 +168,12 @@ def evaluate(
         choices=calibration.choices,
         costs={},
         test=examples,
-        notes=cut_notes(readers, {"test": examples}, data),
+        notes=[*notes, *cut_notes(readers, {"test": examples}, data)],
         resamples=recipe.evaluation.resamples,
         confidence=recipe.evaluation.confidence,
         seed=recipe.seed,
         shift_splits=[],
+        member_names=member_names(recipe),
     )
     if html is not None:
         write_text(html, render_html(content))

@@ -11,13 +11,15 @@ import numpy as np
 from credibly.errors import InputError, listed
 from credibly.members.opinions import rewrite_bias
 from credibly.passes import groups_of, member_seeds
-from credibly.records import FloatArray
+from credibly.records import FloatArray, Predictions
 from credibly.runs import Run, replacing
 from credibly.settings import CONTROLS, BackboneSettings, Recipe
 from credibly.uncertainty.label_shift import share_shift, without_bias
 from credibly.workflows.recipes import make_recipe
 from credibly.workflows.work import Work
 
+BIASED = "with_bias"
+"""What labellers are called, in a report, whose bias was not taken off."""
 BLOCKS = ("data", "distil", "calibration", "evaluation")
 """What of a recipe can be set where the labellers are there already."""
 
@@ -78,6 +80,18 @@ def shifts_of(labelled: Run) -> FloatArray:
     shares = [content["assumed_shares"][name] for name in names]
     corrected = without_bias(labelled.load_predictions("members", "unlabelled"), bias)
     return np.asarray(bias - np.stack([share_shift(own, shares) for own in corrected.log_probs]))
+
+
+def judged_labellers(labelled: Run, raw: Predictions) -> dict[str, dict[str, Predictions]]:
+    """Return labellers without their bias and, where they have any, with it, as systems on test texts.
+
+    Args:
+        labelled: the run that `label` left.
+        raw: what they say of the texts.
+    """
+    shifts = shifts_of(labelled)
+    stored = {"members": {"test": without_bias(raw, shifts)}}
+    return stored | ({BIASED: {"test": raw}} if shifts.any() else {})
 
 
 def _take_opinions(labelled: Run, work: Work, shifts: FloatArray) -> None:

@@ -1,0 +1,115 @@
+"""The members one by one, where `single` is their mean: which are better, and what does each get right?
+
+Intervals by formula, so that hundreds of members on many rows cost nothing: Wilson's for shares, the normal
+one for the mean loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from credibly.records import UNKNOWN, Interval
+from credibly.report.curves import wilson
+from credibly.report.views import Cell, Column, Row, Table
+from credibly.report.wording import UNDEFINED, bracket, number, words_of
+from credibly.uncertainty.numerics import log_of
+from credibly.uncertainty.systems import Answer
+
+Json = dict[str, Any]
+Floats = NDArray[np.float64]
+
+MOST_CLASSES = 6
+"""The table shows precision and recall of so many classes; report.json has them of all."""
+
+
+def each_member(answers: Sequence[Answer], names: Sequence[str], confidence: float) -> list[Json]:
+    """Return every member's accuracy, mean NLL in nats, and precision and recall by class, with intervals.
+
+    Args:
+        answers: one a member, on the same rows; rows of unknown label are left out.
+        names: what the members are called.
+        confidence: of the intervals.
+
+    Returns:
+        A dictionary a member: ``name``, ``accuracy``, ``nll``, and ``classes``, each with ``precision`` and
+        ``recall``; None where a class was never predicted or has no rows, or no label is known.
+    """
+    return [
+        {"name": name, **_figures(answer, confidence)} for name, answer in zip(names, answers, strict=True)
+    ]
+
+
+def _figures(answer: Answer, confidence: float) -> Json:
+    known = answer.labels != UNKNOWN
+    labels, predicted = answer.labels[known], answer.predicted[known]
+    losses = -log_of(answer.probs[known])[np.arange(len(labels)), labels]
+    hits = labels == predicted
+    return {
+        "accuracy": _share(hits, confidence),
+        "nll": _mean(losses, confidence),
+        "classes": {
+            name: {
+                "precision": _share(hits[predicted == place], confidence),
+                "recall": _share(hits[labels == place], confidence),
+            }
+            for place, name in enumerate(answer.class_names)
+        },
+    }
+
+
+def _share(hits: NDArray[np.bool_], confidence: float) -> Json:
+    if not len(hits):
+        return Interval(None).as_json()
+    low, high = wilson(np.array([float(hits.sum())]), np.array([float(len(hits))]), confidence)
+    return Interval(float(hits.mean()), float(low[0]), float(high[0])).as_json()
+
+
+def _mean(losses: Floats, confidence: float) -> Json:
+    if len(losses) < 2:
+        return Interval(None).as_json()
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * losses.std(ddof=1) / np.sqrt(len(losses))
+    return Interval(float(losses.mean()), float(losses.mean() - half), float(losses.mean() + half)).as_json()
+
+
+def members_table(report: Mapping[str, Any]) -> Table | None:
+    """Return members x figures; None for a report of one member, or from before there was such a table."""
+    members, classes = report.get("each_member", []), report["classes"]
+    if len(members) < 2 or all(member["accuracy"]["value"] is None for member in members):
+        return None
+    kinds = ("precision", "recall") if len(classes) <= MOST_CLASSES else ()
+    columns = [_column("accuracy"), _column("nll")]
+    columns += [_column(kind, f"{words_of(kind).label}, {name}") for name in classes for kind in kinds]
+    rows = [
+        Row(
+            member["name"],
+            "single",
+            False,
+            tuple(
+                _cell(metric, figure)
+                for metric, figure in [
+                    ("accuracy", member["accuracy"]),
+                    ("nll", member["nll"]),
+                    *((kind, member["classes"][name][kind]) for name in classes for kind in kinds),
+                ]
+            ),
+        )
+        for member in members
+    ]
+    return Table(tuple(columns), tuple(rows))
+
+
+def _column(metric: str, label: str = "") -> Column:
+    words = words_of(metric)
+    better = "lower" if metric == "nll" else "higher"
+    return Column(label or words.label, "%" if words.percent else "", better, words.meaning)
+
+
+def _cell(metric: str, figure: Mapping[str, Any]) -> Cell:
+    if figure["value"] is None:
+        return Cell(UNDEFINED)
+    return Cell(number(metric, figure["value"], False), bracket(metric, figure))
