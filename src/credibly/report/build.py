@@ -25,6 +25,7 @@ from credibly.report.comparisons import (
     shift_changes,
 )  # fmt: skip
 from credibly.report.curves import distribution, history_columns, rejection, reliability, risk_coverage
+from credibly.report.dependence import dependence
 from credibly.report.each_member import each_member
 from credibly.report.findings import findings, headline
 from credibly.report.kept import gains_kept, students_of_seeds
@@ -142,6 +143,7 @@ def build_report(
             name: _calibration_test(given, resampling) for name, given in on_test.items() if len(given) == 1
         },
         "promises": promises(shipped, calibrating, on_test, calibrators, confidence),
+        "dependence": dependence(on_test[shipped][0], test.groups),
         "slices": _slices(on_test[shipped][0], test, resampling),
         "calibrators": {name: calibrator.as_json() for name, calibrator in calibrators.items()},
         "choices": choices,

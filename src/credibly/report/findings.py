@@ -23,6 +23,7 @@ from credibly.report.claims import (
     judged,
 )
 from credibly.report.comparisons import best_form
+from credibly.report.dependence import what_groups_mean
 from credibly.report.learning import what_more_brings
 from credibly.report.unknown import fixed_in_words
 from credibly.report.verdicts import Verdict, verdict
@@ -50,8 +51,8 @@ HARDLY = 0.05
 def findings(report: Report) -> list[Finding]:
     """Return what the report's own figures bear out, the weightiest first."""
     parts = (
-        _training, _ensemble, _disagreement, _temperature, _choice, _calibration, _slices, _student, _gain,
-        cheaper_ways, _agreement, _abstention, what_more_brings, _people, _shift,
+        what_groups_mean, _training, _ensemble, _disagreement, _temperature, _choice, _calibration, _slices,
+        _student, _gain, cheaper_ways, _agreement, _abstention, what_more_brings, _people, _shift,
     )  # fmt: skip
     return [finding for part in parts for finding in part(report)]
 

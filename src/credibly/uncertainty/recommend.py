@@ -15,6 +15,7 @@ from scipy.special import ndtr, ndtri
 
 from credibly.errors import InputError
 from credibly.records import IntArray, Interval
+from credibly.uncertainty.scoring.clusters import clusters_of, standard_error
 from credibly.uncertainty.scoring.slices import holm
 
 FloatArray = NDArray[np.float64]
@@ -72,7 +73,7 @@ def recommend(
         costs: of an answer; where one is None it counts as dearer than all others.
         confidence: of the intervals; 1 - confidence is the level of the test.
         groups: N names; rows of one group may depend on one another, and the standard errors allow for it
-            (Liang and Zeger 1986, https://doi.org/10.1093/biomet/73.1.13). None where all are independent.
+            (`scoring.clusters`). None where all are independent.
 
     Raises:
         InputError: no candidates, fewer than two rows or groups, other numbers of rows, or losses that are
@@ -85,7 +86,7 @@ def recommend(
     sizes = {len(loss) for loss in losses.values()}
     if len(sizes) != 1 or min(sizes) < 2 or not all(np.isfinite(loss).all() for loss in losses.values()):
         raise InputError("expected finite losses of two rows or more, the same rows for every candidate")
-    clusters = _clusters(groups, min(sizes))
+    clusters = clusters_of(groups, min(sizes))
     best = min(losses, key=lambda name: float(losses[name].mean()))
     differences = {name: loss - losses[best] for name, loss in losses.items()}
     others = [name for name in losses if name != best]
@@ -103,29 +104,13 @@ def recommend(
     return Recommendation(chosen, best, behind, tuple(as_good))
 
 
-def _clusters(groups: Sequence[str] | None, N: int) -> IntArray:
-    """Return the number of each row's group, int64, (N,); a row of no group is one of its own."""
-    if groups is None:
-        return np.arange(N)
-    clusters: IntArray = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
-    if len(clusters) != N or clusters.max() < 1:
-        raise InputError(f"expected a group for each of the {N} rows, and two groups or more")
-    return clusters
-
-
 def _p_value(difference: FloatArray, clusters: IntArray) -> float:
     """Return the one-sided p-value of a mean that is not above zero."""
-    error = _error(difference, clusters)
+    error = standard_error(difference, clusters)
     return float(ndtr(-difference.mean() / error)) if error else float(difference.mean() <= 0)
 
 
 def _interval(difference: FloatArray, confidence: float, clusters: IntArray) -> Interval:
     value = float(difference.mean())
-    reach = float(ndtri((1 + confidence) / 2)) * _error(difference, clusters)
+    reach = float(ndtri((1 + confidence) / 2)) * standard_error(difference, clusters)
     return Interval(value, value - reach, value + reach)
-
-
-def _error(difference: FloatArray, clusters: IntArray) -> float:
-    """Return the standard error of the mean, by the sums of what each group lies off it."""
-    sums = np.bincount(clusters, difference - difference.mean())
-    return float(np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(difference))
