@@ -40,7 +40,7 @@ from credibly.workflows import fit, make_recipe, plan
 from credibly.workflows.contents import folder_bytes
 from credibly.workflows.planning import check_room, machine
 from credibly.workflows.planning.changes import SHORTEST, as_options
-from credibly.workflows.planning.machine import Room, free_memory
+from credibly.workflows.planning.machine import Room, Speed, free_memory
 from credibly.workflows.planning.planner import Planner
 from credibly.workflows.planning.plans import MARGIN
 from workshop import CLASSES, jsonl, made_rows, quick
@@ -275,6 +275,21 @@ def test_soups_and_hydra_take_room_on_disk_and_no_steps(standin, tmp_path, sourc
     hydra = planner.plan(make_recipe(recipe, {"distil.controls": [*recipe.distil.controls, "hydra"]}))
     answers = recipe.members.count * judged
     assert hydra.disk["predictions"] - plain.disk["predictions"] == 4 * 3 * answers
+
+
+def test_a_learning_curve_takes_time_by_its_shares_and_answers_for_each(standin, tmp_path, monkeypatch):
+    planner, recipe = planner_of(standin(), tmp_path, "lora")
+    monkeypatch.setattr(Speed, "seconds", lambda speed, work: work.operations)
+    plain, curved = (
+        planner.plan(make_recipe(recipe, {"evaluation.learning_curve": shares}))
+        for shares in ([], [0.25, 0.5])
+    )
+    before, after = plain.as_json(), curved.as_json()
+    assert after["groups"][0]["seconds"]["training"] == 1.75 * before["groups"][0]["seconds"]["training"] > 0
+    assert after["student"] == before["student"]
+    judged = len(planner.splits.calibration) + len(planner.splits.test)
+    assert curved.disk["predictions"] - plain.disk["predictions"] == 2 * 4 * 3 * judged * recipe.members.count
+    assert curved.disk["members"] == plain.disk["members"]
 
 
 def test_limited_sets_and_every_part_of_a_mixed_ensemble_are_planned(standin, tmp_path):

@@ -59,6 +59,7 @@ class Planner:
             reference=self._reference(recipe),
             soups=len(soups_of(recipe)),
             heads=recipe.members.count - 1 if HYDRA in tuned_systems(recipe) else 0,
+            curve=tuple(recipe.evaluation.learning_curve),
         )
 
     def smallest_change(self, recipe: Recipe) -> tuple[Change, Plan] | None:

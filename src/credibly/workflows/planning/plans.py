@@ -73,6 +73,7 @@ class Plan:
         reference: bytes of the embeddings that the run keeps.
         soups: how many of these networks are means of the members' weights.
         heads: answers that these networks give beyond one each.
+        curve: shares of the training texts on which the members are trained anew.
     """
 
     parts: tuple[Part, ...]
@@ -84,6 +85,7 @@ class Plan:
     reference: int
     soups: int = 0
     heads: int = 0
+    curve: tuple[float, ...] = ()
 
     @property
     def disk(self) -> dict[str, int]:
@@ -93,6 +95,7 @@ class Plan:
         # A student stores its concentrations beside its probabilities.
         answers = self.asked * sum(count for count, _ in groups)
         answers += self.judged * (self.systems + self.heads + len(networks))
+        answers += self.judged * len(self.curve) * sum(count for count, _ in groups)
         first = self.parts[0]
         soup = first.needs.trainable if first.source == "heads" else first.needs.parameters
         return {
@@ -173,6 +176,7 @@ class Plan:
         answered = (self.judged if part.is_student else self.asked) / len(part.texts)
         # Processes on one processor share its cores, so that they take no less time than one.
         devices = 1 if part.outline.device.type == "cpu" else part.together
+        rounds = 1.0 if part.is_student else 1.0 + sum(self.curve)
         return {
             "source": part.source,
             "backbone": part.backbone.name,
@@ -187,8 +191,8 @@ class Plan:
             "tokens_per_epoch": part.texts.tokens,
             "memory_bytes": {**asdict(needs.memory), "peak": sum(self.held(part).values())},
             "seconds": {
-                "preparing": speed.seconds(needs.preparing),
-                "training": speed.seconds(needs.training) / devices,
+                "preparing": speed.seconds(needs.preparing) * rounds,
+                "training": speed.seconds(needs.training) / devices * rounds,
                 "predicting": speed.seconds(needs.predicting) * answered,
             },
         }
