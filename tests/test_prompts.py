@@ -289,6 +289,6 @@ def test_fit_finds_the_bias_on_training_texts_and_says_how_far_it_is(standin):
         replace(UNWATCHED, progress=lambda done, total: told.append((done, total))),
     )
     assert told[-1] == (40, 40)
-    assert members.bias.shape == (2, 3)
+    assert members.bias.values.shape == (2, 1, 3)
     assert len(histories) == 2
-    assert members.bias.std(axis=1).min() > 0
+    assert members.bias.values.std(axis=2).min() > 0

@@ -15,7 +15,7 @@ from credibly.backbones.reading import Reading
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import InputError, listed
 from credibly.members.common import Histories, TrainingData, count_weights
-from credibly.members.opinions import FloatArray, Labellers, Said
+from credibly.members.opinions import Bias, FloatArray, Labellers, Said
 from credibly.members.statements import Statements, load_statements, save_statements, statements_of
 from credibly.parted import paired
 from credibly.progress import Progress, Stages
@@ -78,7 +78,7 @@ class EntailmentMembers(Labellers):
 
     def save(self, member: int, folder: Path) -> None:
         """Write one member's sentences and bias."""
-        save_statements(folder, self.statements[member], self.bias[member])
+        save_statements(folder, self.statements[member], self.bias.content(member))
 
 
 def _reader(classifier: Classifier, statements: Statements) -> Reading:
@@ -170,7 +170,7 @@ def labellers(material: Pool, settings: EntailmentSettings, seeds: Sequence[int]
             f"{material.classifier.max_tokens} tokens for a text, expected {LEAST_ROOM} or more; "
             "shorten members.templates or members.description"
         )
-    bias = np.zeros((len(seeds), len(names)))
+    bias = Bias.none(len(seeds), len(names))
     return EntailmentMembers(bias, names, material.classifier, material.entailed, statements)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from credibly.data.strata import Strata
 from credibly.members.common import LogProbs, Source
 from credibly.progress import Progress
 from credibly.reading import Reader
@@ -40,22 +41,72 @@ class Said:
         return np.asarray(np.exp(self.log_probs).sum(axis=-1))
 
 
+ANY_LENGTH = Strata()
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What labellers say of each class whatever the text: the same for all texts, or by their length.
+
+    Args:
+        values: float64, (M, K, C), of M labellers in K ranges of lengths.
+        strata: the ranges.
+    """
+
+    values: FloatArray
+    strata: Strata = ANY_LENGTH
+
+    @classmethod
+    def none(cls, M: int, C: int) -> Bias:
+        """Return no bias of M labellers for C classes."""
+        return cls(np.zeros((M, 1, C)))
+
+    def of(self, texts: Sequence[str]) -> FloatArray:
+        """Return what is to be taken off log-probabilities of these texts, float64, (M, N or 1, C)."""
+        return (
+            self.values if self.strata.count == 1 else np.asarray(self.values[:, self.strata.places(texts)])
+        )
+
+    def content(self, member: int) -> dict[str, Any]:
+        """Return one labeller's bias as its file holds it."""
+        own = self.values[member].tolist()
+        if self.strata.count == 1:
+            return {"bias": own[0]}
+        return {"bias": own, "longest": list(self.strata.edges)}
+
+    @classmethod
+    def read(cls, contents: Sequence[Mapping[str, Any]], C: int) -> Bias:
+        """Return the bias that files hold, one a labeller.
+
+        Raises:
+            ValueError: it is not of C classes, or not of the same ranges of lengths in all of them.
+            KeyError: there is none.
+            TypeError: it is no number.
+        """
+        strata = {Strata(tuple(map(float, content.get("longest", ())))) for content in contents}
+        values = np.array([np.atleast_2d(content["bias"]) for content in contents], dtype=np.float64)
+        (own,) = strata
+        if values.shape[1:] != (own.count, C):
+            raise ValueError(f"expected a bias of {C} classes, got an array of shape {values.shape[1:]}")
+        return cls(values, own)
+
+
 @dataclass(frozen=True)
 class Labellers(ABC):
     """M labellers on one language model.
 
     Args:
-        bias: float64, (M, C), taken off what they say.
+        bias: taken off what they say.
         class_names: C names.
     """
 
-    bias: FloatArray
+    bias: Bias
     class_names: tuple[str, ...]
 
     @property
     def count(self) -> int:
         """M."""
-        return len(self.bias)
+        return len(self.bias.values)
 
     @property
     @abstractmethod
@@ -78,7 +129,7 @@ class Labellers(ABC):
 
     def log_probs(self, texts: Sequence[str], cached: bool = False) -> LogProbs:
         """Return log-probabilities, float32, (M, N, C), normalised."""
-        return normalised_log_probs(self.said(texts).log_probs - self.bias[:, None])
+        return normalised_log_probs(self.said(texts).log_probs - self.bias.of(texts))
 
     def without_bias(self, texts: Sequence[str], progress: Progress | None = None) -> Self:
         """Return these labellers with the bias that they show on some texts, whose labels are not looked at.
@@ -87,17 +138,17 @@ class Labellers(ABC):
         https://arxiv.org/abs/2309.17249).
         """
         said = normalised_log_probs(self.said(texts, progress).log_probs)
-        return replace(self, bias=said.mean(axis=1, dtype=np.float64))
+        return replace(self, bias=Bias(said.mean(axis=1, keepdims=True, dtype=np.float64)))
 
     @abstractmethod
     def save(self, member: int, folder: Path) -> None:
         """Write one labeller, as text."""
 
 
-def rewrite_bias(folder: Path, bias: FloatArray) -> None:
-    """Give a saved labeller, a folder with one file of text, another bias, (C,)."""
+def rewrite_bias(folder: Path, bias: Mapping[str, Any]) -> None:
+    """Give a saved labeller, a folder with one file of text, another bias, as `Bias.content` holds it."""
     (file,) = folder.glob("*.json")
-    write_json(file, {**json.loads(file.read_text(encoding="utf-8")), "bias": bias.tolist()})
+    write_json(file, {**json.loads(file.read_text(encoding="utf-8")), **bias})
 
 
 class LabellerSource(Source, Protocol):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -19,7 +20,7 @@ from credibly.backbones.prompted import Frame
 from credibly.backbones.reading import Reading
 from credibly.errors import InputError, RunFolderError
 from credibly.members.common import Histories, TrainingData, count_weights
-from credibly.members.opinions import Labellers, Said
+from credibly.members.opinions import Bias, Labellers, Said
 from credibly.members.prompt_texts import (
     DEFAULT_DESCRIPTION,
     TEMPLATES,
@@ -73,7 +74,7 @@ class PromptMembers(Labellers):
 
     def save(self, member: int, folder: Path) -> None:
         """Write one prompt, its words and its bias."""
-        content = {**asdict(self.frames[member]), "bias": self.bias[member].tolist()}
+        content = {**asdict(self.frames[member]), **self.bias.content(member)}
         write_json(folder / FILE, content)
 
 
@@ -128,7 +129,7 @@ def labellers(material: Pool, settings: PromptsSettings, seeds: Sequence[int]) -
     frames = tuple(
         frame_of(material, settings, words, templates[seed % len(templates)], seed) for seed in seeds
     )
-    bias = np.zeros((len(frames), len(words)))
+    bias = Bias.none(len(frames), len(words))
     return PromptMembers(bias, data.class_names, material.model, frames)
 
 
@@ -179,16 +180,17 @@ def load(
     Raises:
         RunFolderError: a file is damaged.
     """
-    read = [_read(folder / FILE) for folder in folders]
-    frames, bias = tuple(frame for frame, _ in read), np.array([own for _, own in read])
+    read = [_read(folder / FILE, len(class_names)) for folder in folders]
+    frames = tuple(frame for frame, _ in read)
+    bias = Bias.read([content for _, content in read], len(class_names))
     return PromptMembers(bias, tuple(class_names), load_language_model(backbone), frames)
 
 
-def _read(file: Path) -> tuple[Frame, list[float]]:
+def _read(file: Path, C: int) -> tuple[Frame, dict[str, Any]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        frame = Frame(content["before"], content["after"], tuple(content["words"]))
-        return frame, [float(value) for value in content["bias"]]
+        Bias.read([content], C)
+        return Frame(content["before"], content["after"], tuple(content["words"])), content
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{file} is damaged ({error}); run again with --overwrite") from None
 

@@ -30,7 +30,7 @@ from credibly.backbones.word_tree import word_tree
 from credibly.errors import RunFolderError
 from credibly.members.answers import checked_names, named_class
 from credibly.members.common import Histories, TrainingData, count_weights
-from credibly.members.opinions import FloatArray, Labellers, Said
+from credibly.members.opinions import Bias, FloatArray, Labellers, Said
 from credibly.members.prompt_texts import PLAIN, Template, checked_template
 from credibly.members.prompts import Pool, frame_of
 from credibly.progress import Progress, Stages
@@ -89,7 +89,7 @@ class SampleMembers(Labellers):
 
     def save(self, member: int, folder: Path) -> None:
         """Write one member: the prompt, how it is answered, and the seed."""
-        own = {"seed": self.seeds[member], "bias": self.bias[member].tolist()}
+        own = {"seed": self.seeds[member], **self.bias.content(member)}
         write_json(folder / FILE, {**asdict(self.frame), **asdict(self.drawing), **own})
 
 
@@ -137,7 +137,7 @@ def labellers(material: Pool, settings: SamplesSettings, seeds: Sequence[int]) -
     frame = frame_of(material, settings, words, template, EXAMPLES_SEED)
     longest = max(len(word) for word in word_tree(model.tokenizer, frame.after, words).words)
     drawing = Drawing(settings.temperature, settings.answer_tokens or longest + ROOM)
-    bias = np.zeros((len(seeds), len(words)))
+    bias = Bias.none(len(seeds), len(words))
     return SampleMembers(bias, data.class_names, model, frame, drawing, tuple(seeds))
 
 
@@ -156,7 +156,7 @@ def load(
     (frame, drawing), *others = dict.fromkeys((frame, drawing) for frame, drawing, _ in read)
     if others:
         raise RunFolderError(f"{folders[0].parent}: members have different prompts; run with --overwrite")
-    seeds, bias = tuple(seed for *_, seed in read), np.zeros((len(read), len(class_names)))
+    seeds, bias = tuple(seed for *_, seed in read), Bias.none(len(read), len(class_names))
     return SampleMembers(bias, tuple(class_names), load_language_model(backbone), frame, drawing, seeds)
 
 

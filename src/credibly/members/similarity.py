@@ -12,7 +12,7 @@ from credibly.backbones import Backbone, embed, load_backbone
 from credibly.backbones.footprint import Needs, forward, untrained_needs
 from credibly.backbones.outline import Outline, Texts
 from credibly.members.common import Histories, TrainingData, count_weights
-from credibly.members.opinions import FloatArray, Labellers, Said
+from credibly.members.opinions import Bias, FloatArray, Labellers, Said
 from credibly.members.statements import Statements, load_statements, save_statements, statements_of
 from credibly.progress import Progress, Stages
 from credibly.reading import count_cut
@@ -58,7 +58,7 @@ class SimilarityMembers(Labellers):
 
     def save(self, member: int, folder: Path) -> None:
         """Write one member's sentences and bias."""
-        save_statements(folder, self.statements[member], self.bias[member])
+        save_statements(folder, self.statements[member], self.bias.content(member))
 
 
 def _directions(backbone: Backbone, texts: Sequence[str], progress: Progress | None = None) -> FloatArray:
@@ -109,18 +109,18 @@ def labellers(material: Pool, settings: SimilaritySettings, seeds: Sequence[int]
     """
     names = material.data.class_names
     statements = statements_of(names, settings, seeds)
-    return _members(material.backbone, statements, settings, np.zeros((len(seeds), len(names))), names)
+    return _members(material.backbone, statements, settings, Bias.none(len(seeds), len(names)), names)
 
 
 def _members(
     backbone: Backbone,
     statements: Statements,
     settings: SimilaritySettings,
-    bias: FloatArray,
+    bias: Bias,
     class_names: Sequence[str],
 ) -> SimilarityMembers:
     flat = [sentence for own in statements for sentence in own]
-    directions = _directions(backbone, flat).reshape(*bias.shape, backbone.width)
+    directions = _directions(backbone, flat).reshape(len(statements), len(class_names), backbone.width)
     return SimilarityMembers(bias, tuple(class_names), backbone, statements, directions, settings.temperature)
 
 

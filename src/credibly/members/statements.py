@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from credibly.backbones.label_words import checked_words
 from credibly.errors import InputError, RunFolderError
-from credibly.members.opinions import FloatArray
+from credibly.members.opinions import Bias
 from credibly.members.prompt_texts import DEFAULT_DESCRIPTION, Task, check_fields
 from credibly.parted import filled
 from credibly.runs import write_json
@@ -58,27 +57,29 @@ def statements_of(
     return tuple(tuple(said(templates[seed % len(templates)], word) for word in words) for seed in seeds)
 
 
-def save_statements(folder: Path, statements: Sequence[str], bias: FloatArray) -> None:
-    """Write one member's sentences and bias."""
-    write_json(folder / FILE, {"statements": list(statements), "bias": bias.tolist()})
+def save_statements(folder: Path, statements: Sequence[str], bias: Mapping[str, Any]) -> None:
+    """Write one member's sentences, and its bias as `Bias.content` holds it."""
+    write_json(folder / FILE, {"statements": list(statements), **bias})
 
 
-def load_statements(folders: Sequence[Path], class_names: Sequence[str]) -> tuple[Statements, FloatArray]:
-    """Return saved members' sentences, and their bias, float64, (M, C).
+def load_statements(folders: Sequence[Path], class_names: Sequence[str]) -> tuple[Statements, Bias]:
+    """Return saved members' sentences, and their bias.
 
     Raises:
         RunFolderError: a file is damaged.
     """
-    read = [_read(folder / FILE, len(class_names)) for folder in folders]
-    return tuple(own for own, _ in read), np.array([bias for _, bias in read])
+    C = len(class_names)
+    read = [_read(folder / FILE, C) for folder in folders]
+    return tuple(own for own, _ in read), Bias.read([content for _, content in read], C)
 
 
-def _read(file: Path, C: int) -> tuple[tuple[str, ...], list[float]]:
+def _read(file: Path, C: int) -> tuple[tuple[str, ...], dict[str, Any]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        statements, bias = tuple(map(str, content["statements"])), list(map(float, content["bias"]))
-        if not len(statements) == len(bias) == C:
-            raise ValueError(f"expected {C} statements and as many biases")
-        return statements, bias
+        statements = tuple(map(str, content["statements"]))
+        if len(statements) != C:
+            raise ValueError(f"expected {C} statements")
+        Bias.read([content], C)
+        return statements, content
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{file} is damaged ({error}); run again with --overwrite") from None

@@ -125,8 +125,10 @@ class LabellingSettings(Settings):
 
     classes: list[str] = Field(description="the classes' names; two or more")
     examples: str | None = Field(None, description="a file of texts with labels that prompts show")
-    bias: Literal["batch", "content_free", "none"] = Field(
-        "batch", description="found over all texts, or on inputs that say nothing; none to leave it in"
+    bias: Literal["batch", "batch_by_length", "content_free", "none"] = Field(
+        "batch",
+        description="found over all texts, or over those of like length (where no class is longer than the "
+        "others), or on inputs that say nothing; none to leave it in",
     )
     prior: dict[str, Annotated[float, Field(gt=0)]] | Literal["estimate"] | None = Field(
         None, description="share of each class, given or estimated; equal shares if left out"

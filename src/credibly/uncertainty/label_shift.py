@@ -89,13 +89,41 @@ class BatchBias:
         return _centred(self.total / self.count)
 
 
+def batch_bias(log_probs: ArrayLike, strata: ArrayLike) -> FloatArray:
+    """Return the bias of each stratum of a whole batch, float64, (M, K, C), as `BatchBias` finds it.
+
+    Args:
+        log_probs: (M, N, C).
+        strata: (N,), each text's stratum, from 0 to K - 1, none without a text.
+    """
+    array, places = np.asarray(log_probs, dtype=np.float64), np.asarray(strata)
+    parts = [array[:, places == place] for place in range(int(places.max()) + 1)]
+    return np.stack([BatchBias.of(part).bias for part in parts], axis=1)
+
+
+def share_between(log_probs: ArrayLike, strata: ArrayLike) -> float:
+    """Return how much of the variance of log-ratios lies between strata, in [0, 1]; 0 where there is none.
+
+    Args:
+        log_probs: (M, N, C).
+        strata: (N,), each text's stratum, from 0 to K - 1, none without a text.
+    """
+    z, places = _centred(log_softmax(log_probs)), np.asarray(strata)
+    apart = z - z.mean(axis=1, keepdims=True)
+    means = batch_bias(z, places) - z.mean(axis=1, keepdims=True)
+    between = float((np.bincount(places)[None, :, None] * means**2).sum())
+    whole = float((apart**2).sum())
+    return min(between / whole, 1.0) if whole > 0 else 0.0
+
+
 def _centred(values: FloatArray) -> FloatArray:
     return np.asarray(values - values.mean(axis=-1, keepdims=True))
 
 
 def without_bias(predictions: Predictions, bias: ArrayLike) -> Predictions:
-    """Return a record whose members' biases, (M, C), are taken off their log-probabilities."""
-    shifted = predictions.log_probs.astype(np.float64) - np.asarray(bias, dtype=np.float64)[:, None]
+    """Return a record whose members' biases, (M, C) or (M, N, C), are taken off their log-probabilities."""
+    taken = np.asarray(bias, dtype=np.float64)
+    shifted = predictions.log_probs.astype(np.float64) - (taken[:, None] if taken.ndim == 2 else taken)
     return replace(predictions, log_probs=normalised_log_probs(shifted))
 
 
@@ -107,8 +135,12 @@ def with_shares(predictions: Predictions, shares: ArrayLike) -> Predictions:
     the most frequent class then, and those that are too sure move by nothing. That as many texts be labelled
     with a class as are of it, holds however sure they are.
     """
-    shift = np.stack([share_shift(member, shares) for member in predictions.log_probs.astype(np.float64)])
-    return without_bias(predictions, -shift)
+    return without_bias(predictions, -share_shifts(predictions, shares))
+
+
+def share_shifts(predictions: Predictions, shares: ArrayLike) -> FloatArray:
+    """Return what `with_shares` adds to each member's log-probabilities, float64, (M, C)."""
+    return np.stack([share_shift(member, shares) for member in predictions.log_probs.astype(np.float64)])
 
 
 def share_shift(log_probs: ArrayLike, shares: ArrayLike) -> FloatArray:
@@ -189,7 +221,7 @@ class Corrections:
         raw: as it was said.
         corrected: without the bias.
         prior_corrected: for class shares that are not equal; None where none are given.
-        bias: float64, (M, C), that was taken off.
+        moved: float64, (M, C), what was then added for class shares that are not equal.
         prior: float64, (C,), the class shares; None where equal ones are assumed.
         estimated: float64, (C,), the class shares that `corrected` shows.
     """
@@ -197,7 +229,7 @@ class Corrections:
     raw: Predictions
     corrected: Predictions
     prior_corrected: Predictions | None
-    bias: FloatArray
+    moved: FloatArray
     prior: FloatArray | None
     estimated: FloatArray
 
@@ -219,16 +251,17 @@ def correct(raw: Predictions, bias: ArrayLike, prior: ArrayLike | Literal["estim
 
     Args:
         raw: of M prompts.
-        bias: (M, C).
+        bias: (M, C), or (M, N, C) where each text has its own.
         prior: (C,), or "estimate", or None for equal shares.
 
     Raises:
         InputError: as `checked_prior`.
     """
-    taken = np.asarray(bias, dtype=np.float64)
-    corrected = without_bias(raw, taken)
+    corrected = without_bias(raw, bias)
     estimated = estimated_shares(corrected)
     shares = estimated if isinstance(prior, str) else prior
     checked = None if shares is None else checked_prior(shares, raw.shape[2])
-    last = None if checked is None else with_shares(corrected, checked)
-    return Corrections(raw, corrected, last, taken, checked, estimated)
+    if checked is None:
+        return Corrections(raw, corrected, None, np.zeros((raw.shape[0], raw.shape[2])), None, estimated)
+    moved = share_shifts(corrected, checked)
+    return Corrections(raw, corrected, without_bias(corrected, -moved), moved, checked, estimated)

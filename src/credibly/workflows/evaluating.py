@@ -159,7 +159,7 @@ def evaluate(
         stored[source] = {"test": opened.predict(examples)}
         told(1, 1)
     if labelled:
-        stored = judged_labellers(run, stored["members"]["test"])
+        stored = judged_labellers(run, stored["members"]["test"], examples.texts)
     content = build_report(
         run_name=f"{run.path.resolve().name} on {Path(file).name}",
         recipe=recipe.model_dump(mode="json"),

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from credibly.errors import InputError, listed
-from credibly.members.opinions import rewrite_bias
+from credibly.data.strata import Strata
+from credibly.errors import InputError, RunFolderError, listed
+from credibly.members.opinions import Bias, rewrite_bias
 from credibly.passes import groups_of, member_seeds
-from credibly.records import FloatArray, Predictions
+from credibly.records import Predictions
 from credibly.runs import Run, replacing
 from credibly.settings import CONTROLS, BackboneSettings, Recipe
-from credibly.uncertainty.label_shift import share_shift, without_bias
+from credibly.uncertainty.label_shift import without_bias
+from credibly.workflows.contents import class_names_of
 from credibly.workflows.recipes import make_recipe
 from credibly.workflows.work import Work
 
@@ -58,52 +60,52 @@ def take_labellers(labelled: Run, work: Work) -> None:
         labelled.check_folder(labelled.members_folder)
         with replacing(run.members_folder) as temporary:
             shutil.copytree(labelled.members_folder, temporary)
-            for seed, bias in zip(member_seeds(work.recipe), shifts, strict=True):
-                rewrite_bias(temporary / str(seed), bias)
+            for place, seed in enumerate(member_seeds(work.recipe)):
+                rewrite_bias(temporary / str(seed), shifts.content(place))
     _take_opinions(labelled, work, shifts)
 
 
-def shifts_of(labelled: Run) -> FloatArray:
-    """Return all that labelling took off each member's log-probabilities, float64, (M, C).
+def shifts_of(labelled: Run) -> Bias:
+    """Return all that labelling took off each member's log-probabilities.
 
     That is its bias, and what gives the classes their shares where these are known or estimated.
+
+    Raises:
+        RunFolderError: an earlier version has labelled.
     """
-    content, labelling = (
-        labelled.read_json(labelled.check(labelled.labelling_file)),
-        labelled.recipe.labelling,
-    )
-    assert labelling is not None
-    names = labelling.classes
-    bias = np.array([[own[name] for name in names] for own in content["bias"]["by_member"]])
-    if labelling.prior is None:
-        return bias
-    shares = [content["assumed_shares"][name] for name in names]
-    corrected = without_bias(labelled.load_predictions("members", "unlabelled"), bias)
-    return np.asarray(bias - np.stack([share_shift(own, shares) for own in corrected.log_probs]))
+    names = class_names_of(labelled)
+    found = labelled.read_json(labelled.check(labelled.labelling_file))["bias"]
+    if "taken_off" not in found:
+        raise RunFolderError(f"{labelled.path} was labelled by an earlier version of credibly; label again")
+    values = np.array([[[row[name] for name in names] for row in own] for own in found["taken_off"]])
+    return Bias(values, Strata(tuple(found["longest"])))
 
 
-def judged_labellers(labelled: Run, raw: Predictions) -> dict[str, dict[str, Predictions]]:
+def judged_labellers(
+    labelled: Run, raw: Predictions, texts: Sequence[str]
+) -> dict[str, dict[str, Predictions]]:
     """Return labellers without their bias and, where they have any, with it, as systems on test texts.
 
     Args:
         labelled: the run that `label` left.
         raw: what they say of the texts.
+        texts: N texts.
     """
     shifts = shifts_of(labelled)
-    stored = {"members": {"test": without_bias(raw, shifts)}}
-    return stored | ({BIASED: {"test": raw}} if shifts.any() else {})
+    stored = {"members": {"test": without_bias(raw, shifts.of(texts))}}
+    return stored | ({BIASED: {"test": raw}} if shifts.values.any() else {})
 
 
-def _take_opinions(labelled: Run, work: Work, shifts: FloatArray) -> None:
+def _take_opinions(labelled: Run, work: Work, shifts: Bias) -> None:
     """Store what was said of the sets that are cut from the labelled texts; others are asked about anew."""
     data, sets = work.recipe.data, work.splits.named()
     given = {"calibration": data.calibration, "validation": data.validation}
-    record = without_bias(labelled.load_predictions("members", "unlabelled"), shifts)
+    record = labelled.load_predictions("members", "unlabelled")
     place = {name: row for row, name in enumerate(record.ids)}
     for split in ("train", "calibration", "validation"):
         if split not in sets or given.get(split) or work.run.predictions_file("members", split).is_file():
             continue
         part = sets[split]
-        said = record.take([place[name] for name in part.ids])
+        said = without_bias(record.take([place[name] for name in part.ids]), shifts.of(part.texts))
         known = replace(said, labels=part.labels, label_probs=part.label_probs)
         work.run.save_predictions("members", split, known)

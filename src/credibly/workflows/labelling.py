@@ -21,8 +21,10 @@ from safetensors.numpy import load_file, save
 from credibly.backbones import resolve_precision
 from credibly.backbones.loading import best_device
 from credibly.data.labelling import shown_examples, texts_to_label
+from credibly.data.strata import Strata
 from credibly.errors import InputError, RunFolderError, did_you_mean, listed
 from credibly.members import LABELLERS, Said, TrainingData
+from credibly.members.opinions import Bias
 from credibly.passes import groups_of, member_seeds
 from credibly.progress import Progress, Stages, silent
 from credibly.records import Examples, Predictions, normalised_log_probs
@@ -31,11 +33,12 @@ from credibly.settings import LabellingSettings, Recipe, ResolvedSettings, recip
 from credibly.uncertainty.dawid_skene import check_labellers
 from credibly.uncertainty.label_shift import (
     CONTENT_FREE,
-    BatchBias,
     Corrections,
+    batch_bias,
     checked_prior,
     content_free_bias,
     correct,
+    share_between,
 )
 from credibly.uncertainty.systems import Answer, answers
 from credibly.workflows.fitting import comparable, facts_of
@@ -49,6 +52,9 @@ CHUNK = 512
 """Texts that are asked about and stored together; a stopped run loses one chunk at most."""
 FEW_TEXTS = 32
 """The mean over fewer texts says little of a prompt's bias."""
+MUCH = 0.05
+"""Of what labellers say, where it goes with the length of the text."""
+BY_LENGTH = "batch_by_length"
 SYSTEM, SPLIT = "members", "unlabelled"
 FloatArray = NDArray[np.float64]
 
@@ -106,9 +112,10 @@ def label(
         provenance={"members": panel.name},
     )
     run.save_predictions(SYSTEM, SPLIT, raw)
-    corrections = _corrections(job, panel, raw)
+    bias = _bias(job, panel, raw)
+    corrections = correct(raw, bias.of(job.texts.texts), _prior_of(job.labelling))
     combined = Combined.of(corrections)
-    write_json(run.labelling_file, _summary(job, said, corrections, combined))
+    write_json(run.labelling_file, _summary(job, said, bias, corrections, combined))
     answer = combined.answer(job.labelling.combine)
     write_text(run.labels_file, "".join(f"{line}\n" for line in label_lines(answer)))
     run.remove_checkpoints()
@@ -283,19 +290,23 @@ def _check_mass(job: Job, panel: Panel, said: Said) -> None:
         )
 
 
-def _corrections(job: Job, panel: Panel, raw: Predictions) -> Corrections:
-    """Find the labellers' bias as the recipe says, and take it off."""
-    method = job.labelling.bias
-    bias = np.zeros((raw.shape[0], raw.shape[2]))
-    if method == "batch":
-        bias = BatchBias.of(raw.log_probs).bias
+def _bias(job: Job, panel: Panel, raw: Predictions) -> Bias:
+    """Find the labellers' bias as the recipe says."""
+    method, texts = job.labelling.bias, job.texts.texts
+    bias = Bias.none(raw.shape[0], raw.shape[2])
+    if method.startswith("batch"):
+        strata = Strata.of(texts) if method == BY_LENGTH else Strata()
+        bias = Bias(batch_bias(raw.log_probs, strata.places(texts)), strata)
     elif method == "content_free":
-        bias = content_free_bias(normalised_log_probs(panel.said(CONTENT_FREE).log_probs))
-    bias[voting(job.recipe)] = 0.0
-    return correct(raw, bias, _prior_of(job.labelling))
+        found = content_free_bias(normalised_log_probs(panel.said(CONTENT_FREE).log_probs))
+        bias = Bias(found[:, None])
+    bias.values[voting(job.recipe)] = 0.0
+    return bias
 
 
-def _summary(job: Job, said: Said, corrections: Corrections, combined: Combined) -> dict[str, Any]:
+def _summary(
+    job: Job, said: Said, bias: Bias, corrections: Corrections, combined: Combined
+) -> dict[str, Any]:
     """Return labelling.json: what was found and assumed, and the records side by side."""
     names = job.texts.class_names
     found = {name: answers("ensemble", record, {})[0] for name, record in corrections.systems.items()}
@@ -319,7 +330,13 @@ def _summary(job: Job, said: Said, corrections: Corrections, combined: Combined)
         "members": corrections.raw.shape[0],
         "mass": float(np.median(said.mass[asked])) if any(asked) else None,
         "answers": answers_given(job.recipe, said),
-        "bias": {"method": job.labelling.bias, "by_member": [by_class(own) for own in corrections.bias]},
+        "bias": {
+            "method": job.labelling.bias,
+            "by_member": [by_class(own) for own in bias.of(job.texts.texts).mean(axis=1)],
+            "longest": list(bias.strata.edges),
+            "by_length": [[by_class(row) for row in own] for own in bias.values],
+            "taken_off": [[by_class(row) for row in own] for own in bias.values - corrections.moved[:, None]],
+        },
         "assumed_shares": by_class(
             np.full(len(names), 1 / len(names)) if corrections.prior is None else corrections.prior
         ),
@@ -371,15 +388,21 @@ def _findings(job: Job, said: Said, corrections: Corrections) -> Iterator[str]:
         )
     if job.labelling.bias == "none" and not all(voting(job.recipe)):
         yield "the labellers' bias towards some classes is left in"
+    if job.labelling.bias == BY_LENGTH:
+        yield (
+            "the labellers' bias is taken off on the assumption that no class is much rarer than the others, "
+            f"nor longer: by {Strata.of(job.texts.texts).count} ranges of lengths"
+        )
     if job.labelling.bias == "batch":
         yield (
             "the labellers' bias is taken off on the assumption that no class is much rarer than the others"
         )
-        if len(job.texts) < FEW_TEXTS:
-            yield (
-                f"{len(job.texts)} texts are few to find the bias on; with fewer than {FEW_TEXTS} consider "
-                "labelling.bias: content_free"
-            )
+        yield from _by_length(job, corrections)
+    if job.labelling.bias.startswith("batch") and len(job.texts) < FEW_TEXTS:
+        yield (
+            f"{len(job.texts)} texts are few to find the bias on; with fewer than {FEW_TEXTS} consider "
+            "labelling.bias: content_free"
+        )
     equal = 1 / len(job.texts.class_names)
     if corrections.prior is None and corrections.estimated.min() < equal / 2 and not any(voting(job.recipe)):
         shares = listed(
@@ -390,6 +413,20 @@ def _findings(job: Job, said: Said, corrections: Corrections) -> Iterator[str]:
             f"the answers themselves suggest other class shares ({shares}): where you know them give them as "
             "prior (labelling.prior, --prior), or take these with estimate; labels of rare classes are "
             "otherwise too many"
+        )
+
+
+def _by_length(job: Job, corrections: Corrections) -> Iterator[str]:
+    """Say where what prompts say goes with the length of the text, as the bias may."""
+    asked, strata = [not own for own in voting(job.recipe)], Strata.of(job.texts.texts)
+    if not any(asked) or strata.count == 1:
+        return
+    share = share_between(corrections.raw.log_probs[asked], strata.places(job.texts.texts))
+    if share > MUCH:
+        yield (
+            f"what the labellers say goes with the length of the text, which explains {share:.0%} of it: if "
+            f"no class is longer than the others that is bias too; take it off with "
+            f"--set labelling.bias={BY_LENGTH}"
         )
 
 
