@@ -378,7 +378,9 @@ def test_votes_are_weighed_where_that_is_asked_for_and_stand_beside_the_mean_any
 def test_examples_that_nobody_shows_are_said_to_be_for_nothing(labelled, tmp_path):
     shown = jsonl(tmp_path / "few.jsonl", [{"text": f"film {name}", "label": name} for name in CLASSES])
     run = labelled("run", "similarity", labelling__examples=str(shown))
-    assert "the examples are not looked at: prompts alone show any" in label_summary(run)["notes"]
+    content = label_summary(run)
+    assert "the examples are not looked at: prompts alone show any" in content["notes"]
+    assert content["examples"] == []
     plain = labelled("plain", "similarity")
     assert run.labels_file.read_bytes() == plain.labels_file.read_bytes()
 

@@ -8,23 +8,28 @@ import pytest
 from typer.testing import CliRunner
 
 from credibly.cli.main import app
-from credibly.data import load_splits
+from credibly.data import load_splits, strata
 from credibly.data.opinions import read_opinions
 from credibly.errors import InputError, RunFolderError
-from credibly.members import Said, prompts
+from credibly.members import LABELLERS, Said, prompts
+from credibly.members.opinions import rewrite_bias
 from credibly.members.prompts import PromptMembers
+from credibly.passes import groups_of
 from credibly.progress import silent
 from credibly.records import normalised_log_probs
-from credibly.runs import Run
+from credibly.runs import Run, write_json
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.label_shift import (
     CONTENT_FREE,
     BatchBias,
+    batch_bias,
     content_free_bias,
     correct,
+    with_shares,
     without_bias,
 )
 from credibly.workflows import evaluate, evaluate_predictions, fit, label, labelling, load
+from credibly.workflows.labelled import shifts_of
 from credibly.workflows.recipes import make_recipe
 from workshop import CLASSES, jsonl, label_lines, label_summary, made_rows
 
@@ -77,7 +82,7 @@ def test_texts_labelled_by_hand_may_be_shown_and_all_texts_be_asked_about(files,
     few = jsonl(tmp_path / "few.jsonl", [{"text": row["text"], "label": row["label"]} for row in own[:3]])
     run = files(labelling__examples=str(few))
     assert len(label_lines(run)) == ROWS
-    assert any("prompts show the label of 3 rows" in note for note in label_summary(run)["notes"])
+    assert any("3 rows whose text also stands in examples" in note for note in label_summary(run)["notes"])
     test = jsonl(tmp_path / "test.jsonl", own[:2] + made_rows(12, seed=8))
     settings = {"data.labels_from": str(run.path), "data.test": str(test), "data.label": "label"}
     splits = load_splits(make_recipe(None, settings).data)
@@ -179,6 +184,57 @@ def test_texts_that_are_too_long_are_cut_and_counted(files, tmp_path):
 
 
 # Bias and class shares
+
+
+def test_a_bias_by_length_is_taken_off_range_by_range_and_kept_for_other_texts(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(strata, "TEXTS_A_STRATUM", 10)
+    shares = [0.2, 0.3, 0.5]
+    prior = dict(zip(CLASSES, shares, strict=True))
+    run = files(labelling__bias="batch_by_length", labelling__prior=prior)
+    content, raw = label_summary(run), run.load_predictions("members", "unlabelled")
+    texts = tuple(row["text"] for row in made_rows(ROWS))
+    edges = content["bias"]["longest"]
+    places = np.searchsorted(edges, [len(text) for text in texts])
+    assert len(edges) >= 1
+    bias = np.array([[list(row.values()) for row in own] for own in content["bias"]["by_length"]])
+    np.testing.assert_allclose(bias, batch_bias(raw.log_probs, places))
+    expected = with_shares(without_bias(raw, bias[:, places]), shares)
+    probs = [list(line["probabilities"].values()) for line in label_lines(run)]
+    np.testing.assert_allclose(probs, np.exp(expected.log_probs).mean(axis=0), atol=1e-5)
+    assert any(f"by {len(edges) + 1} ranges of lengths" in note for note in content["notes"])
+    # As members of a run they take the same off, whatever the texts beside it.
+    report = evaluate(run.path, jsonl(tmp_path / "few.jsonl", made_rows(ROWS)[:7]))
+    right = np.mean(
+        [CLASSES[int(np.argmax(own))] == row["label"] for own, row in zip(probs, made_rows(7), strict=False)]
+    )
+    assert report["systems"]["ensemble"]["accuracy"]["value"] == pytest.approx(right)
+    for seed, folder in enumerate(sorted(run.members_folder.iterdir())):
+        rewrite_bias(folder, shifts_of(run).content(seed))
+    group = next(groups_of(run.recipe))
+    members = LABELLERS["prompts"].load(
+        sorted(run.members_folder.iterdir()), group.backbone, group.settings, CLASSES
+    )
+    again = np.exp(members.log_probs(texts[:9])).mean(axis=0)
+    np.testing.assert_allclose(again, probs[:9], atol=1e-4)
+
+
+def test_what_goes_with_the_length_of_a_text_is_told(files, monkeypatch):
+    monkeypatch.setattr(strata, "TEXTS_A_STRATUM", 10)
+    monkeypatch.setattr(labelling, "MUCH", 0.0)
+    told = "goes with the length of the text"
+    assert any(told in note for note in label_summary(files())["notes"])
+    monkeypatch.setattr(labelling, "MUCH", 1.0)
+    assert not any(told in note for note in label_summary(files("other"))["notes"])
+
+
+def test_labels_of_an_earlier_version_are_refused(files, tmp_path):
+    run = files()
+    content = json.loads(run.labelling_file.read_text(encoding="utf-8"))
+    del content["bias"]["taken_off"]
+    write_json(run.labelling_file, content)
+    run.finish({"format_version": 1})
+    with pytest.raises(RunFolderError, match="earlier version of credibly; label again"):
+        evaluate(run.path, tmp_path / "texts.jsonl")
 
 
 def test_raw_and_corrected_stand_side_by_side(files):

@@ -86,7 +86,7 @@ def test_an_example_that_is_to_be_labelled_is_shown_and_told(shown):
     rows = [*rows_of("good", "TWO!", label="yes"), *rows_of("bad", label="no")]
     examples, (note,) = shown(rows)
     assert examples.texts == ("good", "TWO!", "bad")
-    assert "prompts show the label of 1 row, which also stand" in note
+    assert "1 row whose text also stands in examples" in note
 
 
 def test_examples_that_contradict_each_other_are_refused(shown):

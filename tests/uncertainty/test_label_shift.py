@@ -10,10 +10,12 @@ from credibly.records import Predictions, normalised_log_probs
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.label_shift import (
     BatchBias,
+    batch_bias,
     checked_prior,
     content_free_bias,
     correct,
     estimated_shares,
+    share_between,
     share_shift,
     with_shares,
     without_bias,
@@ -88,6 +90,47 @@ def test_a_biased_prompt_becomes_as_right_as_an_unbiased_one():
 
 
 # Inputs that say nothing
+
+
+# The bias of parts of a batch
+
+
+def test_the_bias_of_each_stratum_is_that_of_its_texts_alone():
+    log_probs = np.random.default_rng(0).normal(size=(2, 30, 3))
+    strata = np.arange(30) % 4
+    found = batch_bias(log_probs, strata)
+    assert found.shape == (2, 4, 3)
+    for place in range(4):
+        np.testing.assert_allclose(found[:, place], BatchBias.of(log_probs[:, strata == place]).bias)
+    np.testing.assert_allclose(
+        batch_bias(log_probs, np.zeros(30, dtype=int))[:, 0], BatchBias.of(log_probs).bias
+    )
+
+
+def test_a_bias_that_differs_between_strata_is_taken_off_and_one_for_all_leaves_mistakes():
+    strata = np.arange(1000) // 500
+    prompts = said(BALANCED, [0.0, 0.0], separation=1.5)
+    shifted = prompts.log_probs.astype(float) + np.where(strata[:, None] == 1, [0.0, 4.0], [2.0, 0.0])
+    biased = record(shifted)
+    by_stratum = correct(biased, batch_bias(biased.log_probs, strata)[:, strata], None).corrected
+    for_all = correct(biased, BatchBias.of(biased.log_probs).bias, None).corrected
+    assert accuracy(by_stratum, BALANCED) >= accuracy(prompts, BALANCED) - 0.01
+    assert accuracy(for_all, BALANCED) < accuracy(by_stratum, BALANCED) - 0.1
+
+
+def test_the_share_between_strata_goes_from_none_to_all():
+    strata = np.arange(400) % 4
+    apart = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0], [0.0, 5.0]])[strata][None]
+    assert share_between(apart, strata) == pytest.approx(1)
+    assert share_between(np.zeros((1, 400, 2)), strata) == 0
+    noise = np.random.default_rng(0).normal(size=(2, 400, 2))
+    assert share_between(noise, strata) < 0.03
+    alone = noise[:1] - noise[:1].mean(axis=-1, keepdims=True)
+    # One-way analysis of variance: the share is that of the sums of squares.
+    z = alone[0, :, 1]
+    means = np.array([z[strata == place].mean() for place in range(4)])
+    by_hand = 100 * ((means - z.mean()) ** 2).sum() / ((z - z.mean()) ** 2).sum()
+    assert share_between(noise[:1], strata) == pytest.approx(by_hand)
 
 
 def test_content_free_inputs_show_the_bias_as_in_the_paper():

@@ -48,7 +48,7 @@ def texts_to_label(
 
 
 def shown_examples(
-    path: str | Path, settings: DataSettings, class_names: Sequence[str], texts: Examples
+    path: str | Path, settings: DataSettings, class_names: Sequence[str], texts: Examples | None
 ) -> tuple[Examples, list[str]]:
     """Return labelled texts to show in prompts, and what is to be known of them.
 
@@ -59,7 +59,7 @@ def shown_examples(
         path: a file with the text columns and `label`.
         settings: the text columns.
         class_names: C names.
-        texts: that are to be labelled.
+        texts: that are to be labelled with the examples in view; None where nobody looks at these.
 
     Raises:
         DataError: the file cannot be used, or one text has two labels.
@@ -70,10 +70,10 @@ def shown_examples(
     _check_contradictions(path, examples, keys)
     notes: list[str] = []
     shown = set(keys)
-    if count := sum(text_key(text) in shown for text in texts.texts):
+    if texts is not None and (count := sum(text_key(text) in shown for text in texts.texts)):
         notes.append(
-            f"{settings.train}: prompts show the label of {rows(count)}, which also stand in examples; "
-            "what is said of these does not tell how good the prompts are"
+            f"{settings.train}: {rows(count)} whose text also stands in examples; what is said of such a text "
+            "does not tell how good the prompts are, for they show its label"
         )
     notes += repeats("examples", examples, keys)
     absent = [name for index, name in enumerate(class_names) if index not in examples.labels]

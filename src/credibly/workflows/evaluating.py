@@ -29,7 +29,7 @@ from credibly.workflows.contents import (
     member_names,
     network_systems,
 )
-from credibly.workflows.labelled import judged_labellers
+from credibly.workflows.labelled import judged_labellers, judged_notes
 from credibly.workflows.learning import learned_on_parts
 from credibly.workflows.lengths import cut_notes
 from credibly.workflows.opening import open_source
@@ -150,6 +150,7 @@ def evaluate(
     examples, notes = read_examples(file, data, class_names_of(run)), list[str]()
     if labelled:
         examples = unshown("test", examples, shown_to(run), notes)
+        notes += judged_notes(recipe)
     stored: dict[str, dict[str, Predictions]] = {}
     readers: list[Reader] = []
     for source in ["members", *network_systems(recipe)]:

@@ -96,6 +96,15 @@ def judged_labellers(
     return stored | ({BIASED: {"test": raw}} if shifts.values.any() else {})
 
 
+def judged_notes(recipe: Recipe) -> list[str]:
+    """Return what is to be said where labels.jsonl holds something else than the mean that is judged."""
+    if recipe.labelling is None or recipe.labelling.combine == "mean":
+        return []
+    return [
+        f"judged is the mean of the labellers; labels.jsonl weighs their votes ({recipe.labelling.combine})"
+    ]
+
+
 def _take_opinions(labelled: Run, work: Work, shifts: Bias) -> None:
     """Store what was said of the sets that are cut from the labelled texts; others are asked about anew."""
     data, sets = work.recipe.data, work.splits.named()

@@ -195,7 +195,8 @@ def _job(run: Run, recipe: Recipe, stages: Stages, resume: bool) -> Job:
     texts, notes = texts_to_label(recipe.data, labelling.classes, recipe.seed)
     examples = None
     if labelling.examples is not None:
-        examples, more = shown_examples(labelling.examples, recipe.data, texts.class_names, texts)
+        asked = texts if _shows(recipe) else None
+        examples, more = shown_examples(labelling.examples, recipe.data, texts.class_names, asked)
         notes += more
     for note in notes:
         log.info(note)
@@ -346,7 +347,7 @@ def _summary(
         "combined": {rule: figures(own, found["raw"]) for rule, own in combined.answers.items()},
         "combined_differ": combined.differ,
         "labellers": _labellers(job, combined, by_class),
-        "examples": [] if job.examples is None else list(job.examples.texts),
+        "examples": list(job.examples.texts) if job.examples is not None and _shows(job.recipe) else [],
         "notes": [*job.notes, *_findings(job, said, corrections)],
     }
 
@@ -375,9 +376,7 @@ def _findings(job: Job, said: Said, corrections: Corrections) -> Iterator[str]:
     """Yield what is to be said of the labels."""
     if said.cut:
         yield f"{said.cut:,} of {len(job.texts):,} texts were too long for a model and were cut at their end"
-    if job.examples is not None and not any(
-        getattr(group.settings, "shots", 0) for group in groups_of(job.recipe)
-    ):
+    if job.examples is not None and not _shows(job.recipe):
         yield "the examples are not looked at: prompts alone show any"
     yield from vote_notes(job.recipe, said)
     if job.labelling.combine == "dawid_skene":
@@ -414,6 +413,11 @@ def _findings(job: Job, said: Said, corrections: Corrections) -> Iterator[str]:
             "prior (labelling.prior, --prior), or take these with estimate; labels of rare classes are "
             "otherwise too many"
         )
+
+
+def _shows(recipe: Recipe) -> bool:
+    """Return whether any labeller is shown examples."""
+    return any(getattr(group.settings, "shots", 0) for group in groups_of(recipe))
 
 
 def _by_length(job: Job, corrections: Corrections) -> Iterator[str]:
