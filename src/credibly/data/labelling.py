@@ -72,8 +72,8 @@ def shown_examples(
     shown = set(keys)
     if texts is not None and (count := sum(text_key(text) in shown for text in texts.texts)):
         notes.append(
-            f"{settings.train}: {rows(count)} whose text also stands in examples; what is said of such a text "
-            "does not tell how good the prompts are, for they show its label"
+            f"{settings.train}: {rows(count)} whose text also stands in examples; what is said of such a "
+            "text does not tell how good the prompts are, for they show its label"
         )
     notes += repeats("examples", examples, keys)
     absent = [name for index, name in enumerate(class_names) if index not in examples.labels]
