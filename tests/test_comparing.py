@@ -154,6 +154,15 @@ def test_systems_on_other_texts_are_refused_before_anything_is_trained(files, tm
     assert not (tmp_path / "out").exists()
 
 
+def test_a_learning_curve_that_cannot_be_had_is_refused_before_anything_is_trained(files, tmp_path):
+    _, values = files
+    curve = {"evaluation": {"learning_curve": [0.01]}}
+    other = {**values, "systems": {**values["systems"], "one-head": curve}}
+    with pytest.raises(InputError, match=r"got 0\.01: 1 of"):
+        workflows.compare(written(tmp_path, other), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(files, tmp_path):
     _, values = files
     (tmp_path / "mine").mkdir()

@@ -7,13 +7,13 @@ import re
 import numpy as np
 import pytest
 
-from credibly.data import load_splits
-from credibly.errors import InputError
+from credibly.data import load_splits, read_examples
+from credibly.errors import InputError, TrainingError
 from credibly.report.html import render_html
 from credibly.report.learning import learning_curve, what_more_brings
 from credibly.runs import Run
 from credibly.uncertainty.scoring.resampling import Resampling
-from credibly.workflows import distil, fit, learning
+from credibly.workflows import distil, fit, learning, make_recipe, plan
 from credibly.workflows.learning import part_of
 from workshop import jsonl, made_rows, predictions_in, quick
 
@@ -101,6 +101,42 @@ def test_a_killed_curve_goes_on_with_what_is_missing(
     assert not resumed.checkpoints_folder.exists()
 
 
+def test_a_part_that_cannot_be_learned_is_left_out_and_told(
+    curved, files, settings, tmp_path, monkeypatch, no_plots, caplog
+):
+    train, parts = learning.train, []
+
+    def failing(run, recipe, part, *more):
+        train(run, recipe, part, *more)
+        parts.append(len(part))
+        if len(parts) == 1:
+            raise TrainingError("member 1: no number")
+        if len(parts) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(learning, "train", failing)
+    wanted = settings | {"evaluation.learning_curve": SHARES}
+    with pytest.raises(KeyboardInterrupt):
+        fit(files["train"], tmp_path / "run", wanted)
+    note = f"the learning curve has no point at {parts[0]} texts, where a member cannot be trained: "
+    assert f"{note}member 1: no number" in caplog.messages
+    resumed = fit(files["train"], tmp_path / "run", wanted, resume=True)
+    assert len(parts) == 3
+    assert parts[0] < parts[1] == parts[2]
+    whole = predictions_in(curved.path)
+    assert predictions_in(resumed.path) == {
+        name: content for name, content in whole.items() if not name.startswith("learning_0.25")
+    }
+    monkeypatch.setattr(learning, "train", None)
+    student = distil(resumed.path, tmp_path / "student", {"distil.controls": []})
+    for run in (resumed, student):
+        report = report_of(run)
+        kept, all_of_them = report_of(curved)["curves"]["learning"][1:]
+        assert report["curves"]["learning"] == [{**kept, "change": None}, all_of_them]
+        assert f"{note}member 1: no number" in report["notes"]
+        assert not run.checkpoints_folder.exists()
+
+
 def test_a_student_of_the_members_keeps_the_curve(curved, tmp_path, monkeypatch, no_plots):
     monkeypatch.setattr(learning, "train", None)
     student = distil(curved.path, tmp_path / "student", {"distil.controls": []})
@@ -149,6 +185,21 @@ def test_a_curve_that_cannot_be_had_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         fit(files["train"], tmp_path / "run", wanted | {"evaluation.learning_curve": SHARES} | changed)
     assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match=message):
+        plan(files["train"], tmp_path / "run", wanted | {"evaluation.learning_curve": SHARES} | changed)
+
+
+def test_rows_whose_raters_are_divided_are_no_class_that_a_part_must_hold(tmp_path):
+    rows = [
+        {"text": f"a film {n}", "bad": 0.2 + 0.6 * (n % 2), "good": 0.8 - 0.6 * (n % 2)} for n in range(99)
+    ]
+    file = jsonl(tmp_path / "rated.jsonl", [*rows, {"text": "so so", "bad": 0.5, "good": 0.5}])
+    rated = {"data.label": None, "data.probabilities": ["bad", "good"], "evaluation.learning_curve": [0.2]}
+    recipe = make_recipe(file, rated)
+    train = read_examples(file, recipe.data)
+    assert set(train.labels) == {-1, 0, 1}
+    assert -1 not in part_of(train, 0.2, recipe.seed).labels
+    learning.check_learning_curve(recipe, train, tested=True)
 
 
 def test_a_curve_needs_texts_to_be_scored_on(curved):
@@ -163,5 +214,5 @@ def test_labellers_learn_nothing_so_there_is_no_curve(labels, files, tmp_path, s
         "data.test": str(files["test"]), "data.label": "label", "distil.backbone.name": str(standin()),
         "evaluation.learning_curve": SHARES,
     }  # fmt: skip
-    with pytest.raises(InputError, match="expected members that learn from the training texts"):
+    with pytest.raises(InputError, match=r"expected members that are trained, got .*, which are not"):
         distil(labels.path, tmp_path / "run", wanted)

@@ -221,6 +221,7 @@ def test_settings_keep_the_names_of_what_lies_here_and_not_where(here):
             },
             "backbone": {"name": "models/own"},
             "members": {"source": "mixed", "parts": [part]},
+            "evaluation": {"learning_curve": [0.5], "resamples": 7},
         }
     )
     there = published_recipe(recipe)
@@ -230,6 +231,8 @@ def test_settings_keep_the_names_of_what_lies_here_and_not_where(here):
     assert there.backbone.name == there.members.parts[0].backbone.name == "./models/own"
     assert there.members.parts[0].members.adapters == ["one", "own", "someone/adapter"]
     assert there.distil.controls == []
+    # What members of parts answered does not go up: distilling a pulled run must not train them again.
+    assert (there.evaluation.learning_curve, there.evaluation.resamples) == ([], 7)
     assert "/home/me" not in recipe_text(there)
     assert parse_recipe(json.loads(there.model_dump_json())) == there
 

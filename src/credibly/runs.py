@@ -75,6 +75,10 @@ class Run:
         """Return the file of a system's predictions on a split."""
         return self.predictions_folder / system / f"{split}.safetensors"
 
+    def failure_file(self, system: str) -> Path:
+        """Return the file that says why a system has no predictions."""
+        return self.predictions_folder / system / "failure.json"
+
     @property
     def recipe(self) -> Recipe:
         """The recipe as resolved at the start."""

@@ -28,6 +28,7 @@ from credibly.uncertainty.systems import CALIBRATED, ON_MEAN, answers, bare_name
 from credibly.workflows.contents import Calibration, calibration_in, class_names_of, network_systems
 from credibly.workflows.evaluating import costs_by_system, scored_predictions
 from credibly.workflows.fitting import fit
+from credibly.workflows.learning import check_learning_curve
 from credibly.workflows.opening import open_source
 from credibly.workflows.work import rate, some_of
 
@@ -123,11 +124,13 @@ def compare(
 
 
 def _same_splits(recipes: Mapping[str, Recipe]) -> Splits:
-    """Return the splits, after making sure that all systems are judged on the same texts."""
+    """Return the splits, after making sure that all can be fitted, and are judged on the same texts."""
     found = {name: load_splits(own.data, own.seed, own.members.count) for name, own in recipes.items()}
     (first, splits), *others = found.items()
     if splits.test is None:
         raise InputError("expected a test set to compare systems on; give data.test or data.test_share")
+    for name, recipe in recipes.items():
+        check_learning_curve(recipe, found[name].train, tested=True)
     for name, own in others:
         for split in (*JUDGED, *splits.shift, *own.shift):
             one, other = splits.named().get(split), own.named().get(split)

@@ -15,7 +15,7 @@ from credibly.settings import CONTROLS, SOUPS, Recipe
 from credibly.workflows.contents import known_costs
 from credibly.workflows.fitting import begin, carry_out, check_same_recipe, tell_opinions
 from credibly.workflows.labelled import labelled_recipe, take_labellers
-from credibly.workflows.learning import curve_names
+from credibly.workflows.learning import curve_names, failed_parts
 from credibly.workflows.recipes import make_recipe
 from credibly.workflows.soups import why_not_averaged
 from credibly.workflows.work import Work
@@ -181,3 +181,6 @@ def _take_answers(finished: Run, work: Work) -> None:
             there = work.run.predictions_file(source, split).is_file()
             if not there and now.get(split) == began.get(split):
                 work.run.save_predictions(source, split, finished.load_predictions(source, split))
+    for name in failed_parts(finished):
+        content = finished.check(finished.failure_file(name)).read_bytes()
+        write_bytes(work.run.failure_file(name), content)

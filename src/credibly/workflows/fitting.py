@@ -40,7 +40,7 @@ from credibly.workflows.contents import (
     tuned_systems,
 )
 from credibly.workflows.evaluating import write_run_report
-from credibly.workflows.learning import check_learning_curve, learn_on_parts
+from credibly.workflows.learning import check_learning_curve, curve_notes, learn_on_parts
 from credibly.workflows.lengths import cut_notes, readers_of
 from credibly.workflows.networks import Material, tuned
 from credibly.workflows.planning import check_room
@@ -159,7 +159,7 @@ def carry_out(work: Work) -> Run:
     reference = keep_reference(run, recipe, work.splits, embedder, work.stages)
     if work.splits.test is not None:
         strange = strangeness(reference, work.splits, embedder)
-        noted = replace(work.splits, notes=(*work.splits.notes, *soup_notes(run)))
+        noted = replace(work.splits, notes=(*work.splits.notes, *curve_notes(run), *soup_notes(run)))
         write_run_report(run, work.splits.test, noted, work.stages, strange)
     run.remove_checkpoints()
     run.finish(facts_of(recipe))

@@ -12,6 +12,7 @@ from credibly.data import Splits, load_splits
 from credibly.errors import AssetError, InputError
 from credibly.report.wording import cost
 from credibly.settings import Recipe
+from credibly.workflows.learning import check_learning_curve
 from credibly.workflows.planning.changes import Change, as_options
 from credibly.workflows.planning.machine import Room
 from credibly.workflows.planning.planner import Planner
@@ -42,6 +43,7 @@ def plan(
     """
     recipe = make_recipe(source, settings)
     splits = with_made_texts(load_splits(recipe.data, recipe.seed, recipe.members.count), recipe)
+    check_learning_curve(recipe, splits.train, tested=splits.test is not None)
     planner = Planner(splits, Room.here(Path(output), best_device()))
     made = planner.plan(recipe)
     found = planner.smallest_change(recipe) if made.problems else None
