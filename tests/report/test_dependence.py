@@ -68,7 +68,65 @@ def test_the_report_says_how_far_its_intervals_can_be_trusted():
     )
     ((mark, sentence),) = said(accuracy=1.02, nll=1.05)
     assert mark == "noted"
-    assert "hardly" in sentence
+    assert sentence.startswith("Texts of a group belong together, which hardly widens the intervals. ")
     assert said(accuracy=None, nll=None) == []
     assert list(what_groups_mean({"dependence": None})) == []
     assert list(what_groups_mean({})) == []
+
+
+def finding_of(answer, groups):
+    report = {"shipped": "ensemble", "dependence": dependence(answer, groups)}
+    (finding,) = what_groups_mean(report)
+    return finding
+
+
+def drawn(random, sizes, alike=0.0):
+    """Return answers whose losses are alike within groups by so much, and the groups."""
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    # How easy a text is, in part as its group is.
+    ease = np.sqrt(alike) * random.normal(size=len(sizes))[clusters]
+    ease += np.sqrt(1 - alike) * random.normal(size=len(clusters))
+    p = np.clip(0.7 + 0.2 * ease, 0.02, 0.98)
+    right = random.random(len(clusters)) < p
+    labels = random.integers(0, 2, len(clusters))
+    sure = np.where(right, np.maximum(p, 1 - p), np.minimum(p, 1 - p))
+    probs = np.stack([np.where(labels == 0, sure, 1 - sure), np.where(labels == 1, sure, 1 - sure)], axis=1)
+    return answer_of(probs, labels), clusters.astype(str).tolist()
+
+
+EVEN, FEW = [10] * 40, [50] * 10
+UNEVEN = [1] * 150 + [5] * 40 + [20] * 10
+
+
+@pytest.mark.parametrize("sizes", [FEW, EVEN, UNEVEN], ids=["few", "even", "uneven"])
+def test_independent_texts_are_seldom_said_to_belong_together(sizes):
+    random = np.random.default_rng(2)
+    marks = [finding_of(*drawn(random, sizes)).mark for _ in range(300)]
+    assert marks.count("bad") / len(marks) < 0.05
+
+
+@pytest.mark.parametrize("sizes", [EVEN, UNEVEN], ids=["even", "uneven"])
+def test_texts_that_belong_together_are_found(sizes):
+    random = np.random.default_rng(3)
+    marks = [finding_of(*drawn(random, sizes, alike=0.9)).mark for _ in range(50)]
+    assert marks.count("bad") / len(marks) > 0.9
+
+
+def test_few_groups_cannot_tell():
+    random = np.random.default_rng(4)
+    few = next(found for _ in range(9) if (found := finding_of(*drawn(random, FEW))).mark == "noted")
+    assert few.claim == (
+        "Texts of a group belong together, and the groups are too few to tell how much wider that makes the "
+        "intervals."
+    )
+
+
+def test_groups_of_uneven_size_count_as_fewer_of_one_size():
+    answer, groups = drawn(np.random.default_rng(5), [8, 1, 1, 2])
+    assert dependence(answer, groups)["effective_groups"] == pytest.approx(144 / 70)
+    assert (
+        "Over the 4 groups, which tell as much as 2 of one size, the" in finding_of(answer, groups).sentence
+    )
+    answer, groups = drawn(np.random.default_rng(5), FEW)
+    assert dependence(answer, groups)["effective_groups"] == 10
+    assert "Over the 10 groups the" in finding_of(answer, groups).sentence

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from credibly.records import UNKNOWN, Interval
 from credibly.report.curves import wilson
-from credibly.report.views import Cell, Column, Row, Table
-from credibly.report.wording import UNDEFINED, bracket, number, words_of
+from credibly.report.views import Row, Table, cell, column
+from credibly.report.wording import higher_is_better, words_of
 from credibly.uncertainty.numerics import log_of
 from credibly.uncertainty.systems import Answer
 
@@ -82,15 +82,15 @@ def members_table(report: Mapping[str, Any]) -> Table | None:
     if len(members) < 2 or all(member["accuracy"]["value"] is None for member in members):
         return None
     kinds = ("precision", "recall") if len(classes) <= MOST_CLASSES else ()
-    columns = [_column("accuracy"), _column("nll")]
-    columns += [_column(kind, f"{words_of(kind).label}, {name}") for name in classes for kind in kinds]
+    columns = [column(metric, higher_is_better(metric)) for metric in ("accuracy", "nll")]
+    columns += [column(kind, True, f"{words_of(kind).label}, {name}") for name in classes for kind in kinds]
     rows = [
         Row(
             member["name"],
             "single",
             False,
             tuple(
-                _cell(metric, figure)
+                cell(metric, figure)
                 for metric, figure in [
                     ("accuracy", member["accuracy"]),
                     ("nll", member["nll"]),
@@ -101,15 +101,3 @@ def members_table(report: Mapping[str, Any]) -> Table | None:
         for member in members
     ]
     return Table(tuple(columns), tuple(rows))
-
-
-def _column(metric: str, label: str = "") -> Column:
-    words = words_of(metric)
-    better = "lower" if metric == "nll" else "higher"
-    return Column(label or words.label, "%" if words.percent else "", better, words.meaning)
-
-
-def _cell(metric: str, figure: Mapping[str, Any]) -> Cell:
-    if figure["value"] is None:
-        return Cell(UNDEFINED)
-    return Cell(number(metric, figure["value"], False), bracket(metric, figure))

@@ -106,7 +106,7 @@ def systems_table(
             family(name),
             name == shipped,
             tuple(
-                _cell(
+                cell(
                     metric,
                     scores.get(metric),
                     name in (leaders or {}).get(metric, ()),
@@ -118,20 +118,18 @@ def systems_table(
         )
         for name, scores in systems.items()
     )
-    return Table(tuple(_column(metric, higher_is_better(metric)) for metric in shown), rows)
+    return Table(tuple(column(metric, higher_is_better(metric)) for metric in shown), rows)
 
 
 def classes_table(systems: Mapping[str, Mapping[str, Any]], system: str, classes: Sequence[str]) -> Table:
     """Return a system's precision and recall by class."""
     figures = systems[system]["classes"]
     rows = tuple(
-        Row(
-            name, "", False, tuple(_cell(metric, figures[name][metric]) for metric in ("precision", "recall"))
-        )
+        Row(name, "", False, tuple(cell(metric, figures[name][metric]) for metric in ("precision", "recall")))
         for name in classes
         if name in figures
     )
-    return Table(tuple(_column(metric, True) for metric in ("precision", "recall")), rows)
+    return Table(tuple(column(metric, True) for metric in ("precision", "recall")), rows)
 
 
 def by_class_table(
@@ -143,7 +141,7 @@ def by_class_table(
             name,
             family(name),
             name == shipped,
-            tuple(_cell(metric, scores["classes"][class_name][metric]) for class_name in classes),
+            tuple(cell(metric, scores["classes"][class_name][metric]) for class_name in classes),
         )
         for name, scores in systems.items()
     )
@@ -252,19 +250,35 @@ def _value(scores: Mapping[str, Any], metric: str) -> float | None:
     return found
 
 
-def _column(metric: str, higher: bool | None) -> Column:
+def column(metric: str, higher: bool | None, label: str = "") -> Column:
+    """Return the head of a metric's column.
+
+    Args:
+        metric: its name in the report.
+        higher: whether higher is better; None where neither is.
+        label: in place of the metric's own.
+    """
     words = words_of(metric)
     better = "" if higher is None else "higher" if higher else "lower"
-    return Column(words.label, "%" if words.percent else "", better, words.meaning)
+    return Column(label or words.label, "%" if words.percent else "", better, words.meaning)
 
 
-def _cell(
+def cell(
     metric: str,
     figure: Figure | None,
     leads: bool = False,
     scale: tuple[float, float] | None = None,
     verdict: Verdict | None = None,
 ) -> Cell:
+    """Return a figure with its interval as a cell.
+
+    Args:
+        metric: its name in the report.
+        figure: ``value``, ``low``, ``high`` and perhaps ``spread``; undefined where None.
+        leads: whether no other system is better beyond the interval, and one at least is worse.
+        scale: the least and greatest end of the column's intervals, where the table shows the figure's place.
+        verdict: whether it is truly better than the shipped system's, or worse, or equal within doubt.
+    """
     if figure is None or figure["value"] is None:
         return Cell(UNDEFINED)
     spread = figure.get("spread")
