@@ -67,9 +67,13 @@ def without_torch(folder, *arguments):
     return Printed(done.returncode, done.stdout, done.stderr)
 
 
-def test_the_package_runs_as_the_command(no_torch):
+def test_the_package_runs_as_the_command():
     shown = subprocess.run([sys.executable, "-m", "credibly", "--version"], capture_output=True, text=True)
     assert shown.stdout == f"credibly {credibly.__version__}\n"
+    imported = subprocess.run(
+        [sys.executable, "-c", "import credibly.__main__"], capture_output=True, text=True
+    )
+    assert (imported.returncode, imported.stdout, imported.stderr) == (0, "", "")
 
 
 def test_version_needs_no_torch(no_torch):

@@ -290,6 +290,21 @@ def test_a_learning_curve_takes_time_by_its_shares_and_answers_for_each(standin,
     judged = len(planner.splits.calibration) + len(planner.splits.test)
     assert curved.disk["predictions"] - plain.disk["predictions"] == 2 * 4 * 3 * judged * recipe.members.count
     assert curved.disk["members"] == plain.disk["members"]
+    # A part's members lie beside those of the run until they have answered.
+    assert curved.disk["checkpoints"] - plain.disk["checkpoints"] == plain.disk["members"]
+    assert curved.run_bytes - plain.run_bytes == (
+        plain.disk["members"] + curved.disk["predictions"] - plain.disk["predictions"]
+    )
+
+
+def test_snapshots_keep_a_checkpoint_of_every_cycle(standin, tmp_path):
+    planner, recipe = planner_of(standin(), tmp_path, "snapshots")
+    recipe = make_recipe(recipe, {"distil.enabled": False})
+    planned = planner.plan(recipe)
+    one = planned.parts[0].needs.memory.checkpoint
+    assert planned.disk["checkpoints"] == (recipe.members.count + 1) * one
+    parallel = planner_of(standin(), tmp_path, "top_blocks")[1]
+    assert planner.plan(make_recipe(parallel, {"distil.enabled": False})).disk["checkpoints"] == 2 * one
 
 
 def test_limited_sets_and_every_part_of_a_mixed_ensemble_are_planned(standin, tmp_path):

@@ -64,9 +64,11 @@ def test_progress_and_log_tell_of_all_cycles(material):
         progress=lambda done, total: told.append((done, total)),
         log=lambda member, record: logged.append((member, record.step)),
     )
-    snapshots.fit(material, SETTINGS, SEEDS, monitor)
+    _, histories = snapshots.fit(material, SETTINGS, SEEDS, monitor)
     assert told == [(step, 18) for step in range(1, 19)]
-    assert logged == [(member, step) for member in range(3) for step in range(1, 7)]
+    # A tracker drops a step that is not above the one before it.
+    assert logged == [(member, 6 * member + step) for member in range(3) for step in range(1, 7)]
+    assert [[record.step for record in own.records] for own in histories] == [[*range(1, 7)]] * 3
 
 
 def test_a_training_that_goes_on_tunes_no_cycle_again(material, tmp_path):

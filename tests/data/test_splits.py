@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from credibly.data import load_splits, split_examples, with_unlabelled
 from credibly.data.cutting import cut_by_group, limited
+from credibly.data.leaks import Parts, without_shown
 from credibly.data.text import text_key
 from credibly.errors import DataError
 from credibly.records import Examples
@@ -374,3 +375,28 @@ def test_labels_are_learned_instead_of_shares_on_request_and_judged_by_shares_st
         assert plain.named()[name].fingerprint() == whole.named()[name].fingerprint()
     hard = DataSettings(train=jsonl(tmp_path, "b.jsonl", rows(40)), targets="labels")
     assert load_splits(hard).train.labels.min() == 0
+
+
+def test_no_set_that_judges_a_labeller_holds_what_it_was_shown():
+    def part(name, *texts):
+        return Examples(
+            tuple(f"{name}/{n}" for n in range(len(texts))), texts, ("a", "b"), np.arange(len(texts)) % 2
+        )
+
+    sets = Parts(
+        train=part("train", "shown", "one"),
+        calibration=part("calibration", "Shown!", "two"),
+        test=part("test", "three", "four"),
+        unlabelled=None,
+        shift={"far": part("far", "five", "shown", "six"), "near": part("near", "seven")},
+    )
+    notes = []
+    kept = without_shown(sets, ["shown"], notes)
+    assert {name: own.texts for name, own in kept.named().items()} == {
+        "train": ("shown", "one"), "calibration": ("two",), "test": ("three", "four"),
+        "far": ("five", "six"), "near": ("seven",),
+    }  # fmt: skip
+    assert notes == [
+        f"{name}: dropped 1 row whose text also stands in the labeller's examples"
+        for name in ("calibration", "far")
+    ]

@@ -77,15 +77,16 @@ def without_leaks(parts: Parts) -> tuple[Parts, tuple[str, ...]]:
 
 
 def without_shown(parts: Parts, shown: Sequence[str], notes: list[str]) -> Parts:
-    """Drop from the sets that judge a labeller the texts that it was shown with their labels.
+    """Drop the texts that a labeller was shown with their labels from the sets that judge it, shift sets too.
 
     Raises:
         DataError: a set would be left empty.
     """
     sets = parts.named()
-    judging = [name for name in ("test", "calibration", "validation") if name in sets]
+    judging = [name for name in ("test", "calibration", "validation", *parts.shift) if name in sets]
     kept: dict[str, Any] = {name: unshown(name, sets[name], shown, notes) for name in judging}
-    return replace(parts, **kept)
+    shift = {name: kept.pop(name) for name in parts.shift}
+    return replace(parts, shift=shift, **kept)
 
 
 def unshown(name: str, examples: Examples, shown: Sequence[str], notes: list[str]) -> Examples:

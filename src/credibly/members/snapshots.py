@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from credibly.backbones.blocks import BlockCut
-from credibly.backbones.footprint import Needs, tuned_needs
+from credibly.backbones.footprint import Needs, steps_of, tuned_needs
 from credibly.backbones.loading import Classifier
 from credibly.backbones.outline import Outline, Texts
 from credibly.members import top_blocks
@@ -50,11 +50,17 @@ def fit(
     seeds: Sequence[int],
     monitor: Monitor = UNWATCHED,
 ) -> tuple[TopBlockMembers, Histories]:
-    """Tune one network in a cycle a seed; where one fails, there are no more members after it."""
+    """Tune one network in a cycle a seed; where one fails, there are no more members after it.
+
+    Each call is a chain of its own, whose first cycle starts from the language model. So members that failed
+    and are trained again at another rate do not go on from those that were kept: the first of them has had
+    one cycle, and may want more epochs than a cycle has.
+    """
     classifier = open_for_tuning(material, settings, seeds[0])
+    steps = steps_of(len(material.texts.tokens), settings.optimiser)
     weights, histories = [], list[History]()
     for place, seed in enumerate(seeds):
-        history = _cycle(classifier, material, settings, seed, within(monitor, place, len(seeds)))
+        history = _cycle(classifier, material, settings, seed, within(monitor, place, len(seeds), steps))
         weights.append(upper_weights(classifier))
         histories.append(history)
         if history.failure is not None:
@@ -79,18 +85,19 @@ def _cycle(
     )
 
 
-def within(monitor: Monitor, place: int, cycles: int) -> Monitor:
-    """Return what one of several cycles reports to, its checkpoints in a folder of their own.
+def within(monitor: Monitor, place: int, cycles: int, steps: int) -> Monitor:
+    """Return what one of several cycles of so many steps reports to, its checkpoints in a folder of its own.
 
-    They stay until all cycles have ended: the last one of a cycle holds the weights that are its member, so
-    that a training that goes on takes those up and tunes no cycle again.
+    The log is told of steps counted over all cycles, since trackers drop those that fall; a member's history
+    has its cycle's own. Checkpoints stay until all cycles have ended: the last one of a cycle holds the
+    weights that are its member, so that a training that goes on takes those up and tunes no cycle again.
     """
     told, log, checkpoints = monitor.progress, monitor.log, monitor.checkpoints
     return Monitor(
-        progress=told and (lambda done, total: told(place * total + done, cycles * total)),
+        progress=told and (lambda done, _: told(place * steps + done, cycles * steps)),
         checkpoints=checkpoints
         and Checkpoints(checkpoints.folder / f"cycle-{place}", checkpoints.every_seconds),
-        log=log and (lambda _, record: log(place, record)),
+        log=log and (lambda _, record: log(place, replace(record, step=place * steps + record.step))),
     )
 
 

@@ -113,8 +113,13 @@ def calibrators_in(run: Run) -> Mapping[str, Calibrator]:
 
 
 def class_names_of(run: Run) -> tuple[str, ...]:
-    """Return a run's class names."""
-    return run.load_predictions("members", run.splits_of("members")[0]).class_names
+    """Return a run's class names.
+
+    Raises:
+        RunFolderError: the members' predictions are missing or damaged.
+    """
+    split = "unlabelled" if run.labels_file.is_file() else "calibration"
+    return run.load_predictions("members", split).class_names
 
 
 def member_names(recipe: Recipe) -> list[str]:

@@ -98,15 +98,16 @@ class Plan:
         answers += self.judged * len(self.curve) * sum(count for count, _ in groups)
         first = self.parts[0]
         soup = first.needs.trainable if first.source == "heads" else first.needs.parameters
+        members = sum((1 if own.one_network else count) * FLOAT * own.trainable for count, own in groups)
         return {
-            "members": sum(
-                (1 if own.one_network else count) * FLOAT * own.trainable for count, own in groups
-            ),
+            "members": members,
             "networks": FLOAT * (sum(count * own.parameters for count, own in networks) + self.soups * soup),
             "predictions": FLOAT * self.parts[0].outline.classes * answers,
             "shift": self.reference,
-            # The one before goes only when the next is there.
-            "checkpoints": 2 * max(own.memory.checkpoint for _, own in groups + networks),
+            # The one before goes only when the next is there, and the last of a cycle when all have ended;
+            # the members of a part of the texts lie beside the run's own until they have answered.
+            "checkpoints": max((own.cycles + 1) * own.memory.checkpoint for _, own in groups + networks)
+            + (members if self.curve else 0),
             "embeddings": self.rows * sum(own.embedded for _, own in groups),
             "trunk": max(own.mapped for _, own in groups + networks),
         }
