@@ -109,6 +109,16 @@ def member_seeds(recipe: Recipe) -> list[int]:
     return [seed for group in groups_of(recipe) for seed in group.seeds]
 
 
+def member_names(recipe: Recipe) -> list[str]:
+    """Return what a run's members are called: their seeds, with source and model where these differ."""
+    groups = list(groups_of(recipe))
+    return [
+        f"{seed} ({group.settings.source} on {group.backbone.name})" if len(groups) > 1 else str(seed)
+        for group in groups
+        for seed in group.seeds
+    ]
+
+
 def missing_of(run: Run, recipe: Recipe) -> list[int]:
     """Return the seeds of the members that a run does not hold yet."""
     # A member's folder is moved into place whole, so one that is there is complete.

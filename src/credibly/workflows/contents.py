@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from credibly.passes import groups_of
 from credibly.runs import Run
 from credibly.settings import SOUPS, Recipe
 from credibly.uncertainty.calibration.calibrate import Temperature
@@ -120,16 +119,6 @@ def class_names_of(run: Run) -> tuple[str, ...]:
     """
     split = "unlabelled" if run.labels_file.is_file() else "calibration"
     return run.load_predictions("members", split).class_names
-
-
-def member_names(recipe: Recipe) -> list[str]:
-    """Return what a run's members are called: their seeds, with source and model where these differ."""
-    groups = list(groups_of(recipe))
-    return [
-        f"{seed} ({group.settings.source} on {group.backbone.name})" if len(groups) > 1 else str(seed)
-        for group in groups
-        for seed in group.seeds
-    ]
 
 
 def folder_bytes(folder: Path) -> int:

@@ -11,6 +11,7 @@ from credibly.data import Splits, read_examples
 from credibly.data.leaks import unshown
 from credibly.data.opinions import shown_to
 from credibly.errors import RunFolderError
+from credibly.passes import member_names
 from credibly.progress import Stages, silent
 from credibly.reading import Reader
 from credibly.records import Examples, Predictions
@@ -26,7 +27,6 @@ from credibly.workflows.contents import (
     folder_bytes,
     further_students,
     known_costs,
-    member_names,
     network_systems,
 )
 from credibly.workflows.labelled import judged_labellers, judged_notes
