@@ -41,6 +41,25 @@ def curved(files, settings, tmp_path_factory):
     return fit(files["train"], tmp_path_factory.mktemp("curved") / "run", wanted)
 
 
+@pytest.fixture
+def stopping(monkeypatch):
+    """Return what makes the parts' trainings end otherwise, one by one, and the sizes of the parts so far."""
+
+    def stop(*endings):
+        train, parts = learning.train, []
+
+        def stopped(run, recipe, part, *more):
+            train(run, recipe, part, *more)
+            parts.append(len(part))
+            if len(parts) <= len(endings) and endings[len(parts) - 1]:
+                raise endings[len(parts) - 1]
+
+        monkeypatch.setattr(learning, "train", stopped)
+        return parts
+
+    return stop
+
+
 def report_of(run):
     return json.loads(run.report_json.read_text(encoding="utf-8"))
 
@@ -79,18 +98,8 @@ def test_parts_are_nested_and_hold_each_class_in_its_share(curved):
     assert set(part_of(shuffled, 0.5, 3).ids) == set(parts[1].ids)
 
 
-def test_a_killed_curve_goes_on_with_what_is_missing(
-    curved, files, settings, tmp_path, monkeypatch, no_plots
-):
-    train, parts = learning.train, []
-
-    def dying(run, recipe, part, *more):
-        parts.append(len(part))
-        train(run, recipe, part, *more)
-        if len(parts) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(learning, "train", dying)
+def test_a_killed_curve_goes_on_with_what_is_missing(curved, files, settings, tmp_path, stopping, no_plots):
+    parts = stopping(None, KeyboardInterrupt())
     wanted = settings | {"evaluation.learning_curve": SHARES}
     with pytest.raises(KeyboardInterrupt):
         fit(files["train"], tmp_path / "run", wanted)
@@ -102,19 +111,9 @@ def test_a_killed_curve_goes_on_with_what_is_missing(
 
 
 def test_a_part_that_cannot_be_learned_is_left_out_and_told(
-    curved, files, settings, tmp_path, monkeypatch, no_plots, caplog
+    curved, files, settings, tmp_path, monkeypatch, stopping, no_plots, caplog
 ):
-    train, parts = learning.train, []
-
-    def failing(run, recipe, part, *more):
-        train(run, recipe, part, *more)
-        parts.append(len(part))
-        if len(parts) == 1:
-            raise TrainingError("member 1: no number")
-        if len(parts) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(learning, "train", failing)
+    parts = stopping(TrainingError("member 1: no number"), KeyboardInterrupt())
     wanted = settings | {"evaluation.learning_curve": SHARES}
     with pytest.raises(KeyboardInterrupt):
         fit(files["train"], tmp_path / "run", wanted)

@@ -18,13 +18,18 @@ from credibly.data import load_splits
 from credibly.data.opinions import certainty, weighted
 from credibly.distil import DirichletTargets, anchored, lesson
 from credibly.ensemble import Ensemble, train_members
-from credibly.errors import InputError, RecipeError, TrainingError
+from credibly.errors import InputError, RecipeError, RunFolderError, TrainingError
+from credibly.members.opinions import Bias
 from credibly.records import Examples
 from credibly.runs import Run, sha256
+from credibly.runtime.contents import Columns
 from credibly.settings import CONTROLS, DistilSettings, parse_recipe
 from credibly.training import HISTORY
+from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.combine import combine
-from credibly.workflows import distil, fit, load, make_recipe, plan
+from credibly.workflows import Wanted, distil, fit, load, make_recipe, plan
+from credibly.workflows.contents import calibrators_in
+from credibly.workflows.promises import check_promises
 from workshop import CLASSES, jsonl, made_rows, quick
 
 FEW = {"distil.optimiser.epochs": 2, "distil.optimiser.batch_size": 16, "distil.blocks": 1}
@@ -322,6 +327,50 @@ def test_student_and_labellers_are_scored_where_true_labels_are_given(distilled)
     assert {"ensemble", "single", "student", "student+temperature"} <= set(report["systems"])
     assert any("the labellers of run" in note for note in report["notes"])
     assert load(distilled.path).system == "student+temperature"
+
+
+def test_labellers_are_not_calibrated_to_what_they_say_themselves(labels, distilled, tmp_path, standin):
+    """Their own likeliest class is always right by their own labels, so that the best temperature is none."""
+    report = json.loads(distilled.report_json.read_text(encoding="utf-8"))
+    assert set(calibrators_in(distilled)) == {"student", "student+temperature"}
+    assert not [name for name in report["systems"] if name.startswith("ensemble+")]
+    assert any("have no temperature, which only true labels could show" in note for note in report["notes"])
+    assert load(distilled.path, "ensemble").answer(["film good"]).probs.shape == (1, 3)
+
+    truth = str(jsonl(tmp_path / "truth.jsonl", made_rows(30, seed=8)))
+    known = on_standin(standin(), data__calibration=truth, data__label="label")
+    run = distil(labels.path, tmp_path / "run", known)
+    record = run.load_predictions("members", "calibration")
+    calibrator = calibrators_in(run)["ensemble+temperature"]
+    assert calibrator == Temperature.fit(record)
+    assert run.recipe.data.calibrated_by_opinions is False
+
+
+def test_opinions_are_no_truth_to_promise_by(distilled):
+    report = json.loads(distilled.report_json.read_text(encoding="utf-8"))
+    assert report["promises"] == {"abstention": [], "sets": []}
+    assert report["curves"]["set_sizes"] == []
+    for wanted in ({"risk": 0.5}, {"sets": 0.5}):
+        with pytest.raises(InputError, match=r"needs true labels.*--coverage in place.*--calibration file"):
+            load(distilled.path, wanted=Wanted(**wanted))
+    answered = load(distilled.path, wanted=Wanted(coverage=0.5)).predict(["film good", "film bad"])
+    assert {"answered", "reason"} <= set(answered[0])
+    columns = Columns.of(distilled.recipe.data)
+    assert columns.calibrated_by_opinions
+    assert columns.data.text == distilled.recipe.data.text
+    with pytest.raises(InputError, match="needs true labels"):
+        check_promises(Wanted(sets=0.9), Columns.model_validate_json(columns.model_dump_json()))
+
+
+def test_labellers_of_other_ranges_of_lengths_are_not_one_run():
+    one = {"bias": [[0.1, -0.1], [0.2, -0.2]], "longest": [40.0]}
+    own = Bias.read(one, 2)
+    np.testing.assert_array_equal(Bias.joined([own, own]).values, [one["bias"]] * 2)
+    for other in ({"bias": [0.0, 0.0]}, one | {"longest": [50.0]}):
+        with pytest.raises(RunFolderError, match="the same ranges of lengths, got 2 kinds"):
+            Bias.joined([own, Bias.read(other, 2)])
+    with pytest.raises(ValueError, match=r"expected a bias of 2 classes"):
+        Bias.read(one | {"longest": [40.0, 50.0]}, 2)
 
 
 def test_opinions_are_left_out_by_how_sure_they_are_here_too(labels, distilled, tmp_path, standin):

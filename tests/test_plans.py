@@ -1,8 +1,6 @@
 """A plan tells beforehand what a fit takes, from the model's structure alone, and what to change."""
 
 import json
-import os
-import shutil
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -40,7 +38,7 @@ from credibly.workflows import fit, make_recipe, plan
 from credibly.workflows.contents import folder_bytes
 from credibly.workflows.planning import check_room, machine
 from credibly.workflows.planning.changes import SHORTEST, as_options
-from credibly.workflows.planning.machine import Room, Speed, free_memory
+from credibly.workflows.planning.machine import Room, Speed
 from credibly.workflows.planning.planner import Planner
 from credibly.workflows.planning.plans import MARGIN
 from workshop import CLASSES, jsonl, made_rows, quick
@@ -470,51 +468,3 @@ def test_members_that_are_there_already_need_no_room(standin, tmp_path, monkeypa
 def test_a_change_is_said_as_the_command_line_takes_it():
     change = {"members": {"source": "lora", "count": 2}, "distil.blocks": 1}
     assert as_options(change) == ("""--set 'members={"source": "lora", "count": 2}' --set distil.blocks=1""")
-
-
-# What the machine has
-
-
-def write(file, text):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_free_memory_is_the_machines_or_less_in_a_control_group(tmp_path, monkeypatch, version):
-    proc, groups = tmp_path / "proc", tmp_path / "cgroup"
-    monkeypatch.setattr(machine, "PROC", proc)
-    monkeypatch.setattr(machine, "CGROUPS", groups)
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert free_memory() == installed
-    write(proc / "meminfo", "MemTotal: 900 kB\nMemAvailable: 500 kB\n")
-    assert free_memory() == 500 * 1024
-    root = groups if version == 2 else groups / "memory"
-    limit, usage = (
-        ("memory.max", "memory.current")
-        if version == 2
-        else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-    )
-    write(proc / "self/cgroup", "0::/outer/inner\n" if version == 2 else "3:cpu:/\n4:memory:/outer/inner\n")
-    write(root / "outer/inner" / limit, "max\n" if version == 2 else f"{1 << 62}\n")
-    write(root / "outer/inner" / usage, "300\n")
-    assert free_memory() == 500 * 1024
-    write(root / "outer" / limit, "100000\n")
-    write(root / "outer" / usage, "40000\n")
-    write(root / "outer/memory.stat", "anon 1\ninactive_file 5000\nactive_file 200\n")
-    assert free_memory() == 100000 - 40000 + 5200
-    write(root / "outer" / usage, "200000\n")
-    assert free_memory() == 0
-
-
-def test_room_is_that_of_the_disks_and_of_what_is_replaced(tmp_path):
-    run = tmp_path / "runs" / "one"
-    device = torch.device("cpu")
-    before = Room.here(run, device)
-    free = shutil.disk_usage(tmp_path).free
-    assert abs(before.output - free) < 1 << 28
-    write(run / "recipe.yaml", "")
-    with (run / "old.safetensors").open("wb") as handle:
-        handle.truncate(1 << 40)  # sparse: it takes no room
-    assert Room.here(run, device).output > before.output + (1 << 39)
-    assert (before.memory, before.device) == (before.device, before.memory)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from credibly.runs import (
     write_text,
 )
 from credibly.settings import parse_recipe
+from credibly.workflows import evaluate
+from credibly.workflows.contents import class_names_of
+from workshop import CLASSES
 
 RECIPE = parse_recipe({"data": {"train": "a.csv"}})
 
@@ -370,3 +374,23 @@ def test_the_table_of_names():
     assert run.model_folder("direct") == Path("r/models/direct")
     assert run.member_folder(7) == Path("r/members/7")
     assert run.predictions_file("members", "test") == Path("r/predictions/members/test.safetensors")
+
+
+def test_classes_are_those_of_the_calibration_record_and_a_missing_one_is_told(
+    fitted, labels, tmp_path, monkeypatch
+):
+    read, load_predictions = [], Run.load_predictions
+
+    def noted(run, system, split):
+        read.append((system, split))
+        return load_predictions(run, system, split)
+
+    monkeypatch.setattr(Run, "load_predictions", noted)
+    run = Run(shutil.copytree(fitted.run, tmp_path / "run"))
+    # A shift set may have any name and any number of rows.
+    shutil.copy(run.predictions_file("members", "papers"), run.predictions_file("members", "a-large-one"))
+    assert set(class_names_of(run)) == set(class_names_of(labels)) == set(CLASSES)
+    assert read == [("members", "calibration"), ("members", "unlabelled")]
+    shutil.rmtree(run.predictions_folder / "members")
+    with pytest.raises(RunFolderError, match=r"members/calibration\.safetensors is missing"):
+        evaluate(run.path, fitted.test)

@@ -19,7 +19,6 @@ from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.decompose import decompose
 from credibly.uncertainty.systems import answers, source_of
 from credibly.workflows import evaluate, fit, load, predict_file, predicting, report
-from credibly.workflows.contents import class_names_of
 from workshop import CLASSES, jsonl, made_rows, quick
 
 SYSTEMS = [
@@ -405,28 +404,6 @@ def test_a_damaged_weight_file_is_told_by_name(fitted, tmp_path, system, file):
     (run / file).write_bytes(content)
     with pytest.raises(RunFolderError, match=rf"{file} is damaged: its sha256 .*--overwrite"):
         load(run, system)
-
-
-def test_classes_are_those_of_the_calibration_record_and_a_missing_one_is_told(
-    fitted, labels, tmp_path, monkeypatch
-):
-    import shutil
-
-    read, load_predictions = [], Run.load_predictions
-
-    def noted(run, system, split):
-        read.append((system, split))
-        return load_predictions(run, system, split)
-
-    monkeypatch.setattr(Run, "load_predictions", noted)
-    run = Run(shutil.copytree(fitted.run, tmp_path / "run"))
-    # A shift set may have any name and any number of rows.
-    shutil.copy(run.predictions_file("members", "papers"), run.predictions_file("members", "a-large-one"))
-    assert set(class_names_of(run)) == set(class_names_of(labels)) == set(CLASSES)
-    assert read == [("members", "calibration"), ("members", "unlabelled")]
-    shutil.rmtree(run.predictions_folder / "members")
-    with pytest.raises(RunFolderError, match=r"members/calibration\.safetensors is missing"):
-        evaluate(run.path, fitted.test)
 
 
 # Evaluating further files

@@ -128,11 +128,11 @@ def opinion_notes(settings: DataSettings) -> Iterator[str]:
     if source is None:
         return
     yield f"train: what is learned are the opinions in {source}, not true labels"
-    if settings.calibration is None:
+    if settings.calibrated_by_opinions:
         yield (
             f"calibration: cut from the texts labelled in {source}: probabilities are calibrated to the "
-            "labeller's opinions and not to the truth, which may be off; for the truth give a calibration "
-            "file with true labels"
+            "labeller's opinions and not to the truth, which may be off, and neither an error rate nor "
+            "prediction sets are promised; for the truth give a calibration file with true labels"
         )
     if settings.test is None:
         yield "test: none is given, and opinions are no truth to score by, so there is no report"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from credibly.data.strata import Strata
+from credibly.errors import RunFolderError
 from credibly.members.common import LogProbs, Source
 from credibly.progress import Progress
 from credibly.reading import Reader
@@ -75,20 +76,34 @@ class Bias:
         return {"bias": own, "longest": list(self.strata.edges)}
 
     @classmethod
-    def read(cls, contents: Sequence[Mapping[str, Any]], C: int) -> Bias:
-        """Return the bias that files hold, one a labeller.
+    def read(cls, content: Mapping[str, Any], C: int) -> Bias:
+        """Return one labeller's bias, as its file holds it.
 
         Raises:
-            ValueError: it is not of C classes, or not of the same ranges of lengths in all of them.
+            ValueError: it is not of C classes, or not of as many ranges of lengths as there are edges.
             KeyError: there is none.
             TypeError: it is no number.
         """
-        strata = {Strata(tuple(map(float, content.get("longest", ())))) for content in contents}
-        values = np.array([np.atleast_2d(content["bias"]) for content in contents], dtype=np.float64)
-        (own,) = strata
-        if values.shape[1:] != (own.count, C):
-            raise ValueError(f"expected a bias of {C} classes, got an array of shape {values.shape[1:]}")
-        return cls(values, own)
+        strata = Strata(tuple(map(float, content.get("longest", ()))))
+        values = np.atleast_2d(np.array(content["bias"], dtype=np.float64))
+        if values.shape != (strata.count, C):
+            raise ValueError(f"expected a bias of {C} classes, got an array of shape {values.shape}")
+        return cls(values[None], strata)
+
+    @classmethod
+    def joined(cls, biases: Sequence[Bias]) -> Bias:
+        """Return the bias of several labellers in one.
+
+        Raises:
+            RunFolderError: their ranges of lengths are not the same, so they are not of one run.
+        """
+        strata = {own.strata for own in biases}
+        if len(strata) != 1:
+            raise RunFolderError(
+                f"expected labellers of the same ranges of lengths, got {len(strata)} kinds: their files are "
+                "damaged; run again with --overwrite"
+            )
+        return cls(np.concatenate([own.values for own in biases]), strata.pop())
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -182,15 +181,14 @@ def load(
     """
     read = [_read(folder / FILE, len(class_names)) for folder in folders]
     frames = tuple(frame for frame, _ in read)
-    bias = Bias.read([content for _, content in read], len(class_names))
+    bias = Bias.joined([own for _, own in read])
     return PromptMembers(bias, tuple(class_names), load_language_model(backbone), frames)
 
 
-def _read(file: Path, C: int) -> tuple[Frame, dict[str, Any]]:
+def _read(file: Path, C: int) -> tuple[Frame, Bias]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        Bias.read([content], C)
-        return Frame(content["before"], content["after"], tuple(content["words"])), content
+        return Frame(content["before"], content["after"], tuple(content["words"])), Bias.read(content, C)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{file} is damaged ({error}); run again with --overwrite") from None
 

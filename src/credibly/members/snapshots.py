@@ -21,7 +21,7 @@ from credibly.backbones.outline import Outline, Texts
 from credibly.members import top_blocks
 from credibly.members.common import Histories, TrainingData
 from credibly.members.top_blocks import TopBlockMembers, upper_weights
-from credibly.members.tuned import TuningMaterial, open_for_tuning, prepare_texts
+from credibly.members.tuned import TuningMaterial, open_for_tuning
 from credibly.progress import Stages
 from credibly.settings import BackboneSettings, SnapshotsSettings
 from credibly.training import UNWATCHED, Checkpoints, History, Monitor
@@ -41,7 +41,7 @@ def prepare(
     Raises:
         InputError: the model has not so many blocks.
     """
-    return prepare_texts(data, backbone, settings, settings.blocks, stages("running the frozen trunk"))
+    return top_blocks.prepare(data, backbone, settings, stages)
 
 
 def fit(

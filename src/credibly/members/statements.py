@@ -70,16 +70,15 @@ def load_statements(folders: Sequence[Path], class_names: Sequence[str]) -> tupl
     """
     C = len(class_names)
     read = [_read(folder / FILE, C) for folder in folders]
-    return tuple(own for own, _ in read), Bias.read([content for _, content in read], C)
+    return tuple(own for own, _ in read), Bias.joined([bias for _, bias in read])
 
 
-def _read(file: Path, C: int) -> tuple[tuple[str, ...], dict[str, Any]]:
+def _read(file: Path, C: int) -> tuple[tuple[str, ...], Bias]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         statements = tuple(map(str, content["statements"]))
         if len(statements) != C:
             raise ValueError(f"expected {C} statements")
-        Bias.read([content], C)
-        return statements, content
+        return statements, Bias.read(content, C)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{file} is damaged ({error}); run again with --overwrite") from None

@@ -128,7 +128,10 @@ def group_size(settings: TopBlocksSettings) -> int:
 
 
 def prepare(
-    data: TrainingData, backbone: BackboneSettings, settings: TopBlocksSettings, stages: Stages
+    data: TrainingData,
+    backbone: BackboneSettings,
+    settings: TopBlocksSettings | SnapshotsSettings,
+    stages: Stages,
 ) -> TuningMaterial:
     """Run the trunk once over the texts.
 

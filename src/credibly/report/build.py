@@ -82,6 +82,7 @@ def build_report(
     students: Mapping[str, Mapping[str, Predictions]] | None = None,
     learning: Parts | None = None,
     member_names: Sequence[str] | None = None,
+    calibrated_by_opinions: bool = False,
 ) -> dict[str, Any]:
     """Return the whole report, as `json.dumps` writes it; undefined figures are None, never NaN.
 
@@ -104,6 +105,7 @@ def build_report(
         students: predictions of students of other seeds, by name and split; they are no systems of their own.
         member_names: what the members are called, M of them; by their number, from 0, if left out.
         learning: predictions of the members by number of training texts and split; see `learning_curve`.
+        calibrated_by_opinions: the calibration split has no true labels, so that nothing is promised by it.
 
     Raises:
         InputError: no members are stored on the test split, or the test texts are not those.
@@ -118,7 +120,7 @@ def build_report(
     shift = scored_shifts(on_test, shifted, resampling)
     paired = Paired(on_test, systems, sampled, resampling)
     kept = gains_kept(paired, shifted)
-    calibrating = _calibrating(stored, calibrators, test)
+    calibrating = {} if calibrated_by_opinions else _calibrating(stored, calibrators, test)
     agreements = {
         name: agreement(on_test[name][0], on_test["ensemble"][0], resampling)
         for name in DOUBTING

@@ -19,7 +19,10 @@ MEMBERS_FOLDER = "members"
 
 
 class Columns(Settings):
-    """Which columns make a text, and how: the part of the recipe's data that answering needs."""
+    """Which columns make a text, and how: the part of the recipe's data that answering needs.
+
+    And of what kind the calibration rows are, on which promises are fitted.
+    """
 
     text: list[str]
     template: str | None = None
@@ -27,6 +30,7 @@ class Columns(Settings):
     cut: str | None = None
     id: str | None = None
     group: str | None = None
+    calibrated_by_opinions: bool = False
 
     @classmethod
     def of(cls, data: DataSettings) -> Columns:
@@ -36,7 +40,7 @@ class Columns(Settings):
     @property
     def data(self) -> DataSettings:
         """The columns as reading files and rows takes them; the data have no place here."""
-        return DataSettings(train="", **self.model_dump())
+        return DataSettings(train="", **self.model_dump(exclude={"calibrated_by_opinions"}))
 
 
 class GraphFile(Settings):

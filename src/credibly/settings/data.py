@@ -71,6 +71,11 @@ class DataSettings(Settings):
         default_factory=dict, description="at most so many rows of every class of a set"
     )
 
+    @property
+    def calibrated_by_opinions(self) -> bool:
+        """Whether the calibration split holds a labeller's opinions in place of true labels."""
+        return self.labels_from is not None and self.calibration is None
+
     @field_validator("text", mode="before")
     @classmethod
     def _one_column_is_a_list(cls, value: object) -> object:

@@ -154,6 +154,8 @@ def _taken_on(finished: Run, work: Work) -> Run:
     if finished.labels_file.is_file():
         take_labellers(finished, work)
         note = f"the members are the labellers of {name}, their bias taken off as there"
+        if work.recipe.data.calibrated_by_opinions:
+            note += "; they have no temperature, which only true labels could show"
     else:
         _take_members(finished, work.run)
         _take_answers(finished, work)

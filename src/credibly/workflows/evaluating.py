@@ -79,6 +79,7 @@ def write_run_report(
         students=students,
         learning=learned_on_parts(run, len(splits.train)),
         member_names=member_names(recipe),
+        calibrated_by_opinions=recipe.data.calibrated_by_opinions,
     )
     write_report(run, report)
     told(1, 1)

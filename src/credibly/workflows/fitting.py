@@ -23,6 +23,7 @@ from credibly.data.opinions import opinion_notes
 from credibly.engines.jobs import train
 from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError, TrainingError
+from credibly.members import LABELLERS
 from credibly.passes import changed_rates, groups_of, member_seeds, missing_of
 from credibly.progress import Stages, silent
 from credibly.runs import Run, write_json
@@ -149,8 +150,7 @@ def carry_out(work: Work) -> Run:
     learn_on_parts(work)
     make_soups(work)
     _networks(work)
-    sources = ["members", *network_systems(recipe)]
-    fitted = [calibrate(run, source, recipe.calibration) for source in sources]
+    fitted = [calibrate(run, source, recipe.calibration) for source in _calibrated(recipe)]
     fitted += [calibrate(run, source) for source in further_students(recipe)]
     calibration = reduce(Calibration.joined, fitted)
     log_choices(calibration)
@@ -164,6 +164,13 @@ def carry_out(work: Work) -> Run:
     run.remove_checkpoints()
     run.finish(facts_of(recipe))
     return run
+
+
+def _calibrated(recipe: Recipe) -> list[str]:
+    """Return the sources that are calibrated: all, but for labellers whose own opinions are all there is."""
+    networks = network_systems(recipe)
+    labellers = all(group.settings.source in LABELLERS for group in groups_of(recipe))
+    return networks if labellers and recipe.data.calibrated_by_opinions else ["members", *networks]
 
 
 def with_cut_notes(splits: Splits, recipe: Recipe) -> Splits:

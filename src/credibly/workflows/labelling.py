@@ -294,15 +294,13 @@ def _check_mass(job: Job, panel: Panel, said: Said) -> None:
 def _bias(job: Job, panel: Panel, raw: Predictions) -> Bias:
     """Find the labellers' bias as the recipe says."""
     method, texts = job.labelling.bias, job.texts.texts
-    bias = Bias.none(raw.shape[0], raw.shape[2])
+    strata = Strata.of(texts) if method == BY_LENGTH else Strata()
+    values = np.zeros((raw.shape[0], strata.count, raw.shape[2]))
     if method.startswith("batch"):
-        strata = Strata.of(texts) if method == BY_LENGTH else Strata()
-        bias = Bias(batch_bias(raw.log_probs, strata.places(texts)), strata)
+        values = batch_bias(raw.log_probs, strata.places(texts))
     elif method == "content_free":
-        found = content_free_bias(normalised_log_probs(panel.said(CONTENT_FREE).log_probs))
-        bias = Bias(found[:, None])
-    bias.values[voting(job.recipe)] = 0.0
-    return bias
+        values = content_free_bias(normalised_log_probs(panel.said(CONTENT_FREE).log_probs))[:, None]
+    return Bias(np.where(voting(job.recipe)[:, None, None], 0.0, values), strata)
 
 
 def _summary(

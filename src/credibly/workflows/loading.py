@@ -13,7 +13,7 @@ from credibly.runs import CALIBRATION_ROWS, EXPORT_FILE, Run, read_predictions
 from credibly.uncertainty.calibration.calibrators import Calibrator, calibrator_from_json
 from credibly.workflows import imported
 from credibly.workflows.predicting import Predictor
-from credibly.workflows.promises import Promises, Wanted, check_independent
+from credibly.workflows.promises import Promises, Wanted, check_promises
 
 if TYPE_CHECKING:
     from credibly.runtime import Runtime
@@ -86,7 +86,7 @@ def _promises(
     """Fit what is wanted on what the exported graph itself answers on the calibration rows."""
     if wanted.nothing:
         return Promises()
-    check_independent(opened.contents.columns.group)
+    check_promises(wanted, opened.contents.columns)
     stored = _calibration_of(opened)
     if stored is None:
         raise InputError(

@@ -17,6 +17,7 @@ import numpy as np
 from credibly.errors import InputError
 from credibly.records import UNKNOWN, Predictions
 from credibly.runs import Run
+from credibly.runtime.contents import Columns
 from credibly.uncertainty.calibration.calibrators import Calibrator
 from credibly.uncertainty.promises.conformal import PredictionSets
 from credibly.uncertainty.promises.reasons import Reasons
@@ -73,11 +74,11 @@ class Promises:
         """Fit what is wanted of a system on a run's calibration split.
 
         Raises:
-            InputError: as `check_independent` and `fit`.
+            InputError: as `check_promises` and `fit`.
         """
         if wanted.nothing:
             return cls()
-        check_independent(run.recipe.data.group)
+        check_promises(wanted, Columns.of(run.recipe.data))
         stored = run.load_predictions(source_of(system), "calibration")
         return cls.fit(stored, system, calibrators_in(run), wanted)
 
@@ -147,12 +148,23 @@ class Promises:
         return [{name: values[row] for name, values in columns.items()} for row in range(N)]
 
 
-def check_independent(group: str | None) -> None:
-    """Raise InputError where rows belong together by a column: no promise holds for such."""
-    if group is not None:
+def check_promises(wanted: Wanted, columns: Columns) -> None:
+    """Raise where nothing can be promised by a calibration split, whatever its size.
+
+    A share of texts that is answered has nothing to do with labels, so opinions do for it.
+
+    Raises:
+        InputError: rows belong together by a column, or labels are opinions, whose errors are not known.
+    """
+    if columns.group is not None:
         raise InputError(
             "a promise needs rows that are independent of one another, and this run's belong together "
-            f"(data.group: {group}); fit without --group if they do not"
+            f"(data.group: {columns.group}); fit without --group if they do not"
+        )
+    if columns.calibrated_by_opinions and (wanted.risk is not None or wanted.sets is not None):
+        raise InputError(
+            "a promise needs true labels, and this run was calibrated to a labeller's opinions; give "
+            "--coverage in place of --risk or --sets, or fit again with a --calibration file of true labels"
         )
 
 
