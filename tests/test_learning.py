@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from credibly.data import load_splits, read_examples
-from credibly.errors import InputError, TrainingError
+from credibly.errors import InputError, ProcessError, TrainingError
 from credibly.report.html import render_html
 from credibly.report.learning import learning_curve, what_more_brings
 from credibly.runs import Run
@@ -134,6 +134,18 @@ def test_a_part_that_cannot_be_learned_is_left_out_and_told(
         assert report["curves"]["learning"] == [{**kept, "change": None}, all_of_them]
         assert f"{note}member 1: no number" in report["notes"]
         assert not run.checkpoints_folder.exists()
+
+
+def test_a_part_whose_process_died_is_learned_when_the_run_goes_on(
+    curved, files, settings, tmp_path, stopping, no_plots
+):
+    parts = stopping(ProcessError("killed"))
+    wanted = settings | {"evaluation.learning_curve": SHARES}
+    with pytest.raises(ProcessError, match="killed"):
+        fit(files["train"], tmp_path / "run", wanted)
+    resumed = fit(files["train"], tmp_path / "run", wanted, resume=True)
+    assert parts[0] == parts[1] < parts[2]
+    assert predictions_in(resumed.path) == predictions_in(curved.path)
 
 
 def test_a_student_of_the_members_keeps_the_curve(curved, tmp_path, monkeypatch, no_plots):

@@ -10,6 +10,7 @@
     ├── AssetError                 a model or data set that cannot be had
     ├── HubError                   a hub that cannot be reached, or that failed
     ├── TrainingError              training that cannot go on (a loss that became NaN)
+    ├── ProcessError               a process that died; what it had not finished can be done again
     └── MissingExtraError          an optional dependency that is not installed
 
 A message gives what was expected, what came, and the smallest fix.
@@ -63,6 +64,10 @@ class HubError(CrediblyError):
 
 class TrainingError(CrediblyError):
     """Training cannot go on, for example because the loss became NaN."""
+
+
+class ProcessError(CrediblyError):
+    """A process beside this one died; what it had not finished can be done again."""
 
 
 class MissingExtraError(CrediblyError):

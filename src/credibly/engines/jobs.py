@@ -33,7 +33,8 @@ def train(
     Raises:
         RecordError: a row has no label.
         InputError: there are fewer rows than members, or settings that do not fit the backbone.
-        TrainingError: a member's loss was no longer finite, or a process died; the others are written.
+        TrainingError: a member's loss was no longer finite; the others are written.
+        ProcessError: a process died; what others have finished is written.
     """
     missing = [each.missing for group in groups_of(recipe) for each in passes_of(run, recipe, group)]
     processes = min(count_processes(recipe), len(missing))

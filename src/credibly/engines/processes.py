@@ -18,7 +18,7 @@ from multiprocessing.process import parent_process
 from typing import Any
 
 from credibly import errors
-from credibly.errors import CrediblyError, TrainingError
+from credibly.errors import CrediblyError, ProcessError
 from credibly.progress import Progress, Stages
 from credibly.records import Examples
 from credibly.runs import Run
@@ -69,7 +69,7 @@ def train_side_by_side(
     Raises:
         CrediblyError: as `ensemble.train_members` in any of the processes; the others are stopped, and
             what they have finished stays.
-        TrainingError: a process died.
+        ProcessError: a process died.
     """
     # Not forked: a process that has used a GPU, or runs threads, must not be copied.
     context = multiprocessing.get_context("spawn")
@@ -101,7 +101,7 @@ def _listen(ends: Sequence[Connection], stages: Stages) -> dict[int, str]:
             try:
                 kind, *content = end.recv()
             except EOFError:
-                raise TrainingError(
+                raise ProcessError(
                     "a process that trained members died, perhaps for want of memory; go on with --resume. "
                     "A script that trains with several processes needs its calls under "
                     'if __name__ == "__main__":'
