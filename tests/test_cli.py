@@ -305,7 +305,7 @@ def test_the_files_of_a_fit_are_those_of_its_manifest(command, fitted):
 
 
 def test_report_puts_its_plots_into_a_folder(command, fitted, tmp_path, monkeypatch):
-    from credibly.report import plot_files
+    from credibly.report.page import plot_files
 
     whole = plot_files.drawings
     # One is enough here, and drawing takes long.

@@ -25,6 +25,10 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
+REPORT = [{"figures"}, {"words"}, {"tables"}, {"page", "terminal", "card"}, {"build", "candidates"}]
+"""The folders of `report`: each may import those before it, and none beside it."""
+REPORT_LEVEL = {name: level for level, names in enumerate(REPORT) for name in names}
+
 TORCH_FREE = {
     "errors",
     "parted",
@@ -99,6 +103,19 @@ def test_imports_point_down() -> None:
     assert len(edges) > 50
     assert upward == []
     assert forbidden == []
+
+
+def test_the_folders_of_the_report_import_one_way() -> None:
+    inner = {name: name.split(".")[2] for name in MODULES if name.startswith("credibly.report.")}
+    edges = [(one, other) for one, other in EDGES if one in inner and other in inner]
+    wrong = [
+        (one, other)
+        for one, other in edges
+        if inner[one] != inner[other] and REPORT_LEVEL[inner[one]] <= REPORT_LEVEL[inner[other]]
+    ]
+    assert set(inner.values()) == set(REPORT_LEVEL)
+    assert len(edges) > 50
+    assert wrong == []
 
 
 def test_imports_have_no_cycle() -> None:

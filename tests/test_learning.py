@@ -9,8 +9,9 @@ import pytest
 
 from credibly.data import load_splits, read_examples
 from credibly.errors import InputError, ProcessError, TrainingError
-from credibly.report.html import render_html
-from credibly.report.learning import learning_curve, what_more_brings
+from credibly.report.figures.learning import learning_curve
+from credibly.report.page.html import render_html
+from credibly.report.words.learning import what_more_brings
 from credibly.runs import Run
 from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.workflows import distil, fit, learning, make_recipe, plan

@@ -11,7 +11,7 @@ from credibly import workflows
 from credibly.backbones import embed, load_backbone
 from credibly.data import load_splits
 from credibly.errors import InputError, RunFolderError
-from credibly.report.likeness import conclusion
+from credibly.report.words.likeness import conclusion
 from credibly.runs import Run
 from credibly.settings import parse_recipe
 from credibly.uncertainty.systems import answers

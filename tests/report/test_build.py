@@ -11,10 +11,10 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
 from credibly.errors import InputError
-from credibly.report.build import answered, shipped_system, systems_of
-from credibly.report.comparisons import pairs, share
-from credibly.report.curves import distribution, rejection, reliability, risk_coverage
-from credibly.report.scoring import ON_SHIFT_SETS
+from credibly.report.figures.comparisons import pairs, share
+from credibly.report.figures.curves import distribution, rejection, reliability, risk_coverage
+from credibly.report.figures.scoring import ON_SHIFT_SETS
+from credibly.report.figures.systems import answered, systems_of
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.decompose import decompose
 from credibly.uncertainty.promises.conformal import PredictionSets
@@ -29,7 +29,7 @@ from credibly.uncertainty.scoring.intervals import (
     score_shift,
 )  # fmt: skip
 from credibly.uncertainty.scoring.slices import slices
-from credibly.uncertainty.systems import answers
+from credibly.uncertainty.systems import answers, shipped_system
 from report.samples import BINARY, built, examples, members_only, predictions
 
 SYSTEMS = [

@@ -8,8 +8,8 @@ import pytest
 
 from credibly.errors import InputError
 from credibly.records import Examples
-from credibly.report.candidates import Candidate, build_comparison
-from credibly.report.candidates_page import front, render_comparison
+from credibly.report.candidates.build import Candidate, build_comparison
+from credibly.report.candidates.page import front, render_comparison
 from credibly.uncertainty.systems import answers
 from uncertainty.cases import random_predictions
 

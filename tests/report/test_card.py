@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from credibly.report.card import prose, render_card
-from credibly.report.card_code import folded
-from credibly.report.card_data import METRIC_TYPES, metadata
-from credibly.report.findings import findings
+from credibly.report.card.markdown import prose, render_card
+from credibly.report.card.metadata import METRIC_TYPES, metadata
+from credibly.report.card.usage import folded
+from credibly.report.words.findings import findings
 from report.samples import built, examples, members_only
 
 NAME = "someone/reviews"

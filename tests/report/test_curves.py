@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from credibly.records import Examples, Predictions
-from credibly.report.curves import (
+from credibly.report.figures.curves import (
     distribution,
     history_columns,
     rejection,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from credibly.records import Predictions
-from credibly.report.dependence import dependence, what_groups_mean
+from credibly.report.figures.dependence import dependence
+from credibly.report.words.dependence import what_groups_mean
 from credibly.uncertainty.scoring.clusters import clusters_of, standard_error
 from credibly.uncertainty.systems import answers
 

@@ -6,8 +6,9 @@ from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
 from credibly.records import Predictions
-from credibly.report.each_member import each_member, members_table
-from credibly.report.html import render_html
+from credibly.report.figures.each_member import each_member
+from credibly.report.page.html import render_html
+from credibly.report.tables.each_member import members_table
 from credibly.uncertainty.systems import answers
 
 CLASSES = ("bad", "even", "good")

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from credibly.records import Predictions
-from credibly.report.findings import change, findings, headline, verdict
-from credibly.report.page import parts
+from credibly.report.page.content import parts
+from credibly.report.words.claims import change
+from credibly.report.words.findings import findings, headline
+from credibly.report.words.verdicts import verdict
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.calibration.calibrators import fit_calibrator
 from report.samples import built, examples, members_only

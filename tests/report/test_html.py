@@ -14,11 +14,13 @@ import pytest
 
 from credibly.errors import MissingExtraError
 from credibly.records import Examples
-from credibly.report import html as html_module
 from credibly.report import render_html, write_report
-from credibly.report.drawing import FAMILIES, Drawing, Palette, inline, svg
-from credibly.report.plots import uncertainty_plot
-from credibly.report.views import by_class_table, strips, systems_table
+from credibly.report.page import html as html_module
+from credibly.report.page.drawing import Drawing, Palette, inline, svg
+from credibly.report.page.plots import uncertainty_plot
+from credibly.report.page.strips import strips
+from credibly.report.tables.families import FAMILIES
+from credibly.report.tables.systems import by_class_table, systems_table
 from credibly.runs import Run
 from report.samples import BINARY, SIX, built, examples, members_only
 

@@ -12,10 +12,10 @@ from scipy.stats import spearmanr
 
 from credibly.records import Examples, Interval, Predictions
 from credibly.report import print_report
-from credibly.report.build import answered
-from credibly.report.html import render_html
-from credibly.report.kept import Gain, _share
-from credibly.report.kept_table import kept_table, no_gain, over_seeds
+from credibly.report.figures.kept import Gain, _share
+from credibly.report.figures.systems import answered
+from credibly.report.page.html import render_html
+from credibly.report.tables.kept import kept_table, no_gain, over_seeds
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.scoring.intervals import paired_difference, resampled
 from report.samples import built, dirichlet

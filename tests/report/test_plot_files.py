@@ -15,11 +15,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from credibly.errors import InputError
-from credibly.report import html as html_module
 from credibly.report import render_html, write_plots
-from credibly.report.drawing import FAMILIES, Drawing, Palette, picture
-from credibly.report.page import drawings
-from credibly.report.plot_files import light
+from credibly.report.page import html as html_module
+from credibly.report.page.content import drawings
+from credibly.report.page.drawing import Drawing, Palette, picture
+from credibly.report.page.plot_files import light
+from credibly.report.tables.families import FAMILIES
 
 
 @pytest.fixture(scope="module")

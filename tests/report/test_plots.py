@@ -1,7 +1,7 @@
 """The drawings: what is measured seldom is drawn as what is measured always."""
 
-from credibly.report.drawing import svg
-from credibly.report.plots import history_plot
+from credibly.report.page.drawing import svg
+from credibly.report.page.plots import history_plot
 
 
 def test_a_line_joins_the_steps_at_which_held_out_rows_were_measured():

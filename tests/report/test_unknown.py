@@ -10,9 +10,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from credibly.report import render_html
-from credibly.report.build import answered
-from credibly.report.terminal import _shift_lines
-from credibly.report.unknown import unknown_table
+from credibly.report.figures.systems import answered
+from credibly.report.tables.unknown import unknown_table
+from credibly.report.terminal.report import _shift_lines
 from credibly.uncertainty.unknown.shift import ANSWER_SCORES, EMBEDDING_SCORES, FIXED, answer_scores
 from report.samples import built
 

@@ -12,9 +12,10 @@ from scipy.stats import binomtest, norm
 
 from credibly.records import Interval
 from credibly.report import print_report, render_html
-from credibly.report.comparisons import COMPARED_METRICS, SAMPLED, Paired, comparisons
-from credibly.report.page import parts
-from credibly.report.verdicts import SIGNS, adjusted_verdict, against_shipped, p_value, sign_test
+from credibly.report.figures.comparisons import COMPARED_METRICS, SAMPLED, Paired, comparisons
+from credibly.report.figures.p_values import p_value, sign_test
+from credibly.report.page.content import parts
+from credibly.report.words.verdicts import SIGNS, adjusted_verdict, against_shipped
 from credibly.uncertainty.scoring.intervals import score_sampled
 from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.scoring.slices import holm

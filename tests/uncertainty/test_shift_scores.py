@@ -60,7 +60,7 @@ def test_a_dirichlets_energy_is_that_of_its_logits():
 
 
 def test_the_scores_that_are_known_have_words_and_one_is_fixed():
-    from credibly.report.wording import SCORE_WORDS
+    from credibly.report.words.metrics import SCORE_WORDS
 
     assert list(SCORE_WORDS) == [*ANSWER_SCORES, *EMBEDDING_SCORES]
     assert FIXED in EMBEDDING_SCORES

@@ -37,7 +37,7 @@ def compare(
     if as_json:
         print_json(content)
         return
-    from credibly.report.candidates_table import print_comparison
+    from credibly.report.candidates.terminal import print_comparison
 
     print_comparison(content, output())
     output().print(f"\nComparison: {folder / 'comparison.html'}", soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from credibly.report.wording import cost
+from credibly.report.words.numbers import cost
 
 HEADER = (
     "precision",

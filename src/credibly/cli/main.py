@@ -325,7 +325,7 @@ def shift(
     if as_json:
         print_json(content)
         return
-    from credibly.report.likeness import print_likeness
+    from credibly.report.terminal.likeness import print_likeness
 
     print_likeness(content, output())
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from credibly.report.wording import cost, count
+from credibly.report.words.numbers import cost, count
 
 FIGURES = {
     "source": "source", "backbone": "backbone", "precision": "precision", "device": "device",

@@ -76,7 +76,7 @@ def pull(
 
 def _print(content: dict[str, Any]) -> None:
     """Print the files of a publication, and where it is."""
-    from credibly.report.wording import cost, count  # brings SciPy, which `--help` does without
+    from credibly.report.words.numbers import cost, count  # brings SciPy, which `--help` does without
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from credibly.report.build import build_report
-from credibly.report.html import render_html
-from credibly.report.plot_files import write_plots
-from credibly.report.terminal import print_report
+from credibly.report.page.html import render_html
+from credibly.report.page.plot_files import write_plots
+from credibly.report.terminal.report import print_report
 from credibly.runs import Run, write_json, write_text
 
 __all__ = ["build_report", "print_report", "render_html", "write_plots", "write_report"]

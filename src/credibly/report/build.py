@@ -1,6 +1,6 @@
-"""From stored predictions to the dictionary that is report.json: every figure, none of the looks.
+"""From stored predictions to the dictionary that is report.json: every figure, then what they say.
 
-Everything else (the page, the terminal) is rendered from this dictionary alone.
+The page, the terminal's tables and the card are rendered from this dictionary alone.
 """
 
 from __future__ import annotations
@@ -15,25 +15,31 @@ from numpy.typing import NDArray
 from credibly import __version__
 from credibly.errors import InputError, listed
 from credibly.records import Examples, Predictions
-from credibly.report.comparisons import (
-    Answers,
+from credibly.report.figures.comparisons import (
     Paired,
     agreement,
     best_form,
     comparisons,
     leaders,
     shift_changes,
-)  # fmt: skip
-from credibly.report.curves import distribution, history_columns, rejection, reliability, risk_coverage
-from credibly.report.dependence import dependence
-from credibly.report.each_member import each_member
-from credibly.report.findings import findings, headline
-from credibly.report.kept import gains_kept, students_of_seeds
-from credibly.report.learning import Parts, learning_curve
-from credibly.report.promises import promises, set_sizes
-from credibly.report.scoring import scored_shifts, scored_systems
-from credibly.report.texts import compared_texts
-from credibly.report.unknown import unknown
+)
+from credibly.report.figures.curves import (
+    distribution,
+    history_columns,
+    rejection,
+    reliability,
+    risk_coverage,
+)
+from credibly.report.figures.dependence import dependence
+from credibly.report.figures.each_member import each_member
+from credibly.report.figures.kept import gains_kept, students_of_seeds
+from credibly.report.figures.learning import Parts, learning_curve
+from credibly.report.figures.promises import promises, set_sizes
+from credibly.report.figures.scoring import scored_shifts, scored_systems
+from credibly.report.figures.systems import Answers, answered, answered_by_students
+from credibly.report.figures.texts import compared_texts
+from credibly.report.figures.unknown import unknown
+from credibly.report.words.findings import findings, headline
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.calibration.calibrators import Calibrator
 from credibly.uncertainty.scoring.consistency import perfect_ece
@@ -43,11 +49,8 @@ from credibly.uncertainty.systems import (
     CALIBRATED,
     Answer,
     Choices,
-    answers,
     chosen_form,
-    forms_of,
     shipped_system,
-    source_of,
 )
 from credibly.uncertainty.unknown.shift import Scores
 
@@ -55,10 +58,6 @@ FloatArray = NDArray[np.float64]
 
 FORMAT_VERSION = 1
 
-UNTRAINED = "zero_shot"
-"""What the members started from stands above them."""
-CONTROLS_FIRST = ("direct", "soft_labels")
-"""The order of the networks in every table: these, then others by name, then the student."""
 
 DOUBTING = ("student", "hydra")
 """Networks with an epistemic part, which is held against the ensemble's."""
@@ -155,8 +154,8 @@ def build_report(
         "student_seeds": students_of_seeds(
             paired,
             shifted,
-            _students(students or {}, CALIBRATED, calibrators),
-            _students(students or {}, "", calibrators).get("test", {}),
+            answered_by_students(students or {}, CALIBRATED, calibrators),
+            answered_by_students(students or {}, "", calibrators).get("test", {}),
         ),
         "agreement": agreements.get("student"),
         "agreements": agreements,
@@ -182,46 +181,6 @@ def build_report(
     report["headline"] = headline(report)
     report["findings"] = [finding.sentence for finding in findings(report)]
     return report
-
-
-def systems_of(
-    stored: Mapping[str, Mapping[str, Predictions]], calibrators: Mapping[str, Calibrator], split: str
-) -> list[str]:
-    """Return the systems that a split's stored predictions allow, in the order of every table."""
-    networks = [source for source in stored if source != "members" and split in stored[source]]
-    others = sorted(set(networks) - {UNTRAINED, *CONTROLS_FIRST, "student"})
-    own = stored.get("members", {}).get(split)
-    members = [] if own is None else ["single", *forms_of("ensemble", calibrators)]
-    # The vote of one is always certain, which says nothing.
-    vote = ["majority_vote"] if own is not None and own.shape[0] > 1 else []
-
-    def forms(*names: str) -> list[str]:
-        return [form for name in names if name in networks for form in forms_of(name, calibrators)]
-
-    return [*forms(UNTRAINED), *members, *vote, *forms(*CONTROLS_FIRST, *others, "student")]
-
-
-def answered(
-    stored: Mapping[str, Mapping[str, Predictions]], split: str, calibrators: Mapping[str, Calibrator]
-) -> Answers:
-    """Return every system's answers on a split."""
-    return {
-        name: answers(name, stored[source_of(name)][split], calibrators)
-        for name in systems_of(stored, calibrators, split)
-    }
-
-
-def _students(
-    stored: Mapping[str, Mapping[str, Predictions]], form: str, calibrators: Mapping[str, Calibrator]
-) -> dict[str, Answers]:
-    """Return the answers of students of other seeds in one form, by split and name."""
-    splits = dict.fromkeys(split for by_split in stored.values() for split in by_split)
-    return {
-        split: {
-            name: answers(f"{name}{form}", by_split[split], calibrators) for name, by_split in stored.items()
-        }
-        for split in splits
-    }
 
 
 def _check(on_test: Answers, test: Examples) -> None:

@@ -14,8 +14,8 @@ from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError
 from credibly.progress import Stages, silent
 from credibly.records import Examples, Predictions
-from credibly.report.candidates import Candidate, build_comparison
-from credibly.report.candidates_page import render_comparison
+from credibly.report.candidates.build import Candidate, build_comparison
+from credibly.report.candidates.page import render_comparison
 from credibly.runs import Run, write_json, write_text
 from credibly.settings import Recipe
 from credibly.settings.comparison import load_comparison

@@ -18,9 +18,9 @@ from typing import Any
 from credibly.assets import ASSETS
 from credibly.errors import InputError, RunFolderError
 from credibly.passes import groups_of
-from credibly.report.card import render_card
-from credibly.report.card_data import hub_name
-from credibly.report.findings import findings
+from credibly.report.card.markdown import render_card
+from credibly.report.card.metadata import hub_name
+from credibly.report.words.findings import findings
 from credibly.runs import CALIBRATION_ROWS, EXPORT_FILE, Run, predictions_bytes, read_predictions, sha256
 from credibly.settings import (
     AdaptersSettings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from credibly.report.wording import bracket, number
+from credibly.report.words.numbers import bracket, number
 from credibly.runs import Run
 from credibly.uncertainty.scoring.intervals import score_sampled
 from credibly.uncertainty.scoring.resampling import Resampling

@@ -14,7 +14,7 @@ from credibly.errors import InputError
 from credibly.progress import Stages, silent
 from credibly.reading import count_cut
 from credibly.records import UNKNOWN, Examples, Predictions
-from credibly.report.likeness import conclusion
+from credibly.report.words.likeness import conclusion
 from credibly.runs import Run
 from credibly.settings import DataSettings, Recipe, with_columns
 from credibly.uncertainty.exact import exact_interval

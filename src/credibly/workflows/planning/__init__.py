@@ -10,7 +10,7 @@ from typing import Any
 from credibly.backbones.loading import best_device
 from credibly.data import Splits, load_splits
 from credibly.errors import AssetError, InputError
-from credibly.report.wording import cost
+from credibly.report.words.numbers import cost
 from credibly.settings import Recipe
 from credibly.workflows.learning import check_learning_curve
 from credibly.workflows.planning.changes import Change, as_options

@@ -7,7 +7,7 @@ from typing import Any
 
 from credibly.backbones.footprint import FLOAT, Needs, steps_of
 from credibly.backbones.outline import Outline, Texts
-from credibly.report.wording import cost
+from credibly.report.words.numbers import cost
 from credibly.settings import BackboneSettings
 from credibly.workflows.planning.machine import Room, Speed
 

@@ -1,0 +1,1 @@
+"""The comparison of candidates, a report of its own: comparison.json, its advice, page and printed table."""

@@ -1,0 +1,1 @@
+"""What figures are called, how they are written, and what may be claimed of them."""
