@@ -97,8 +97,7 @@ def exported(fitted: workshop.Fitted, tmp_path_factory: pytest.TempPathFactory) 
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the page out of reports: drawing takes longer than a whole run on a stand-in."""
     import credibly.report
-    import credibly.workflows.evaluating
-    import credibly.workflows.judging
+    from credibly.workflows.evaluating import predictions, runs
 
-    for module in (credibly.report, credibly.workflows.evaluating, credibly.workflows.judging):
+    for module in (credibly.report, runs, predictions):
         monkeypatch.setattr(module, "render_html", lambda report: "<html></html>")

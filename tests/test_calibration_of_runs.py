@@ -18,9 +18,9 @@ from credibly.uncertainty.calibration.calibrators import InTurn, OnMean, fit_cal
 from credibly.uncertainty.combine import averaged, combine
 from credibly.uncertainty.decompose import decompose
 from credibly.uncertainty.systems import answers
-from credibly.workflows.calibrating import calibrate, check_calibrates, log_choices
-from credibly.workflows.contents import Calibration, calibration_in
-from credibly.workflows.opening import systems_of
+from credibly.workflows.answering.opening import systems_of
+from credibly.workflows.common.contents import Calibration, calibration_in
+from credibly.workflows.steps.calibrating import calibrate, check_calibrates, log_choices
 from workshop import jsonl, made_rows, quick
 
 TEXTS = ["warm funny bright", "dull slow empty", "warm dull"]

@@ -204,7 +204,7 @@ def test_a_template_is_fitted_and_predicted_and_cut_texts_are_counted(
         counts += int(cut)
     assert counts == 15
     # Predicting makes the texts of the run's template, and counts over all batches.
-    monkeypatch.setattr("credibly.workflows.predicting.BATCH_ROWS", 4)
+    monkeypatch.setattr("credibly.workflows.answering.predicting.BATCH_ROWS", 4)
     new = asked(made_rows(13, seed=1))
     answers = command("predict", run.path, jsonl(tmp_path / "new.jsonl", new))
     assert " ".join(answers.err.split()).count("3 of 13 texts were longer than 64 tokens and were cut") == 1

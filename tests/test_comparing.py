@@ -116,7 +116,7 @@ def test_the_choice_is_the_fastest_of_those_as_good_on_the_calibration_texts(com
 @pytest.mark.slow
 def test_finished_runs_are_used_as_they_are(compared, files, monkeypatch):
     folder, content = compared
-    monkeypatch.setattr("credibly.workflows.fitting.carry_out", lambda work: pytest.fail("trained again"))
+    monkeypatch.setattr("credibly.workflows.fitting.fit.carry_out", lambda work: pytest.fail("trained again"))
     again = workflows.compare(written(*files), folder)
     assert {name: own["nll"] for name, own in again["choice"].items()} == {
         name: own["nll"] for name, own in content["choice"].items()

@@ -14,7 +14,9 @@ from credibly.cli.main import app
 from credibly.errors import CrediblyError, InputError, RecipeError, RunFolderError, TrainingError
 from credibly.runs import Run, sha256
 from credibly.settings import CONTROLS
-from credibly.workflows import distil, distilling, evaluate, fit, load, report
+from credibly.workflows import distil, evaluate, fit, load, report
+from credibly.workflows.distilling import distil as distilling
+from credibly.workflows.steps import networks
 from workshop import jsonl, made_rows, quick
 
 FEW = {"distil.optimiser.epochs": 1}
@@ -47,8 +49,8 @@ def distilled(fitted, tmp_path_factory):
 def _without_members(carry_out):
     def checked(work):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("credibly.workflows.fitting.train", _never)
-            patch.setattr("credibly.workflows.fitting.Ensemble.open", _never)
+            patch.setattr("credibly.workflows.steps.members.train", _never)
+            patch.setattr("credibly.workflows.steps.members.Ensemble.open", _never)
             return carry_out(work)
 
     return checked
@@ -134,7 +136,7 @@ def test_the_same_settings_give_the_student_that_fit_gave(fitted, tmp_path):
 @pytest.mark.slow
 def test_a_killed_distilling_goes_on_to_the_same_bytes(distilled, fitted, tmp_path, monkeypatch):
     settings = {**FEW, "distil.controls": list(CONTROLS), "distil.seeds": 3}
-    real, done = distilling.carry_out.__globals__["_network"], []
+    real, done = networks._network, []
 
     def dying(work, system, transfer):
         if len(done) == 2:
@@ -143,7 +145,7 @@ def test_a_killed_distilling_goes_on_to_the_same_bytes(distilled, fitted, tmp_pa
         done.append(system)
 
     with monkeypatch.context() as patch:
-        patch.setattr("credibly.workflows.fitting._network", dying)
+        patch.setattr(networks, "_network", dying)
         with pytest.raises(TrainingError):
             distil(fitted.run, tmp_path / "run", settings)
     with pytest.raises(RunFolderError, match="unfinished run; give --resume"):

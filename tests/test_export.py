@@ -24,7 +24,7 @@ from credibly.runtime import Runtime
 from credibly.runtime.graph import session_of
 from credibly.settings import BackboneSettings
 from credibly.workflows import export, fit
-from credibly.workflows.opening import open_source
+from credibly.workflows.answering.opening import open_source
 from workshop import CLASSES, jsonl, made_rows, quick
 
 FAST = ("bert", "distilbert")

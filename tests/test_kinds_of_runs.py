@@ -8,8 +8,8 @@ from credibly.data import load_splits
 from credibly.progress import silent
 from credibly.runs import Run
 from credibly.workflows import fit, load
-from credibly.workflows.networks import lesson_of, opinions_of
-from credibly.workflows.work import Work
+from credibly.workflows.steps.networks import lesson_of, opinions_of
+from credibly.workflows.steps.work import Work
 from test_workflows import SYSTEMS, report_in
 from workshop import jsonl, made_rows, predictions_in, quick
 

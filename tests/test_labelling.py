@@ -28,9 +28,10 @@ from credibly.uncertainty.label_shift import (
     with_shares,
     without_bias,
 )
-from credibly.workflows import evaluate, evaluate_predictions, fit, label, labelling, load
-from credibly.workflows.labelled import shifts_of
-from credibly.workflows.recipes import make_recipe
+from credibly.workflows import evaluate, evaluate_predictions, fit, label, load
+from credibly.workflows.common.recipes import make_recipe
+from credibly.workflows.labelling import label as asking
+from credibly.workflows.labelling.labelled import shifts_of
 from workshop import CLASSES, jsonl, label_lines, label_summary, made_rows
 
 ROWS = 50
@@ -220,10 +221,10 @@ def test_a_bias_by_length_is_taken_off_range_by_range_and_kept_for_other_texts(f
 
 def test_what_goes_with_the_length_of_a_text_is_told(files, monkeypatch):
     monkeypatch.setattr(strata, "TEXTS_A_STRATUM", 10)
-    monkeypatch.setattr(labelling, "MUCH", 0.0)
+    monkeypatch.setattr(asking, "MUCH", 0.0)
     told = "goes with the length of the text"
     assert any(told in note for note in label_summary(files())["notes"])
-    monkeypatch.setattr(labelling, "MUCH", 1.0)
+    monkeypatch.setattr(asking, "MUCH", 1.0)
     assert not any(told in note for note in label_summary(files("other"))["notes"])
 
 
@@ -289,16 +290,16 @@ def test_shares_far_from_equal_are_told_unless_they_are_taken(files):
     logits = np.stack([np.zeros_like(raw), raw, np.full_like(raw, -9)], axis=-1)
     skewed = replace(record, log_probs=normalised_log_probs(logits))
     corrections = correct(skewed, BatchBias.of(skewed.log_probs).bias, None)
-    job = labelling._job(run, run.recipe, silent, resume=True)
+    job = asking._job(run, run.recipe, silent, resume=True)
     said = Said(logits, 0)
-    assert any("suggest other class shares" in note for note in labelling._findings(job, said, corrections))
+    assert any("suggest other class shares" in note for note in asking._findings(job, said, corrections))
 
 
 # Interrupted, refused
 
 
 def test_a_run_killed_between_chunks_goes_on_to_the_same_bytes(files, monkeypatch):
-    monkeypatch.setattr(labelling, "CHUNK", 20)
+    monkeypatch.setattr(asking, "CHUNK", 20)
     whole = files("whole")
     said, asked = PromptMembers.said, []
 
@@ -345,7 +346,7 @@ def test_an_old_run_is_replaced_whole(files):
 
 def test_chunks_change_nothing_but_rounding(files, monkeypatch):
     whole = files("whole").load_predictions("members", "unlabelled")
-    monkeypatch.setattr(labelling, "CHUNK", 7)
+    monkeypatch.setattr(asking, "CHUNK", 7)
     parts = files("parts").load_predictions("members", "unlabelled")
     np.testing.assert_allclose(parts.log_probs, whole.log_probs, atol=1e-5)
 
@@ -357,13 +358,13 @@ def test_a_finished_run_is_not_asked_again(files, monkeypatch):
 
 
 def test_other_settings_or_texts_do_not_go_on_with_a_run(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(labelling, "correct", None)
+    monkeypatch.setattr(asking, "correct", None)
     with pytest.raises(TypeError):
         files()
     with pytest.raises(RunFolderError, match="began with other settings of members"):
         files(resume=True, members__count=2)
     jsonl(tmp_path / "texts.jsonl", made_rows(ROWS, seed=3))
-    with pytest.raises(RunFolderError, match="began with other texts"):
+    with pytest.raises(RunFolderError, match="began with other data"):
         files(resume=True)
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import credibly
 
 SOURCE = Path(credibly.__file__).parent
@@ -25,9 +27,28 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
-REPORT = [{"figures"}, {"words"}, {"tables"}, {"page", "terminal", "card"}, {"build", "candidates"}]
-"""The folders of `report`: each may import those before it, and none beside it."""
-REPORT_LEVEL = {name: level for level, names in enumerate(REPORT) for name in names}
+FOLDERS = {
+    "report": [{"figures"}, {"words"}, {"tables"}, {"page", "terminal", "card"}, {"build", "candidates"}],
+    "workflows": [
+        {"common"},
+        {"steps"},
+        {"answering", "planning"},
+        {"labelling"},
+        {"evaluating"},
+        {"fitting", "publishing"},
+        {"distilling"},
+        {"comparing", "checkup"},
+    ],
+}
+"""What lies in a part's folders and beside them: each may import those before it, and none beside it."""
+
+ANSWERING = [
+    "credibly.workflows.answering.loading",
+    "credibly.workflows.answering.serving",
+    "credibly.workflows.evaluating.predictions",
+    "credibly.workflows.publishing.layout",
+]
+"""What of the workflows works without torch, with all that it imports."""
 
 TORCH_FREE = {
     "errors",
@@ -105,15 +126,17 @@ def test_imports_point_down() -> None:
     assert forbidden == []
 
 
-def test_the_folders_of_the_report_import_one_way() -> None:
-    inner = {name: name.split(".")[2] for name in MODULES if name.startswith("credibly.report.")}
+@pytest.mark.parametrize("whole", FOLDERS)
+def test_the_folders_of_a_part_import_one_way(whole: str) -> None:
+    levels = {name: level for level, names in enumerate(FOLDERS[whole]) for name in names}
+    inner = {name: name.split(".")[2] for name in MODULES if name.startswith(f"credibly.{whole}.")}
     edges = [(one, other) for one, other in EDGES if one in inner and other in inner]
     wrong = [
         (one, other)
         for one, other in edges
-        if inner[one] != inner[other] and REPORT_LEVEL[inner[one]] <= REPORT_LEVEL[inner[other]]
+        if inner[one] != inner[other] and levels[inner[one]] <= levels[inner[other]]
     ]
-    assert set(inner.values()) == set(REPORT_LEVEL)
+    assert set(inner.values()) == set(levels)
     assert len(edges) > 50
     assert wrong == []
 
@@ -142,7 +165,7 @@ def test_torch_is_not_imported_on_the_numpy_side() -> None:
 
 
 def test_the_numpy_side_and_the_command_line_import_without_torch() -> None:
-    names = [name for name in MODULES if name == "credibly" or part(name) in TORCH_FREE]
+    names = [name for name in MODULES if name == "credibly" or part(name) in TORCH_FREE] + ANSWERING
     program = "import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n" + "".join(
         f"import {name}\n" for name in names if not name.endswith("__main__")
     )

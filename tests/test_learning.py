@@ -14,8 +14,9 @@ from credibly.report.page.html import render_html
 from credibly.report.words.learning import what_more_brings
 from credibly.runs import Run
 from credibly.uncertainty.scoring.resampling import Resampling
-from credibly.workflows import distil, fit, learning, make_recipe, plan
-from credibly.workflows.learning import part_of
+from credibly.workflows import distil, fit, make_recipe, plan
+from credibly.workflows.steps import learning
+from credibly.workflows.steps.learning import part_of
 from workshop import jsonl, made_rows, predictions_in, quick
 
 SHARES = [0.5, 0.25]

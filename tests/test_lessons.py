@@ -23,7 +23,7 @@ from credibly.distil.losses import reverse_kl, soft_cross_entropy
 from credibly.parted import filled, paired
 from credibly.records import Predictions
 from credibly.settings import CONTROLS, AugmentSettings, BackboneSettings, DistilSettings
-from credibly.workflows.transfer import mask_token
+from credibly.workflows.steps.transfer import mask_token
 
 K, N, C = 4, 6, 3
 RANDOM = np.random.default_rng(0)

@@ -12,7 +12,6 @@ from hypothesis import given, strategies
 from hypothesis.extra.numpy import arrays
 from typer.testing import CliRunner
 
-import credibly.workflows.networks as networks
 from credibly.cli.main import app
 from credibly.data import load_splits
 from credibly.data.opinions import certainty, weighted
@@ -28,8 +27,9 @@ from credibly.training import HISTORY
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.combine import combine
 from credibly.workflows import Wanted, distil, fit, load, make_recipe, plan
-from credibly.workflows.contents import calibrators_in
-from credibly.workflows.promises import check_promises
+from credibly.workflows.answering.promises import check_promises
+from credibly.workflows.common.contents import calibrators_in
+from credibly.workflows.steps import networks
 from workshop import CLASSES, jsonl, made_rows, quick
 
 FEW = {"distil.optimiser.epochs": 2, "distil.optimiser.batch_size": 16, "distil.blocks": 1}
@@ -382,7 +382,7 @@ def test_opinions_are_left_out_by_how_sure_they_are_here_too(labels, distilled, 
 
 
 def test_a_student_of_a_causal_labeller_starts_from_an_encoder(labels):
-    from credibly.workflows.labelled import labelled_recipe
+    from credibly.workflows.distilling.labellers import labelled_recipe
 
     assert labelled_recipe(labels, {}).distil.backbone.name == "minilm"
     assert labelled_recipe(labels, {"distil.backbone.name": "mpnet"}).distil.backbone.name == "mpnet"

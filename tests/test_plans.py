@@ -35,7 +35,7 @@ from credibly.settings import (
 )
 from credibly.settings.dotted import with_values
 from credibly.workflows import fit, make_recipe, plan
-from credibly.workflows.contents import folder_bytes
+from credibly.workflows.common.contents import folder_bytes
 from credibly.workflows.planning import check_room, machine
 from credibly.workflows.planning.changes import SHORTEST, as_options
 from credibly.workflows.planning.machine import Room, Speed

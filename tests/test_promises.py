@@ -10,8 +10,8 @@ from credibly.uncertainty.promises.conformal import PredictionSets
 from credibly.uncertainty.promises.reasons import Reasons
 from credibly.uncertainty.promises.selective import Abstention
 from credibly.uncertainty.systems import answers
-from credibly.workflows.contents import calibrators_in
-from credibly.workflows.promises import Promises
+from credibly.workflows.answering.promises import Promises
+from credibly.workflows.common.contents import calibrators_in
 from workshop import CLASSES
 
 TEXTS = ["warm funny bright", "dull slow empty", "warm dull", "a film of words unknown"] * 3

@@ -17,9 +17,9 @@ from credibly.report import render_html
 from credibly.runs import Run, read_predictions, sha256, write_json
 from credibly.serve import create_app
 from credibly.settings import parse_recipe, recipe_text
-from credibly.workflows.layout import name_there
-from credibly.workflows.publication import published_recipe
-from credibly.workflows.serving import answering_of, unfamiliar_to
+from credibly.workflows.answering.serving import answering_of, unfamiliar_to
+from credibly.workflows.publishing.layout import name_there
+from credibly.workflows.publishing.publication import published_recipe
 
 QUESTION = b'{"id": 1, "text": "a lovely film"}\n{"id": 2, "text": "the plot was dull"}\n'
 

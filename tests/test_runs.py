@@ -23,7 +23,7 @@ from credibly.runs import (
 )
 from credibly.settings import parse_recipe
 from credibly.workflows import evaluate
-from credibly.workflows.contents import class_names_of
+from credibly.workflows.common.contents import class_names_of
 from workshop import CLASSES
 
 RECIPE = parse_recipe({"data": {"train": "a.csv"}})

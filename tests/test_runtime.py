@@ -29,7 +29,7 @@ from credibly.records import unlabelled
 from credibly.runs import Run
 from credibly.runtime import GraphFile, PlainTokenizer, Runtime
 from credibly.uncertainty.decompose import decompose
-from credibly.workflows.opening import open_source
+from credibly.workflows.answering.opening import open_source
 
 TEXTS = [*standins.made_texts(np.arange(30) % 3, seed=9, words=20), "good", "dull " * 200]
 STUDENT, ENSEMBLE = "student+temperature", "ensemble+temperature"
@@ -267,7 +267,7 @@ def test_torch_answers_where_it_is_installed_and_a_folder_alone_by_onnx(exported
 
 
 def test_the_service_runs_on_the_export_where_it_has_the_system(exported, fitted):
-    from credibly.workflows.loading import engine_of
+    from credibly.workflows.answering.loading import engine_of
 
     assert engine_of(exported, None, "auto") == engine_of(exported, ENSEMBLE, "auto") == "onnx"
     assert engine_of(exported, "direct", "auto") == "auto"

@@ -20,7 +20,7 @@ from credibly.errors import InputError
 from credibly.runs import Run
 from credibly.serve import bound, create_app
 from credibly.uncertainty.systems import answers
-from credibly.workflows.serving import answering_of, token_of, unfamiliar_to
+from credibly.workflows.answering.serving import answering_of, token_of, unfamiliar_to
 from service import wait_until
 from workshop import CLASSES
 

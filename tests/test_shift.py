@@ -17,9 +17,9 @@ from credibly.settings import parse_recipe
 from credibly.uncertainty.systems import answers
 from credibly.uncertainty.unknown.separation import separations
 from credibly.uncertainty.unknown.shift import ANSWER_SCORES, EMBEDDING_SCORES, FIXED, answer_scores
-from credibly.workflows import reference as references
-from credibly.workflows.contents import calibrators_in
-from credibly.workflows.reference import Embedder, keep_reference, kept_rows, reference_of
+from credibly.workflows.common.contents import calibrators_in
+from credibly.workflows.steps import reference as references
+from credibly.workflows.steps.reference import Embedder, keep_reference, kept_rows, reference_of
 from workshop import CLASSES, jsonl, made_rows, quick
 
 SCORES = [*ANSWER_SCORES, *EMBEDDING_SCORES]

@@ -21,10 +21,11 @@ from credibly.progress import silent
 from credibly.records import Examples, Predictions
 from credibly.runs import Run
 from credibly.settings import CONTROLS, BackboneSettings, parse_recipe
-from credibly.workflows import comparing, distil, evaluate, export, fit, load, soups
-from credibly.workflows.contents import calibration_in
-from credibly.workflows.distilling import all_controls, distilled_recipe
-from credibly.workflows.soups import greedy, nll, soup_notes
+from credibly.workflows import comparing, distil, evaluate, export, fit, load
+from credibly.workflows.common.contents import calibration_in
+from credibly.workflows.distilling.distil import all_controls, distilled_recipe
+from credibly.workflows.steps import soups
+from credibly.workflows.steps.soups import greedy, nll, soup_notes
 from workshop import jsonl, made_rows, predictions_in, quick
 
 CLASSES = ("bad", "even", "good")

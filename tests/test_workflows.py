@@ -18,7 +18,8 @@ from credibly.settings import load_recipe
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.decompose import decompose
 from credibly.uncertainty.systems import answers, source_of
-from credibly.workflows import evaluate, fit, load, predict_file, predicting, report
+from credibly.workflows import evaluate, fit, load, predict_file, report
+from credibly.workflows.answering import predicting
 from workshop import CLASSES, jsonl, made_rows, quick
 
 SYSTEMS = [

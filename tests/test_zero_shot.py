@@ -12,9 +12,10 @@ from credibly.runs import Run
 from credibly.settings import parse_recipe
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.systems import answers
-from credibly.workflows import evaluate, fit, fitting, load
-from credibly.workflows.contents import network_systems
-from credibly.workflows.zero_shot import zero_shot_network
+from credibly.workflows import evaluate, fit, load
+from credibly.workflows.common.contents import network_systems
+from credibly.workflows.common.zero_shot import zero_shot_network
+from credibly.workflows.steps import members, zero_shot
 from workshop import CLASSES, jsonl, made_rows, quick
 
 WORDS = {"bad": "awful", "good": "fine", "even": "usual"}
@@ -100,10 +101,10 @@ def test_evaluating_the_test_rows_gives_the_runs_own_zero_shot_figures(begun, no
 def test_a_run_stopped_after_zero_shot_goes_on_without_asking_again(begun, tmp_path, no_plots, monkeypatch):
     train, settings, run, _ = begun
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "train", None)
+        patch.setattr(members, "train", None)
         with pytest.raises(TypeError):
             fit(train, tmp_path / "run", settings)
-    monkeypatch.setattr(fitting, "zero_shot_network", None)
+    monkeypatch.setattr(zero_shot, "zero_shot_network", None)
     fit(train, tmp_path / "run", settings, resume=True)
     assert workshop.predictions_in(tmp_path / "run") == workshop.predictions_in(run)
 

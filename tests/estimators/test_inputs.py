@@ -87,7 +87,7 @@ def test_columns_without_names_of_their_own(ensemble):
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_refused_before_anything_is_trained(ensemble, monkeypatch, X, y, expected):
-    monkeypatch.setattr("credibly.workflows.fitting.begin", None)
+    monkeypatch.setattr("credibly.workflows.fitting.fit.begin", None)
     with pytest.raises(ValueError, match=expected):
         ensemble().fit(X, y)
 

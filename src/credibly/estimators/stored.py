@@ -14,7 +14,7 @@ from credibly import workflows
 from credibly.runs import Run
 
 if TYPE_CHECKING:
-    from credibly.workflows.predicting import Predictor
+    from credibly.workflows.answering.predicting import Predictor
 
 
 class StoredRun:

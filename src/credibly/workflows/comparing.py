@@ -25,12 +25,12 @@ from credibly.uncertainty.calibration.calibrators import Calibrator, On, cross_f
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.numerics import FloatArray, log_of
 from credibly.uncertainty.systems import CALIBRATED, ON_MEAN, answers, bare_name, chosen_form, source_of
-from credibly.workflows.contents import Calibration, calibration_in, class_names_of, network_systems
-from credibly.workflows.evaluating import costs_by_system, scored_predictions
-from credibly.workflows.fitting import fit
-from credibly.workflows.learning import check_learning_curve
-from credibly.workflows.opening import open_source
-from credibly.workflows.work import rate, some_of
+from credibly.workflows.answering.opening import open_source
+from credibly.workflows.common.contents import Calibration, calibration_in, class_names_of, network_systems
+from credibly.workflows.evaluating.runs import costs_by_system, scored_predictions
+from credibly.workflows.fitting.fit import fit
+from credibly.workflows.steps.learning import check_learning_curve
+from credibly.workflows.steps.work import rate, some_of
 
 RUNS, CONTENT, PAGE = "runs", "comparison.json", "comparison.html"
 ONE_MEMBER = "one member"

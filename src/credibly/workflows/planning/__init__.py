@@ -12,13 +12,13 @@ from credibly.data import Splits, load_splits
 from credibly.errors import AssetError, InputError
 from credibly.report.words.numbers import cost
 from credibly.settings import Recipe
-from credibly.workflows.learning import check_learning_curve
+from credibly.workflows.common.recipes import make_recipe
 from credibly.workflows.planning.changes import Change, as_options
 from credibly.workflows.planning.machine import Room
 from credibly.workflows.planning.planner import Planner
 from credibly.workflows.planning.plans import Plan
-from credibly.workflows.recipes import make_recipe
-from credibly.workflows.transfer import with_made_texts
+from credibly.workflows.steps.learning import check_learning_curve
+from credibly.workflows.steps.transfer import with_made_texts
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 from credibly.assets import cache_folder
 from credibly.backbones.footprint import Work
 from credibly.runs import Run
-from credibly.workflows.contents import folder_bytes
+from credibly.workflows.common.contents import folder_bytes
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")

@@ -15,12 +15,18 @@ from credibly.members import SOURCES
 from credibly.passes import Group, groups_of
 from credibly.records import IntArray
 from credibly.settings import BackboneSettings, Recipe, TunedSettings
-from credibly.workflows.contents import HYDRA, further_students, network_systems, soups_of, tuned_systems
+from credibly.workflows.common.contents import (
+    HYDRA,
+    further_students,
+    network_systems,
+    soups_of,
+    tuned_systems,
+)
+from credibly.workflows.common.recipes import make_recipe
 from credibly.workflows.planning.changes import Change, changes
 from credibly.workflows.planning.machine import Room
 from credibly.workflows.planning.plans import Part, Plan
-from credibly.workflows.recipes import make_recipe
-from credibly.workflows.reference import MOST_ROWS, embedding_group
+from credibly.workflows.steps.reference import MOST_ROWS, embedding_group
 
 
 class Planner:

@@ -1,0 +1,116 @@
+"""What a run began with: recipe, data and machine, so that one which goes on does it with the same."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from credibly.backbones import resolve_precision
+from credibly.backbones.loading import best_device
+from credibly.data import Splits
+from credibly.errors import RunFolderError
+from credibly.passes import groups_of, member_seeds
+from credibly.runs import Run
+from credibly.settings import BackboneSettings, Recipe, ResolvedSettings
+from credibly.settings.dotted import with_values
+
+PACKAGES = ("credibly", "torch", "transformers", "numpy", "scipy", "safetensors")
+
+
+def goes_on(run: Run, resume: bool) -> bool:
+    """Return whether an unfinished run goes on, rather than a new one begins."""
+    return resume and run.recipe_file.is_file()
+
+
+def resolved_here(recipe: Recipe, fingerprints: Mapping[str, str]) -> Recipe:
+    """Return a recipe with what a run that begins on this machine chooses.
+
+    Args:
+        recipe: as it was asked for.
+        fingerprints: of the run's data, by name.
+    """
+    device = best_device()
+
+    def precise(backbone: BackboneSettings) -> BackboneSettings:
+        return backbone.model_copy(update={"precision": resolve_precision(backbone.precision, device)})
+
+    backbone, distil = precise(recipe.backbone), recipe.distil
+    if distil.backbone:
+        distil = distil.model_copy(update={"backbone": precise(distil.backbone)})
+    resolved = ResolvedSettings(
+        precision=backbone.precision,
+        threads=torch.get_num_threads(),
+        device=device.type,
+        fingerprints=dict(fingerprints),
+    )
+    return recipe.model_copy(update={"resolved": resolved, "backbone": backbone, "distil": distil})
+
+
+def resolved_before(run: Run, fingerprints: Mapping[str, str]) -> ResolvedSettings:
+    """Return what an unfinished run chose when it began, and take as many threads.
+
+    Raises:
+        RunFolderError: it began with other data.
+    """
+    resolved = run.recipe.resolved
+    if resolved is None or resolved.fingerprints != fingerprints:
+        raise RunFolderError(f"{run.path} began with other data than the files hold now; give --overwrite")
+    torch.set_num_threads(resolved.threads)
+    return resolved
+
+
+def check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | None = None) -> None:
+    """Raise RunFolderError where a recipe is another than a run began with, but for these members' rates."""
+    seeds = set(rates or ())
+    allowed = {group.rate_key: group.learning_rate for group in groups_of(recipe) if seeds & {*group.seeds}}
+    began, now = with_values(_comparable(run.recipe), dict(allowed)), _comparable(recipe)
+    different = sorted(key for key in began if began[key] != now[key])
+    if different:
+        raise RunFolderError(
+            f"{run.path} began with other settings of {', '.join(different)}; "
+            f"go on with{_those_of(run)}, or give --overwrite"
+        )
+
+
+def _those_of(run: Run) -> str:
+    """Say with which settings a run goes on."""
+    if run.recipe.labelling is not None:
+        return " those it began with (its recipe.yaml shows them)"
+    return f": credibly fit {run.recipe_file} --output {run.path} --resume"
+
+
+def _comparable(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's blocks without what was resolved at the start."""
+    precision = {"precision"}
+    chosen: Any = {"resolved": True, "backbone": precision, "distil": {"backbone": precision}}
+    return recipe.model_dump(mode="json", exclude=chosen)
+
+
+def fingerprints_of(splits: Splits) -> dict[str, str]:
+    """Return each set's fingerprint by its name."""
+    return {name: examples.fingerprint() for name, examples in splits.named().items()}
+
+
+def changed_sets(run: Run, splits: Splits) -> list[str]:
+    """Return the names of the sets that are others than those a finished run was made from."""
+    known = run.recipe.resolved.fingerprints if run.recipe.resolved else {}
+    now = fingerprints_of(splits)
+    return sorted(name for name in {*known, *now} if known.get(name) != now.get(name))
+
+
+def facts_of(recipe: Recipe) -> dict[str, Any]:
+    """Return what the manifest says beside its files."""
+    return {
+        "packages": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": {
+            "processor": platform.machine(),
+            "device": recipe.resolved.device if recipe.resolved else "cpu",
+        },
+        "seeds": member_seeds(recipe),
+        "fingerprints": recipe.resolved.fingerprints if recipe.resolved else {},
+    }

@@ -1,0 +1,1 @@
+"""Another student of members that are there already."""

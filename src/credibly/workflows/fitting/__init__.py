@@ -1,0 +1,1 @@
+"""A fit from its texts to a finished run."""

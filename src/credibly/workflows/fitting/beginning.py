@@ -1,0 +1,108 @@
+"""How a fit begins: what can be known to go wrong is refused before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from credibly.backbones.loading import count_blocks, label_words_head
+from credibly.data import Splits
+from credibly.data.opinions import opinion_notes
+from credibly.errors import InputError
+from credibly.passes import changed_rates, groups_of
+from credibly.progress import Stages
+from credibly.runs import Run
+from credibly.settings import Recipe
+from credibly.training import Trackers
+from credibly.workflows.common.lengths import cut_notes, readers_of
+from credibly.workflows.common.provenance import (
+    check_same_recipe,
+    fingerprints_of,
+    goes_on,
+    resolved_before,
+    resolved_here,
+)
+from credibly.workflows.common.zero_shot import starting_from_words
+from credibly.workflows.planning import check_room
+from credibly.workflows.steps.calibrating import check_calibrates
+from credibly.workflows.steps.learning import check_learning_curve
+from credibly.workflows.steps.soups import check_soups
+from credibly.workflows.steps.transfer import with_made_texts
+from credibly.workflows.steps.work import Work
+
+log = logging.getLogger(__name__)
+
+
+def begin(
+    run: Run, recipe: Recipe, splits: Splits, stages: Stages, resume: bool = False, trained: bool = True
+) -> Work:
+    """Check that model, recipe and machine fit, and write the resolved recipe: the first file of the run.
+
+    A run that goes on was checked for room when it began, and members that are not to be `trained` need none.
+    """
+    _check_blocks(recipe)
+    _check_patience(recipe, splits)
+    Trackers.of(run, recipe).check()
+    splits = with_made_texts(splits, recipe)
+    check_calibrates(recipe.calibration, splits.calibration)
+    check_soups(recipe, splits)
+    check_learning_curve(recipe, splits.train, tested=splits.test is not None)
+    if not goes_on(run, resume):
+        check_room(recipe, splits, run.path, trained)
+    for group in starting_from_words(recipe):
+        label_words_head(group.backbone, splits.train.class_names, group.settings.words)
+    splits = with_cut_notes(splits, recipe)
+    return Work(run, _begun(run, recipe, splits, resume), splits, stages)
+
+
+def tell_opinions(recipe: Recipe) -> None:
+    """Log what learning opinions in place of labels means, where they are."""
+    for note in opinion_notes(recipe.data):
+        log.warning(note)
+
+
+def with_cut_notes(splits: Splits, recipe: Recipe) -> Splits:
+    """Return the splits with notes of the texts that are cut, which are logged too."""
+    notes = cut_notes(readers_of(recipe), splits.named(), recipe.data)
+    for note in notes:
+        log.warning(note)
+    return replace(splits, notes=splits.notes + notes)
+
+
+def _check_blocks(recipe: Recipe) -> None:
+    """Raise where the model cannot be had or has too few blocks, before anything is begun or replaced."""
+    blocks, distil = count_blocks(recipe.student_backbone), recipe.distil
+    if distil.enabled and distil.tune == "top_blocks" and distil.blocks > blocks:
+        raise InputError(
+            f"expected distil.blocks from 1 to {blocks}, the blocks of {recipe.student_backbone.name}, got "
+            f"{distil.blocks}; tune fewer, or the whole with distil.tune: full"
+        )
+
+
+def _check_patience(recipe: Recipe, splits: Splits) -> None:
+    """Raise InputError where training is to stop early, and there are no held-out texts to go by."""
+    blocks = {f"{group.key}.optimiser": group.settings for group in groups_of(recipe)}
+    if recipe.distil.enabled:
+        blocks["distil.optimiser"] = recipe.distil
+    stopping = [key for key, own in blocks.items() if getattr(getattr(own, "optimiser", None), "patience", 0)]
+    if stopping and splits.validation is None:
+        raise InputError(
+            f"{stopping[0]}.patience goes by texts that are held out, and there are none; give some, for "
+            "example: --set data.validation_share=0.1"
+        )
+
+
+def _begun(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
+    """Write the resolved recipe, or return the one that an unfinished run began with."""
+    fingerprints = fingerprints_of(splits)
+    if not goes_on(run, resume):
+        recipe = resolved_here(recipe, fingerprints)
+        run.begin(recipe)
+        return recipe
+    rates = changed_rates(run, recipe)
+    check_same_recipe(run, recipe, rates)
+    resolved = resolved_before(run, fingerprints)
+    if rates:
+        resolved = resolved.model_copy(update={"learning_rates": {**resolved.learning_rates, **rates}})
+        run.save_recipe(run.recipe.model_copy(update={"resolved": resolved}))
+    return run.recipe

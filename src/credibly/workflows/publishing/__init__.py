@@ -1,0 +1,1 @@
+"""A finished run to a repository and back."""

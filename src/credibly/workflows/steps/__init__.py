@@ -1,0 +1,1 @@
+"""The steps of a fit, each of which leaves its file whole."""
