@@ -70,7 +70,7 @@ class DistilSettings(Settings):
         "all", description="every_other starts from half of the backbone's blocks; with tune: full"
     )
     dropout: float = Field(0.1, ge=0, lt=1)
-    attention_dropout: float = Field(0.0, ge=0, lt=1, description=ATTENTION_DROPOUT)
+    attention_dropout: float = Field(0.1, ge=0, lt=1, description=ATTENTION_DROPOUT)
     label_share: float = Field(
         0.0, ge=0, le=1, description="weight of the true labels beside the ensemble's opinion, where known"
     )
