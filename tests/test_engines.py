@@ -227,5 +227,10 @@ def test_by_itself_a_recipe_wants_one_process_a_gpu(monkeypatch, tmp_path):
     recipe = begun(tmp_path / "run", "unused", processes="auto").recipe
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert jobs.count_processes(recipe) == 4
+    split = recipe.backbone.model_copy(update={"device_map": "auto"})
+    lora = parse_recipe(
+        {"data": {"train": "unused"}, "backbone": split.model_dump(), "members": {"source": "lora"}}
+    )
+    assert jobs.count_processes(lora) == 1
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert jobs.count_processes(recipe) == 1

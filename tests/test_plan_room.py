@@ -4,7 +4,6 @@ import os
 import shutil
 
 import pytest
-import torch
 
 from credibly.workflows.planning import machine
 from credibly.workflows.planning.machine import Room, free_memory
@@ -44,12 +43,11 @@ def test_free_memory_is_the_machines_or_less_in_a_control_group(tmp_path, monkey
 
 def test_room_is_that_of_the_disks_and_of_what_is_replaced(tmp_path):
     run = tmp_path / "runs" / "one"
-    device = torch.device("cpu")
-    before = Room.here(run, device)
+    before = Room.here(run)
     free = shutil.disk_usage(tmp_path).free
     assert abs(before.output - free) < 1 << 28
     write(run / "recipe.yaml", "")
     with (run / "old.safetensors").open("wb") as handle:
         handle.truncate(1 << 40)  # sparse: it takes no room
-    assert Room.here(run, device).output > before.output + (1 << 39)
+    assert Room.here(run).output > before.output + (1 << 39)
     assert (before.memory, before.device) == (before.device, before.memory)

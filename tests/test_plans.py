@@ -425,7 +425,7 @@ def test_a_fit_without_room_is_refused_and_goes_on_with_the_change_it_names(
         "evaluation.resamples": 5,
     }
     peak = plan(file, tmp_path / "run", settings)["peak_memory_bytes"]
-    monkeypatch.setattr(Room, "here", lambda output, device: smaller(PLENTY, 0.6, peak))
+    monkeypatch.setattr(Room, "here", lambda output: smaller(PLENTY, 0.6, peak))
     said = plan(file, tmp_path / "run", settings)
     assert not said["fits"]
     with pytest.raises(InputError, match=r"4 lora on .* needs .* of memory and .* is free") as refused:
@@ -436,10 +436,70 @@ def test_a_fit_without_room_is_refused_and_goes_on_with_the_change_it_names(
     assert fit(file, tmp_path / "run", settings | said["change"]).finished
 
 
+@pytest.fixture
+def with_gpus(standin, tmp_path, monkeypatch):
+    """Return a function that gives a planner and a recipe of LoRA members where there are so many GPUs."""
+    monkeypatch.setattr("credibly.backbones.outline.best_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(machine.Speed, "measured", lambda precision, device: machine.Speed(1.0, 1.0))
+
+    def made(each, source="lora", count=2, **changed):
+        folder = standin("llama")
+        room = replace(PLENTY, device=each, beside=(each,) * (count - 1))
+        planner, recipe = planner_of(folder, tmp_path, source, room)
+        least = {"distil.enabled": False, "members.count": 1, "backbone.token_budget": SHORTEST}
+        least |= {"backbone.precision": "fp32"}
+        return planner, make_recipe(recipe, least | changed)
+
+    return made
+
+
+def test_a_base_that_one_gpu_does_not_hold_is_shared_by_all_where_they_do_together(with_gpus):
+    planner, recipe = with_gpus(PLENTY.device)
+    (part,) = planner.plan(recipe).parts
+    needed = planner.plan(recipe).held(part)["GPU memory"]
+    least = {"members.optimiser.batch_size": 1, "backbone.max_tokens": SHORTEST}
+    held = planner.plan(make_recipe(recipe, least))
+    smallest = held.held(held.parts[0])["GPU memory"]
+    room = int(0.8 * smallest / MARGIN)
+    planner, recipe = with_gpus(room)
+    (problem,) = planner.plan(recipe).problems
+    assert "of GPU memory" in problem
+    change, after = planner.smallest_change(recipe)
+    assert change == {"backbone.device_map": "auto"}
+    (part,) = after.parts
+    assert (part.gpus, after.as_json()["groups"][0]["gpus"]) == (2, 2)
+    assert after.held(part)["GPU memory"] == needed <= MARGIN * after.free_on_gpus(part)
+    planner, recipe = with_gpus(room, count=1)
+    assert "backbone.device_map" not in (planner.smallest_change(recipe) or [{}])[0]
+
+
+def test_a_base_that_is_tuned_is_not_shared_and_that_of_adapters_in_its_place_is(with_gpus):
+    planner, recipe = with_gpus(PLENTY.device, "full")
+    lora_there = {"members": {"source": "lora", "count": 1, "group": 1}, "backbone.device_map": "auto"}
+    plan_there = planner.plan(make_recipe(recipe, lora_there))
+    planner, recipe = with_gpus(int(0.75 * plan_there.held(plan_there.parts[0])["GPU memory"]), "full")
+    change, after = planner.smallest_change(recipe)
+    assert after.problems == []
+    assert change["members"]["source"] == "lora"
+    assert change["backbone.device_map"] == "auto"
+
+
+def test_gpus_take_whole_blocks_and_the_first_what_lies_outside_them(with_gpus):
+    planner, recipe = with_gpus(PLENTY.device, **{"backbone.device_map": "auto"})
+    plan_there = planner.plan(recipe)
+    (part,) = plan_there.parts
+    block = (plan_there.held(part)["GPU memory"] - part.outside_bytes) // part.outline.blocks
+    for first, second, blocks in ((0.9, 1.9, 1), (1.0, 1.0, 2), (0.9, 0.9, 0), (3.5, 0.0, 3)):
+        room = replace(
+            PLENTY, device=part.outside_bytes + int(first * block), beside=(int(second * block) + 1,)
+        )
+        assert replace(plan_there, room=room).free_on_gpus(part) == part.outside_bytes + blocks * block
+
+
 def test_what_is_not_known_is_never_refused(standin, tmp_path, monkeypatch):
     planner, recipe = planner_of(standin(), tmp_path, "full", replace(PLENTY, memory=None, device=None))
     assert planner.plan(recipe).problems == []
-    monkeypatch.setattr(Room, "here", lambda output, device: Room(1, 1, 1, 1))
+    monkeypatch.setattr(Room, "here", lambda output: Room(1, 1, 1, 1))
     with pytest.raises(InputError, match=r"does not fit.*take a smaller --backbone"):
         check_room(recipe, planner.splits, tmp_path)
 
@@ -456,11 +516,11 @@ def test_members_that_are_there_already_need_no_room(standin, tmp_path, monkeypa
     made = planner.plan(recipe)
     members, student = (made.held(part)["memory"] for part in made.parts)
     assert members > 1.5 * student
-    monkeypatch.setattr(Room, "here", lambda output, device: smaller(PLENTY, 1.0, student))
+    monkeypatch.setattr(Room, "here", lambda output: smaller(PLENTY, 1.0, student))
     with pytest.raises(InputError, match=r"40 full on .* needs"):
         check_room(recipe, planner.splits, tmp_path)
     check_room(recipe, planner.splits, tmp_path, trained=False)
-    monkeypatch.setattr(Room, "here", lambda output, device: smaller(PLENTY, 0.5, student))
+    monkeypatch.setattr(Room, "here", lambda output: smaller(PLENTY, 0.5, student))
     with pytest.raises(InputError, match=r"fit: the student on .* needs"):
         check_room(recipe, planner.splits, tmp_path, trained=False)
 

@@ -130,6 +130,7 @@ def test_every_default_is_written_out():
         "max_tokens": None,
         "precision": "auto",
         "token_budget": 4096,
+        "device_map": None,
     }
     assert set(written) == set(Recipe.model_fields)
 

@@ -39,11 +39,14 @@ def features(layer: nn.Module) -> tuple[int, int]:
 
 
 def states_before(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return the hidden states that enter the block at which `ended_before` ends the model, (B, L, H)."""
+    """Return the hidden states that enter the block at which `ended_before` ends the model, (B, L, H).
+
+    They lie where the inputs do, also where other devices hold the block.
+    """
     try:
         model(**inputs)
     except _Reached as reached:
-        return reached.hidden
+        return reached.hidden.to(next(iter(inputs.values())).device)
     raise AssertionError("the model's forward goes round its own blocks")
 
 

@@ -32,6 +32,7 @@ def check_four_bit() -> None:
 def to_four_bit(model: PreTrainedModel) -> None:
     """Replace the linear layers of a frozen model's blocks by ones that hold their weights in four bits.
 
+    They are brought into four bits where they are moved to a device, be it the one on which they lie.
     Embeddings, norms and the head stay as they are, and products run in the precision that the layers had.
     So do layers whose inputs are not whole blocks of shared scales: the products need that on processors.
 
@@ -64,7 +65,14 @@ def to_four_bit(model: PreTrainedModel) -> None:
             )
             held.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
             held.bias = layer.bias
-            block.set_submodule(name, held.to(layer.weight.device))
+            block.set_submodule(name, held)
+
+
+def held_bytes(tensor: Tensor) -> int:
+    """Return the bytes that a tensor takes, also of weights that will be brought into four bits."""
+    if getattr(tensor, "quant_type", None) is not None:
+        return round(WEIGHT_BYTES * count_held(tensor))
+    return tensor.numel() * tensor.element_size()
 
 
 def count_held(tensor: Tensor) -> int:

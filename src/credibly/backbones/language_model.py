@@ -18,12 +18,12 @@ from transformers import (
 from credibly.backbones.loading import (
     IN_FP32,
     Precision,
-    best_device,
     load_tokenizer,
     longest_text,
     quietly,
     resolve_precision,
 )
+from credibly.backbones.placement import devices_of, place
 from credibly.backbones.probing import computes, is_causal
 from credibly.backbones.sources import clear_failures, source_of
 from credibly.errors import InputError
@@ -43,7 +43,7 @@ class LanguageModel:
         max_tokens: where prompts are cut.
         precision: "bf16" or "fp32".
         token_budget: tokens in a batch, those of a shared prefix counted too.
-        device: where the model lies.
+        device: where the model takes its inputs and gives its outputs.
     """
 
     name: str
@@ -55,15 +55,15 @@ class LanguageModel:
     device: torch.device
 
 
-def load_language_model(settings: BackboneSettings, device: torch.device | None = None) -> LanguageModel:
+def load_language_model(settings: BackboneSettings) -> LanguageModel:
     """Load a causal language model.
 
     Raises:
         AssetError: the model is not there, is not safetensors, or needs code of its own.
-        InputError: it is no causal language model.
+        InputError: it is no causal language model; or as `placement.place`.
     """
-    device = device or best_device()
-    precision = resolve_precision(settings.precision, device)
+    devices = devices_of(settings)
+    precision = resolve_precision(settings.precision, devices[0])
     source = source_of(settings.name)
     with clear_failures(settings.name), quietly():
         if (
@@ -71,11 +71,11 @@ def load_language_model(settings: BackboneSettings, device: torch.device | None 
             not in MODEL_FOR_CAUSAL_LM_MAPPING
         ):
             raise _unfit(settings.name, "it is no causal language model")
-        model = _load(settings.name, source, precision, device)
+        model = _load(settings.name, source, precision, devices)
         if precision == "bf16" and not computes(model):
             log.warning(IN_FP32, settings.name)
             precision = "fp32"
-            model = _load(settings.name, source, precision, device)
+            model = _load(settings.name, source, precision, devices)
         tokenizer = load_tokenizer(source)
     return LanguageModel(
         name=settings.name,
@@ -84,11 +84,11 @@ def load_language_model(settings: BackboneSettings, device: torch.device | None 
         max_tokens=longest_text(settings.max_tokens, tokenizer, model),
         precision=precision,
         token_budget=settings.token_budget,
-        device=device,
+        device=devices[0],
     )
 
 
-def _load(name: str, source: str, precision: Precision, device: torch.device) -> PreTrainedModel:
+def _load(name: str, source: str, precision: Precision, devices: Sequence[torch.device]) -> PreTrainedModel:
     model, report = AutoModelForCausalLM.from_pretrained(
         source,
         dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
@@ -97,7 +97,8 @@ def _load(name: str, source: str, precision: Precision, device: torch.device) ->
         output_loading_info=True,
     )
     _check_output_layer(name, model, report["missing_keys"])
-    loaded: PreTrainedModel = model.eval().requires_grad_(False).to(device)
+    loaded: PreTrainedModel = model.eval().requires_grad_(False)
+    place(loaded, devices)
     if not is_causal(loaded):
         raise _unfit(name, "what it says of a word depends on those behind it")
     return loaded

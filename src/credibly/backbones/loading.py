@@ -24,6 +24,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from credibly.backbones.label_words import label_tokens, output_rows
+from credibly.backbones.placement import devices_of, place
 from credibly.backbones.probing import (
     computes,
     first_position,
@@ -58,7 +59,7 @@ class Backbone:
         max_tokens: where texts are cut.
         precision: "bf16" or "fp32".
         token_budget: padded tokens in a batch.
-        device: where the model lies.
+        device: where the model lies, or takes its inputs and gives its outputs.
     """
 
     name: str
@@ -87,7 +88,7 @@ class Classifier:
         max_tokens: where texts are cut.
         precision: "bf16" or "fp32".
         token_budget: padded tokens in a batch at prediction.
-        device: where the model lies.
+        device: where the model lies, or takes its inputs and gives its outputs.
     """
 
     model: PreTrainedModel
@@ -106,11 +107,6 @@ class Classifier:
     def autocast(self) -> torch.autocast:
         """Return the context in which matrix products run in the chosen precision."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
-
-
-def best_device() -> torch.device:
-    """Return the first GPU where there is one, else the processor."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve_precision(wanted: str, device: torch.device) -> Precision:
@@ -135,21 +131,22 @@ def count_blocks(settings: BackboneSettings) -> int:
         return int(config.get_text_config().num_hidden_layers)
 
 
-def load_backbone(settings: BackboneSettings, device: torch.device | None = None) -> Backbone:
+def load_backbone(settings: BackboneSettings) -> Backbone:
     """Load an encoder for embedding.
 
     Raises:
         AssetError: the model is not there, is not safetensors, or needs code of its own.
+        InputError: as `placement.place`.
     """
-    device = device or best_device()
-    precision = resolve_precision(settings.precision, device)
+    devices = devices_of(settings)
+    precision = resolve_precision(settings.precision, devices[0])
     source = source_of(settings.name)
     with clear_failures(settings.name), quietly():
-        model = _load_model(source, precision, device)
+        model = _load_model(source, precision, devices)
         if precision == "bf16" and not computes(model):
             log.warning(IN_FP32, settings.name)
             precision = "fp32"
-            model = _load_model(source, precision, device)
+            model = _load_model(source, precision, devices)
         tokenizer = matched(load_tokenizer(source), model)
         pooling = _pooling(settings.pooling, source, model)
     return Backbone(
@@ -161,11 +158,11 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         max_tokens=longest_text(settings.max_tokens, tokenizer, model),
         precision=precision,
         token_budget=settings.token_budget,
-        device=device,
+        device=devices[0],
     )
 
 
-def _load_model(source: str, precision: Precision, device: torch.device) -> PreTrainedModel:
+def _load_model(source: str, precision: Precision, devices: Sequence[torch.device]) -> PreTrainedModel:
     """Load a model without a head, ready to embed."""
     model: PreTrainedModel = AutoModel.from_pretrained(
         source,
@@ -173,7 +170,8 @@ def _load_model(source: str, precision: Precision, device: torch.device) -> PreT
         use_safetensors=True,
         trust_remote_code=False,
     )
-    return model.eval().requires_grad_(False).to(device)
+    place(model.eval().requires_grad_(False), devices)
+    return model
 
 
 def load_classifier(
@@ -181,9 +179,9 @@ def load_classifier(
     class_names: Sequence[str],
     dropout: float,
     seed: int,
-    device: torch.device | None = None,
     words: Mapping[str, str] | None = None,
     attention_dropout: float = 0.0,
+    placed: bool = True,
 ) -> Classifier:
     """Load a model with its architecture's own classification head, newly initialised under a seed.
 
@@ -192,15 +190,14 @@ def load_classifier(
         class_names: C names.
         dropout: everywhere in the model but on attention weights.
         seed: of the head.
-        device: where to; the best there is if left out.
         words: where given, the head is that of the label words (see `label_words_head`), not a random one.
         attention_dropout: on attention weights.
+        placed: whether to bring it to its devices; else it waits in memory for `placement.place`.
 
     Raises:
         AssetError: the model is not there, is not safetensors, or needs code of its own.
-        InputError: as `label_words_head`.
+        InputError: as `label_words_head` and `placement.place`.
     """
-    device = device or best_device()
     rows = None if words is None else label_words_head(settings, class_names, words)
     source = source_of(settings.name)
     with clear_failures(settings.name), quietly(), torch.random.fork_rng(devices=[]):
@@ -214,7 +211,7 @@ def load_classifier(
         model.get_submodule(last_layer(model, len(class_names))).weight.data.copy_(rows)
     # By this id the architectures with a causal head find the last token of a padded text.
     model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
-    return _classifier(model, tokenizer, settings, device)
+    return _classifier(model, tokenizer, settings, placed)
 
 
 def label_words_head(
@@ -251,15 +248,12 @@ def classifier_config(
     return config
 
 
-def open_classifier(
-    folder: Path, settings: BackboneSettings, device: torch.device | None = None
-) -> Classifier:
+def open_classifier(folder: Path, settings: BackboneSettings) -> Classifier:
     """Load a saved sequence-classification model.
 
     Raises:
         AssetError: the folder holds none, or its weights are damaged.
     """
-    device = device or best_device()
     check(str(folder), str(folder))
     with clear_failures(str(folder)), quietly():
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -270,17 +264,16 @@ def open_classifier(
             local_files_only=True,
         )
         tokenizer = load_tokenizer(str(folder))
-    return _classifier(model, tokenizer, settings, device)
+    return _classifier(model, tokenizer, settings)
 
 
-def load_trained_classifier(settings: BackboneSettings, device: torch.device | None = None) -> Classifier:
+def load_trained_classifier(settings: BackboneSettings) -> Classifier:
     """Load a sequence-classification model as it was trained, with the classes of its own config.
 
     Raises:
         AssetError: the model is not there, is not safetensors, or needs code of its own.
         InputError: its files hold no classification head.
     """
-    device = device or best_device()
     source = source_of(settings.name)
     with clear_failures(settings.name), quietly():
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -297,7 +290,7 @@ def load_trained_classifier(settings: BackboneSettings, device: torch.device | N
             f"classification head ({listed(sorted(report['missing_keys']))} are missing); take another model"
         )
     model.requires_grad_(False)
-    return _classifier(model, tokenizer, settings, device)
+    return _classifier(model, tokenizer, settings)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -343,18 +336,22 @@ def _classifier(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     settings: BackboneSettings,
-    device: torch.device,
+    placed: bool = True,
 ) -> Classifier:
-    model.eval().to(device)
+    devices = devices_of(settings)
+    model.eval()
+    if placed:
+        place(model, devices)
     classifier = Classifier(
         model=model,
         tokenizer=matched(tokenizer, model),
         max_tokens=longest_text(settings.max_tokens, tokenizer, model),
-        precision=resolve_precision(settings.precision, device),
+        precision=resolve_precision(settings.precision, devices[0]),
         token_budget=settings.token_budget,
-        device=device,
+        device=devices[0],
     )
-    if classifier.precision == "bf16" and not computes(model, classifier.autocast()):
+    in_bf16 = torch.autocast(model.device.type, dtype=torch.bfloat16)
+    if classifier.precision == "bf16" and not computes(model, in_bf16):
         log.warning(IN_FP32, settings.name)
         return replace(classifier, precision="fp32")
     return classifier

@@ -28,7 +28,6 @@ from credibly.backbones.blocks import BlockCut, blocks_of
 from credibly.backbones.four_bit import WEIGHT_BYTES
 from credibly.backbones.loading import (
     Precision,
-    best_device,
     classifier_config,
     load_tokenizer,
     longest_text,
@@ -36,6 +35,7 @@ from credibly.backbones.loading import (
     quietly,
     resolve_precision,
 )
+from credibly.backbones.placement import best_device
 from credibly.backbones.probing import computes
 from credibly.backbones.sources import clear_failures, source_of
 from credibly.errors import AssetError, InputError

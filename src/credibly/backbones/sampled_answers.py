@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from credibly.backbones.language_model import LanguageModel
 from credibly.backbones.packing import packed_linears
 from credibly.backbones.prompted import Behind, Frame, Prompted, Prompts, check_shares
-from credibly.backbones.shared_prefix import KeysValues
+from credibly.backbones.shared_prefix import KeysValues, rows_of
 from credibly.backbones.word_tree import word_tree
 from credibly.batching import TokenBatch
 from credibly.progress import Progress
@@ -145,7 +145,7 @@ class _Draws:
             some = parted[start : start + self.rows]
             places = torch.tensor([place for place, _ in some], device=mask.device)
             ids = torch.tensor([[self.said[draws[0]][-1]] for _, draws in some], device=mask.device)
-            own = [(keys[places], values[places]) for keys, values in layers]
+            own = [rows_of(layer, places) for layer in layers]
             more = len(self.said[some[0][1][0]]) + 1 < self.drawing.tokens
             further, grown, whole = self.prompted.read_on(ids, own, mask[places], keep=more)
             self._go_on([draws for _, draws in some], further[:, 0], grown, whole)

@@ -76,6 +76,13 @@ def kept_states(cache: Cache) -> list[KeysValues]:
             for layer in cache.layers]  # fmt: skip
 
 
+def rows_of(layer: KeysValues, rows: Tensor) -> KeysValues:
+    """Return some rows of keys and values, wherever these lie."""
+    keys, values = layer
+    own = rows.to(keys.device)
+    return keys[own], values[own]
+
+
 def behind_texts(layers: Sequence[KeysValues], lengths: Tensor) -> tuple[list[KeysValues], Tensor]:
     """Return keys and values, (B, heads, K, D), moved so that each row ends with its last token.
 
@@ -93,7 +100,8 @@ def behind_texts(layers: Sequence[KeysValues], lengths: Tensor) -> tuple[list[Ke
     moved = (places - (size - lengths)[:, None]) % size
 
     def rolled(states: Tensor) -> Tensor:
-        return states.gather(2, moved[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))
+        own = moved.to(states.device)[:, None, :, None]
+        return states.gather(2, own.expand(-1, states.shape[1], -1, states.shape[3]))
 
     mask = (places >= (size - lengths)[:, None]).long()
     return [(rolled(keys), rolled(values)) for keys, values in layers], mask

@@ -11,6 +11,7 @@ from credibly.report.words.numbers import cost, count
 
 FIGURES = {
     "source": "source", "backbone": "backbone", "precision": "precision", "device": "device",
+    "gpus": "GPUs that share a model",
     "networks": "networks", "passes": "passes", "parameters": "parameters of one",
     "trainable_parameters": "trainable of one", "steps": "steps of a pass",
     "tokens_per_epoch": "tokens an epoch",

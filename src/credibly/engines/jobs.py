@@ -51,7 +51,11 @@ def train(
 
 
 def count_processes(recipe: Recipe) -> int:
-    """Return how many trainings a recipe wants side by side: by itself one a GPU, and one without any."""
+    """Return how many trainings a recipe wants side by side: by itself one a GPU, and one without any.
+
+    Where the GPUs share a base, they all take part in one training.
+    """
     if recipe.processes == "auto":
-        return max(1, torch.cuda.device_count())
+        shared = any(group.backbone.device_map is not None for group in groups_of(recipe))
+        return 1 if shared else max(1, torch.cuda.device_count())
     return recipe.processes

@@ -38,6 +38,7 @@ from credibly.backbones.footprint import (
 from credibly.backbones.four_bit import check_four_bit, to_four_bit
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.backbones.outline import Outline, Texts
+from credibly.backbones.placement import devices_of, place
 from credibly.batching import (
     TokenBatch,
     aligned_batches,
@@ -215,6 +216,8 @@ def prepare(
         InputError: the model has not so many blocks.
     """
     classifier, _ = _base(backbone, data.class_names, settings)
+    if settings.blocks:
+        place(classifier.model, devices_of(backbone))
     progress = stages("running the frozen trunk") if settings.blocks else None
     return material_of(classifier, backbone, data, settings, settings.blocks, progress)
 
@@ -319,7 +322,7 @@ def build(
         words: where given, every head starts from these label words, else each from its seed.
 
     Raises:
-        InputError: no layer is called as `target_modules` says, or as `label_words_head`.
+        InputError: no layer is called as `target_modules` says; or as `label_words_head` and `place`.
     """
     classifier, cut = _base(backbone, class_names, settings, words)
     model = classifier.model
@@ -337,9 +340,21 @@ def build(
         for name in target_names(model, settings.target_modules, settings.blocks)
     }
     for name, module in [*heads.items(), *updates.items()]:
-        replace_module(model, name, module.to(classifier.device).eval())
+        replace_module(model, name, module.eval())
+    place(model, devices_of(backbone))
     base_name = str(model.config._name_or_path)
     return Adapters(classifier, settings, base_name, cut, updates, heads, streams)
+
+
+def untrained(backbone: BackboneSettings, class_names: Sequence[str], settings: LoraSettings) -> Classifier:
+    """Return the network that members start from, with the head of their label words.
+
+    Raises:
+        InputError: as `build`.
+    """
+    classifier, _ = _base(backbone, class_names, settings, settings.words)
+    place(classifier.model, devices_of(backbone))
+    return classifier
 
 
 def _base(
@@ -348,10 +363,13 @@ def _base(
     settings: LoraSettings,
     words: Mapping[str, str] | None = None,
 ) -> tuple[Classifier, BlockCut | None]:
-    """Return the frozen base, with its head in float32, and where it is cut."""
+    """Return the frozen base, with its head in float32, and where it is cut.
+
+    It waits in the processor's memory: its devices need room for it as it will be held, and no more.
+    """
     if settings.load_in_4bit:
         check_four_bit()
-    classifier = load_classifier(backbone, class_names, dropout=0.0, seed=0, words=words)
+    classifier = load_classifier(backbone, class_names, dropout=0.0, seed=0, words=words, placed=False)
     cut = BlockCut(classifier.model, settings.blocks) if settings.blocks else None
     classifier.model.requires_grad_(False)
     if classifier.precision == "bf16":

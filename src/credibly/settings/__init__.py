@@ -22,6 +22,7 @@ from credibly.settings.members import (
     SnapshotsSettings,
     TopBlocksSettings,
     TunedSettings,
+    tunes_base,
 )
 from credibly.settings.recipe import (
     CONTROLS,
@@ -72,5 +73,6 @@ __all__ = [
     "parse_recipe",
     "recipe_text",
     "recipe_values",
+    "tunes_base",
     "with_columns",
 ]

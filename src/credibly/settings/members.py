@@ -22,6 +22,10 @@ class BackboneSettings(Settings):
     token_budget: Count = Field(
         4096, description="tokens that run at once; a larger step is computed in parts"
     )
+    device_map: Literal["auto"] | None = Field(
+        None,
+        description="auto: all GPUs share the model, each some of its blocks; one holds it all if left out",
+    )
 
 
 class OptimiserSettings(Settings):
@@ -283,6 +287,15 @@ Trained = HeadsSettings | Tuned | LaplaceSettings
 OneSource = Trained | AdaptersSettings | Labeller
 
 
+def tunes_base(settings: OneSource) -> bool:
+    """Return whether members of a source have a language model each, or blocks of one, that they tune.
+
+    >>> tunes_base(FullSettings()), tunes_base(LoraSettings()), tunes_base(PromptsSettings())
+    (True, False, False)
+    """
+    return isinstance(settings, TunedSettings) and not isinstance(settings, LoraSettings)
+
+
 class Part(Settings):
     """Some members of a mixed ensemble, on a backbone of their own where one is given."""
 
@@ -300,3 +313,8 @@ class MixedSettings(Settings):
     def count(self) -> int:
         """Number of members, M."""
         return sum(part.members.count for part in self.parts)
+
+
+def parts_of(settings: OneSource | MixedSettings) -> list[Part]:
+    """Return the parts of an ensemble, of which one of a single source has one."""
+    return settings.parts if isinstance(settings, MixedSettings) else [Part(members=settings)]

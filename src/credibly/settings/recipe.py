@@ -21,6 +21,8 @@ from credibly.settings.members import (
     OneSource,
     OptimiserSettings,
     over_defaults,
+    parts_of,
+    tunes_base,
 )
 from credibly.settings.problems import problem_of
 
@@ -86,6 +88,13 @@ class DistilSettings(Settings):
     optimiser: OptimiserSettings = TUNING
 
     _optimiser_defaults = field_validator("optimiser", mode="before")(over_defaults)
+
+    @field_validator("backbone")
+    @classmethod
+    def _students_are_not_split(cls, value: BackboneSettings | None) -> BackboneSettings | None:
+        if value is not None and value.device_map is not None:
+            raise RecipeError("a student is tuned on one device; leave device_map out")
+        return value
 
     @field_validator("layers")
     @classmethod
@@ -191,8 +200,9 @@ class Recipe(Settings):
 
     @property
     def student_backbone(self) -> BackboneSettings:
-        """What the student and its controls start from."""
-        return self.distil.backbone or self.backbone
+        """What the student and its controls start from; they are tuned on one device."""
+        shared = self.distil.backbone or self.backbone
+        return shared if shared.device_map is None else shared.model_copy(update={"device_map": None})
 
     @property
     def other_rates(self) -> dict[int, float]:
@@ -203,6 +213,32 @@ class Recipe(Settings):
     @classmethod
     def _heads_unless_named(cls, value: object) -> object:
         return {"source": "heads", **value} if isinstance(value, dict) else value
+
+    @field_validator("members")
+    @classmethod
+    def _what_is_tuned_is_not_split(
+        cls, value: OneSource | MixedSettings, info: ValidationInfo
+    ) -> OneSource | MixedSettings:
+        shared = info.data.get("backbone") or BackboneSettings()
+        for part in parts_of(value):
+            if (part.backbone or shared).device_map is not None and tunes_base(part.members):
+                raise RecipeError(
+                    f"{part.members.source} tunes the base itself, and backbone.device_map lets GPUs share a "
+                    "frozen one; take lora, or leave device_map out"
+                )
+        return value
+
+    @field_validator("processes")
+    @classmethod
+    def _what_is_split_is_trained_by_one(cls, value: str | int, info: ValidationInfo) -> str | int:
+        members, backbones = info.data.get("members"), [info.data.get("backbone")]
+        backbones += [] if members is None else [part.backbone for part in parts_of(members)]
+        if value not in ("auto", 1) and any(own is not None and own.device_map for own in backbones):
+            raise RecipeError(
+                "expected auto or 1, for with backbone.device_map all GPUs take part in each training; "
+                "leave one of both out"
+            )
+        return value
 
 
 def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:

@@ -100,6 +100,7 @@ class _Loop(Generic[Batch]):
         total = torch.zeros(self.M, device=self.active.device)
         for batch in islice(batches, self.settings.accumulate):
             for losses in self.task.losses(batch):
+                losses = losses.to(self.active.device)  # parameters may lie on several devices
                 # A member that has stopped keeps its place, and takes no part.
                 own = torch.where(self.active, losses, 0.0) / self.settings.accumulate
                 own.sum().backward()  # type: ignore[no-untyped-call]

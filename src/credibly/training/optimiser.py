@@ -54,11 +54,12 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 
 def gradient_norms(parameters: Sequence[nn.Parameter], members: int) -> Tensor:
-    """Return each member's gradient norm, (M,)."""
+    """Return each member's gradient norm, (M,), on the first parameter's device."""
     squares = torch.zeros(members, device=parameters[0].device)
     for parameter in parameters:
         if parameter.grad is not None:
-            squares += parameter.grad.detach().float().reshape(members, -1).square().sum(dim=1)
+            own = parameter.grad.detach().float().reshape(members, -1).square().sum(dim=1)
+            squares += own.to(squares.device)
     return squares.sqrt()
 
 
@@ -69,4 +70,5 @@ def clip(parameters: Sequence[nn.Parameter], norms: Tensor, clip_norm: float, me
         if parameter.grad is not None:
             # Not by a view: gradients need not be contiguous.
             own_axes = [1] * (parameter.dim() - 1)
-            parameter.grad.mul_(factors.view(-1, *own_axes) if members > 1 else factors[0])
+            own = factors.to(parameter.device)
+            parameter.grad.mul_(own.view(-1, *own_axes) if members > 1 else own[0])

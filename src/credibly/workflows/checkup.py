@@ -47,7 +47,7 @@ def _processor() -> dict[str, Any]:
     except ImportError:
         return facts
     from credibly.backbones import resolve_precision
-    from credibly.backbones.loading import best_device
+    from credibly.backbones.placement import best_device
 
     device = best_device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else None

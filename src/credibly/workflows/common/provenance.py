@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from credibly.backbones import resolve_precision
-from credibly.backbones.loading import best_device
+from credibly.backbones.placement import best_device
 from credibly.data import Splits
 from credibly.errors import RunFolderError
 from credibly.passes import groups_of, member_seeds

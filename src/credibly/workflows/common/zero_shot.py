@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from credibly.backbones import load_classifier
 from credibly.distil import Network
+from credibly.members import lora
 from credibly.passes import Group, groups_of
-from credibly.settings import Recipe, TunedSettings
+from credibly.settings import LoraSettings, Recipe, TunedSettings
 
 ZERO_SHOT = "zero_shot"
 
@@ -29,5 +30,9 @@ def zero_shot_network(recipe: Recipe, class_names: Sequence[str]) -> Network:
         InputError: its label words do not fit.
     """
     first = starting_from_words(recipe)[0]
-    classifier = load_classifier(first.backbone, class_names, 0.0, seed=0, words=first.settings.words)
+    if isinstance(first.settings, LoraSettings):
+        # As it is held for training: what several devices share, or four bits, may be too large otherwise.
+        classifier = lora.untrained(first.backbone, class_names, first.settings)
+    else:
+        classifier = load_classifier(first.backbone, class_names, 0.0, seed=0, words=first.settings.words)
     return Network(classifier, emits_dirichlet=False)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from credibly.backbones.loading import best_device
 from credibly.data import Splits, load_splits
 from credibly.errors import AssetError, InputError
 from credibly.report.words.numbers import cost
@@ -44,7 +43,7 @@ def plan(
     recipe = make_recipe(source, settings)
     splits = with_made_texts(load_splits(recipe.data, recipe.seed, recipe.members.count), recipe)
     check_learning_curve(recipe, splits.train, tested=splits.test is not None)
-    planner = Planner(splits, Room.here(Path(output), best_device()))
+    planner = Planner(splits, Room.here(Path(output)))
     made = planner.plan(recipe)
     found = planner.smallest_change(recipe) if made.problems else None
     advice = _advice(found) if made.problems else None
@@ -66,7 +65,7 @@ def check_room(recipe: Recipe, splits: Splits, output: Path, trained: bool = Tru
     Raises:
         InputError: also for settings that do not go with the model.
     """
-    planner = Planner(splits, Room.here(output, best_device()))
+    planner = Planner(splits, Room.here(output))
     try:
         made = planner.plan(recipe)
         parts = [part for part in made.parts if trained or part.is_student]

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from credibly.settings import DistilSettings, HeadsSettings, LoraSettings
+from credibly.settings import DistilSettings, HeadsSettings, LoraSettings, tunes_base
 from credibly.workflows.planning.plans import Part
 
 Change = dict[str, Any]
@@ -22,9 +22,9 @@ SHORTEST = 16
 def changes(part: Part) -> Iterator[Change]:
     """Yield changes that make a part need less: first of how it is trained, then of what is trained.
 
-    Fewer processes side by side, fewer tokens at once, which moves no more than the draws of dropout, fewer
-    LoRA members in a pass, a smaller batch, shorter texts; each kind lowered to its least, which then holds
-    while the next is tried. Last, another source.
+    Fewer processes side by side, fewer tokens at once, which moves no more than the draws of dropout, a
+    frozen base that all GPUs share, fewer LoRA members in a pass, a smaller batch, shorter texts; each kind
+    lowered to its least, which then holds while the next is tried. Last, another source.
     """
     change: Change = {}
     for key, values in _smaller(part).items():
@@ -34,7 +34,7 @@ def changes(part: Part) -> Iterator[Change]:
     yield from _other_networks(part) if part.is_student else _other_sources(part)
 
 
-def _smaller(part: Part) -> dict[str, list[int]]:
+def _smaller(part: Part) -> dict[str, list[Any]]:
     """Return values that need less by their keys, falling."""
     settings, longest = part.settings, part.texts.longest
     group = min(settings.group, settings.count) if isinstance(settings, LoraSettings) else 1
@@ -42,6 +42,7 @@ def _smaller(part: Part) -> dict[str, list[int]]:
     return {
         "processes": list(range(part.together - 1, 0, -1)),
         f"{part.backbone_key}.token_budget": halves(part.backbone.token_budget, longest),
+        f"{part.backbone_key}.device_map": ["auto"] if part.may_split and part.frozen else [],
         f"{part.key}.group": list(range(group - 1, 0, -1)),
         f"{part.key}.optimiser.batch_size": halves(batch),
         f"{part.backbone_key}.max_tokens": halves(longest, SHORTEST),
@@ -54,12 +55,17 @@ def _other_sources(part: Part) -> Iterator[Change]:
     if not part.steps:
         return
     kept = {"count": own.count} | own.model_dump(include=SHARED, exclude_defaults=True)
-    if own.source in ("full", "top_blocks", "snapshots", "dropout"):
-        for group in (LoraSettings().group, 1):
-            yield {part.key: {"source": "lora", **kept, "group": group}}
+    others: list[Change] = []
+    if tunes_base(own):
+        others += [{"source": "lora", **kept, "group": group} for group in (LoraSettings().group, 1)]
     if own.source != "heads":
         known = {name: value for name, value in kept.items() if name in HeadsSettings.model_fields}
-        yield {part.key: {"source": "heads", **known}}
+        others.append({"source": "heads", **known})
+    split = {f"{part.backbone_key}.device_map": "auto"}
+    for members in others:
+        yield {part.key: members}
+        if part.may_split:
+            yield {part.key: members} | split
 
 
 def _other_networks(part: Part) -> Iterator[Change]:

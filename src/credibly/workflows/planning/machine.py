@@ -13,6 +13,7 @@ import torch
 
 from credibly.assets import cache_folder
 from credibly.backbones.footprint import Work
+from credibly.backbones.placement import all_devices, free_bytes
 from credibly.runs import Run
 from credibly.workflows.common.contents import folder_bytes
 
@@ -34,20 +35,23 @@ class Room:
         device: of the GPU; the processor's where there is none.
         output: on the disk of the run folder.
         cache: on the disk of the cache.
+        beside: of each further GPU, which may share a model with the first.
     """
 
     memory: int | None
     device: int | None
     output: int
     cache: int
+    beside: tuple[int, ...] = ()
 
     @classmethod
-    def here(cls, output: Path, device: torch.device) -> Room:
+    def here(cls, output: Path) -> Room:
         """Return what is free on this machine now; a run that is replaced gives its room back."""
         memory = free_memory()
-        on_device = int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else memory
+        gpus = [free_bytes(each) for each in all_devices() if each.type == "cuda"]
         replaced = folder_bytes(output) if Run(output).recipe_file.is_file() else 0
-        return cls(memory, on_device, _free_disk(output.absolute()) + replaced, _free_disk(cache_folder()))
+        on_disks = _free_disk(output.absolute()) + replaced, _free_disk(cache_folder())
+        return cls(memory, gpus[0] if gpus else memory, *on_disks, beside=tuple(gpus[1:]))
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from credibly.backbones.outline import Outline, Texts, outline
 from credibly.batching import padded_length, tokenise
 from credibly.data import Splits
 from credibly.engines.jobs import count_processes
+from credibly.errors import RecipeError
 from credibly.members import SOURCES
 from credibly.passes import Group, groups_of
 from credibly.records import IntArray
-from credibly.settings import BackboneSettings, Recipe, TunedSettings
+from credibly.settings import BackboneSettings, Recipe, TunedSettings, tunes_base
 from credibly.workflows.common.contents import (
     HYDRA,
     further_students,
@@ -91,7 +92,10 @@ class Planner:
         return change
 
     def _fits(self, recipe: Recipe, change: Change, key: str) -> bool:
-        plan = self.plan(make_recipe(recipe, change))
+        try:
+            plan = self.plan(make_recipe(recipe, change))
+        except RecipeError:  # what cannot be asked for together, such as a base that is tuned and split
+            return False
         return not any(plan.shortages(part) for part in plan.parts if part.key == key)
 
     def _members(self, recipe: Recipe, group: Group) -> Part:
@@ -102,6 +106,7 @@ class Planner:
         if isinstance(settings, TunedSettings) and settings.words is not None:
             needs = starting_from_words(needs, own, texts, backbone.token_budget)
         shared = backbone is recipe.backbone
+        gpus = 1 if own.device.type == "cpu" else 1 + len(self.room.beside)
         passes = -(-settings.count // source.group_size(settings))
         return Part(
             name=group.name,
@@ -116,6 +121,11 @@ class Planner:
             passes=passes,
             together=min(count_processes(recipe), passes),
             needs=needs,
+            gpus=gpus if backbone.device_map is not None else 1,
+            may_split=gpus > 1 and backbone.device_map is None and recipe.processes in ("auto", 1),
+            frozen=not any(
+                tunes_base(other.settings) for other in groups_of(recipe) if other.backbone is backbone
+            ),
         )
 
     def _reference(self, recipe: Recipe) -> int:

@@ -32,6 +32,9 @@ class Part:
         passes: trainings.
         together: how many of them go on at a time, each in a process of its own.
         needs: what it needs.
+        gpus: how many share its model.
+        may_split: whether all that are there may share one.
+        frozen: whether no members on this model tune it.
     """
 
     name: str
@@ -46,11 +49,20 @@ class Part:
     passes: int
     together: int
     needs: Needs
+    gpus: int = 1
+    may_split: bool = False
+    frozen: bool = False
 
     @property
     def is_student(self) -> bool:
         """Whether this is the student with its controls."""
         return self.key == "distil"
+
+    @property
+    def outside_bytes(self) -> int:
+        """Bytes of the weights outside the blocks: of several GPUs the first has them."""
+        own = self.outline
+        return own.element_bytes * max(0, self.needs.parameters - own.blocks * own.block.products)
 
     @property
     def steps(self) -> int:
@@ -121,11 +133,13 @@ class Plan:
         """Return the bytes that a part needs at its peak: on the device, and of the processor's memory.
 
         Where both are one, it is all in memory. All groups' members predict together. States for which
-        the disk has no room are held in memory.
+        the disk has no room are held in memory. Of a model that GPUs share it is what they hold together.
         """
         memory = part.needs.memory
         groups = [part] if part.is_student else [own for own in self.parts if not own.is_student]
-        predicting = sum(own.needs.memory.prediction for own in groups)
+        # Of what more GPUs share, each of fewer has a part.
+        parts = [(own.needs.memory.prediction, max(1, own.gpus // part.gpus)) for own in groups]
+        predicting = sum(size // share for size, share in parts)
         texts = memory.texts + (part.needs.mapped if part.needs.mapped > self.room.cache else 0)
         if part.outline.device.type == "cpu":
             return {"memory": max(part.together * (texts + max(memory.step, memory.loading)), predicting)}
@@ -139,9 +153,23 @@ class Plan:
         """The most bytes that lie together, of memory and GPU memory."""
         return max(sum(self.held(part).values()) for part in self.parts)
 
+    def free_on_gpus(self, part: Part) -> int | None:
+        """Return what a part may take of its GPU, or, in whole blocks, of those that share its model."""
+        first = self.room.device
+        if part.gpus == 1 or first is None:
+            return first
+        beside = part.outside_bytes
+        block = max(1, (self.held(part)["GPU memory"] - beside) // part.outline.blocks)
+        blocks = max(0, first - beside) // block + sum(room // block for room in self.room.beside)
+        return min(first, beside) + blocks * block
+
     def shortages(self, part: Part) -> list[str]:
         """Return what a part, or the run, needs clearly more of than there is, in words."""
-        room = {"memory": self.room.memory, "GPU memory": self.room.device, "disk": self.room.output}
+        room = {
+            "memory": self.room.memory,
+            "GPU memory": self.free_on_gpus(part),
+            "disk": self.room.output,
+        }
         wanted = [(part.name, what, size) for what, size in self.held(part).items()]
         return [
             f"{who} needs {cost('bytes', size)} of {what} and {cost('bytes', free)} is free"
@@ -183,6 +211,7 @@ class Plan:
             "backbone": part.backbone.name,
             "precision": part.outline.precision,
             "device": part.outline.device.type,
+            "gpus": part.gpus,
             "networks": part.networks,
             "passes": part.passes,
             "processes": part.together,
