@@ -34,6 +34,7 @@ from credibly.workflows import fit, make_recipe, plan
 from credibly.workflows.common.contents import folder_bytes
 from credibly.workflows.planning import machine
 from credibly.workflows.planning.machine import Room, Speed
+from credibly.workflows.planning.planner import Planner
 from workshop import CLASSES, jsonl, made_rows, quick
 
 LABELS = np.arange(30) % 3
