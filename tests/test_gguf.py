@@ -142,6 +142,12 @@ def test_a_file_is_converted_once_and_what_it_says_is_said(file, own_cache, monk
     assert source_of(str(file)) == str(folder)
 
 
+def test_converting_shows_nothing_of_what_transformers_shows(file, own_cache, capfd):
+    converted(file)
+    shown = capfd.readouterr()
+    assert (shown.out, shown.err) == ("", "")
+
+
 @pytest.mark.parametrize("damage", ["weights gone", "weights cut", "marker gone", "another format"])
 def test_a_half_converted_folder_is_noticed_and_made_anew(file, own_cache, damage):
     folder = converted(file)

@@ -13,6 +13,7 @@ from credibly.ensemble import Ensemble, train_members
 from credibly.errors import InputError, RecipeError, RunFolderError
 from credibly.members import TrainingData, prompts
 from credibly.members.prompt_texts import (
+    CHAT_TEMPLATES,
     TEMPLATES,
     Example,
     Task,
@@ -107,6 +108,21 @@ def test_every_default_prompt_holds_the_text_once_and_ends_for_a_word(template, 
     assert "{" not in header + before + after
     assert after
     assert not after[-1].isspace()
+
+
+@pytest.mark.parametrize("template", CHAT_TEMPLATES)
+@pytest.mark.parametrize("description", ["sentiment of a film review", "urgency"])
+def test_every_default_question_holds_the_text_once_and_names_the_answers(template, description):
+    task = Task(("no", "maybe", "yes"), description)
+    whole = chat_frame(template, task, [], lambda messages: messages[0]["content"]).around("What a film.")
+    assert whole.count("What a film.") == 1
+    assert whole.count("no, maybe or yes") == 1
+    assert "{" not in whole
+
+
+def test_default_questions_all_differ():
+    asked = {chat_frame(own, TASK, SHOWN, json.dumps).around("x") for own in CHAT_TEMPLATES}
+    assert len(asked) == len(CHAT_TEMPLATES) >= 5
 
 
 def test_default_prompts_all_differ():

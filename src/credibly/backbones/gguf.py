@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from credibly.assets import cache_folder
 from credibly.assets.cache import MARKER, move_into_place, read_marker, size_of, temporary_folder
+from credibly.backbones.quiet import quietly
 from credibly.errors import AssetError, MissingExtraError
 
 log = logging.getLogger(__name__)
@@ -85,11 +86,12 @@ def convert(file: Path, folder: Path) -> None:
         AssetError: the file is damaged or its architecture cannot be converted.
         MissingExtraError: the package that reads such files is not installed.
     """
-    model, tokenizer = read(file)
-    plain = without_blocks(model)
-    tokenizer.model_max_length = plain.config.get_text_config().max_position_embeddings
-    plain.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quietly():
+        model, tokenizer = read(file)
+        plain = without_blocks(model)
+        tokenizer.model_max_length = plain.config.get_text_config().max_position_embeddings
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def read(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -20,11 +20,11 @@ from credibly.backbones.loading import (
     Precision,
     load_tokenizer,
     longest_text,
-    quietly,
     resolve_precision,
 )
 from credibly.backbones.placement import devices_of, place
 from credibly.backbones.probing import computes, is_causal
+from credibly.backbones.quiet import quietly
 from credibly.backbones.sources import clear_failures, source_of
 from credibly.errors import InputError
 from credibly.settings import BackboneSettings

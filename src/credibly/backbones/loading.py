@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from credibly.backbones.label_words import label_tokens, output_rows
 from credibly.backbones.placement import devices_of, place
@@ -32,6 +30,7 @@ from credibly.backbones.probing import (
     last_layer,
     tells_segments_apart,
 )  # fmt: skip
+from credibly.backbones.quiet import quietly
 from credibly.backbones.sources import check, clear_failures, source_of
 from credibly.encoding import TYPES
 from credibly.errors import AssetError, InputError, listed
@@ -379,18 +378,3 @@ def _pooling(wanted: str, source: str, model: PreTrainedModel) -> str:
             return "last"
         return "cls" if modes.get("pooling_mode_cls_token") else "mean"
     return "last" if is_causal(model) else "mean"
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keep transformers from reporting what is as intended: a new head, its own progress bars."""
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

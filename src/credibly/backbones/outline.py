@@ -32,11 +32,11 @@ from credibly.backbones.loading import (
     load_tokenizer,
     longest_text,
     matched,
-    quietly,
     resolve_precision,
 )
 from credibly.backbones.placement import best_device
 from credibly.backbones.probing import computes
+from credibly.backbones.quiet import quietly
 from credibly.backbones.sources import clear_failures, source_of
 from credibly.errors import AssetError, InputError
 from credibly.parallel import batches_at_once

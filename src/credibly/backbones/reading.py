@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
-from credibly.backbones.loading import load_tokenizer, longest_text, matched, quietly
+from credibly.backbones.loading import load_tokenizer, longest_text, matched
+from credibly.backbones.quiet import quietly
 from credibly.backbones.sources import clear_failures, source_of
 from credibly.settings import BackboneSettings
 

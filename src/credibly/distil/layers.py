@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from credibly.backbones.blocks import blocks_of
-from credibly.backbones.loading import Classifier, quietly
+from credibly.backbones.loading import Classifier
+from credibly.backbones.quiet import quietly
 
 
 def every_other(classifier: Classifier) -> Classifier:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from credibly.backbones.loading import Classifier, open_classifier, quietly
+from credibly.backbones.loading import Classifier, open_classifier
 from credibly.backbones.probing import last_layer
+from credibly.backbones.quiet import quietly
 from credibly.batching import padded_batches, tokenise
 from credibly.errors import InputError
 from credibly.records import Examples, Predictions

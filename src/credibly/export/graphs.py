@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from credibly.backbones.loading import quietly
+from credibly.backbones.quiet import quietly
 from credibly.encoding import TYPES
 from credibly.errors import InputError
 from credibly.export.attention import fused_attention

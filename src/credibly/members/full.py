@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from credibly.backbones.footprint import Needs, tuned_needs
-from credibly.backbones.loading import Classifier, open_classifier, quietly
+from credibly.backbones.loading import Classifier, open_classifier
 from credibly.backbones.outline import Outline, Texts
+from credibly.backbones.quiet import quietly
 from credibly.batching import padded_batches, tokenise
 from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
 from credibly.members.tuned import TuningMaterial, prepare_texts, tune_each

@@ -127,6 +127,19 @@ TEMPLATES = (
 """The default prompts; members take them in this order. Small models go on with a text better than they
 follow an instruction, so most only show where the answer stands."""
 
+ONE_WORD = "Answer with one word only."
+CHAT_TEMPLATES = (
+    Template("{text}", f"Classify the {{what}} of the {{thing}} as {{classes}}. {ONE_WORD}"),
+    Template("{Thing}: {text}", f"Is the {{what}} of this {{thing}} {{classes}}? {ONE_WORD}"),
+    Template(f"{{text}}\n\nIs the {{what}} of this {{thing}} {{classes}}? {ONE_WORD}"),
+    Template(PLAIN, f"Say of each {{thing}} whether its {{what}} is {{classes}}. {ONE_WORD}"),
+    Template('"{text}"', f"Read this {{thing}} and say what its {{what}} is: {{classes}}. {ONE_WORD}"),
+    Template("{text}\n\nThe {what} of this {thing}, in one word, {classes}:"),
+    Template("Text: {text}", f"Which of {{classes}} is the {{what}} of the text? {ONE_WORD}"),
+)
+"""The default questions where a model is asked by its chat template. An answer begins anew there and does
+not go on with the text, so all of them name the classes."""
+
 
 @dataclass(frozen=True)
 class Example:

@@ -21,6 +21,7 @@ from credibly.errors import InputError, RunFolderError
 from credibly.members.common import Histories, TrainingData, count_weights
 from credibly.members.opinions import Bias, Labellers, Said
 from credibly.members.prompt_texts import (
+    CHAT_TEMPLATES,
     DEFAULT_DESCRIPTION,
     TEMPLATES,
     Example,
@@ -118,7 +119,8 @@ def labellers(material: Pool, settings: PromptsSettings, seeds: Sequence[int]) -
     """
     data = material.data
     words = tuple(checked_words(data.class_names, settings.label_words))
-    templates = [checked_template(own) for own in settings.templates] or TEMPLATES
+    usual = CHAT_TEMPLATES if settings.chat else TEMPLATES
+    templates = [checked_template(own) for own in settings.templates] or usual
     shown = bool(data.texts) and settings.shots > 0
     if not shown and len(seeds) > len(templates):
         raise InputError(
