@@ -1,6 +1,7 @@
 """Fixtures for all tests: a cache of their own, tiny models in place of real ones."""
 
 import itertools
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -42,6 +43,16 @@ def users_cache_for_assets(request: pytest.FixtureRequest, monkeypatch: pytest.M
         monkeypatch.delenv("CREDIBLY_HOME")
     else:
         monkeypatch.setenv("CREDIBLY_HOME", USERS_CACHE)
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """Give the package's log back as a test found it: commands set where it goes, and from which level."""
+    log = logging.getLogger("credibly")
+    before = log.level, log.handlers[:]
+    yield
+    log.setLevel(before[0])
+    log.handlers = before[1]
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import logging
 import sys
 from typing import NamedTuple
 
@@ -48,8 +47,6 @@ class Printed(NamedTuple):
 @pytest.fixture
 def command(monkeypatch, capfd):
     """Return a function that runs `credibly` in this process."""
-    log = logging.getLogger("credibly")
-    before = log.level, log.handlers[:]
 
     def run(*arguments, stdin=None):
         monkeypatch.setattr(sys, "argv", ["credibly", *map(str, arguments)])
@@ -63,9 +60,7 @@ def command(monkeypatch, capfd):
             code = stop.code or 0
         return Printed(code, *capfd.readouterr())
 
-    yield run
-    log.handlers = before[1]
-    log.setLevel(before[0])
+    return run
 
 
 @pytest.fixture

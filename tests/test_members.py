@@ -203,8 +203,12 @@ def test_balanced_class_weights_raise_the_recall_of_a_rare_class(source, trained
     texts = tuple(standins.made_texts(said, seed=2, words=2))
     examples = made(600, C=2, texts=texts, labels=labels)
     told = made(60, seed=3, C=2, texts=tuple(standins.made_texts(np.ones(60, int), seed=4, words=2)))
+    changed = {}
+    if source["source"] == "lora":
+        # At the rate of the other tests, adapters of random weights mostly leave the rare words unlearned.
+        changed = {"optimiser": {**source["optimiser"], "learning_rate": 5e-3}}
     plain, balanced = (
-        probs_of(trained_on(source, examples, class_weights=weights).predict(told))[:, :, 1]
+        probs_of(trained_on(source, examples, class_weights=weights, **changed).predict(told))[:, :, 1]
         for weights in ("none", "balanced")
     )
     assert balanced.mean() > plain.mean() + 0.2

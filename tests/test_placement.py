@@ -1,5 +1,6 @@
 """A base that several devices share: the same numbers, each block whole on one of them, nothing on two."""
 
+import logging
 import re
 from dataclasses import replace
 
@@ -271,7 +272,8 @@ def test_a_model_with_weights_in_none_of_its_parts_is_refused():
 
 def test_where_there_is_one_device_it_holds_all_and_that_is_told_once(standin, caplog):
     placement.say_alone.cache_clear()
-    backbones = [load_backbone(shared(standin())), load_backbone(shared(standin()))]
+    with caplog.at_level(logging.WARNING, logger="credibly"):
+        backbones = [load_backbone(shared(standin())), load_backbone(shared(standin()))]
     whole = load_backbone(BackboneSettings(name=str(standin()), precision="fp32"))
     assert [record.message for record in caplog.records] == [
         f"backbone.device_map: there is one device (cpu), and it holds all of {standin()}"

@@ -45,7 +45,7 @@ def print_plan(content: dict[str, Any], console: Console) -> None:
 
 def _summary(content: dict[str, Any]) -> str:
     """Say what all parts need together, what is free, and whether it fits."""
-    free = {name: cost("bytes", size) for name, size in content["free_bytes"].items()}
+    free = {name: cost("bytes", content["free_bytes"][name]) for name in ("memory", "output", "cache")}
     disk = [f"{name} {cost('bytes', size)}" for name, size in content["disk_bytes"].items() if size]
     answer = ["It fits."]
     if not content["fits"]:
