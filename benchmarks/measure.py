@@ -141,7 +141,7 @@ def machine() -> dict[str, Any]:
     import torch
 
     from credibly.backbones import resolve_precision
-    from credibly.backbones.loading import best_device
+    from credibly.backbones.placement import best_device
 
     device = best_device()
     return {
