@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 import credibly
 
 SOURCE = Path(credibly.__file__).parent
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 LAYERS = [
     {"errors", "parted", "records", "settings", "runs", "assets", "progress"},
@@ -179,3 +182,13 @@ def test_the_public_names_are_exactly_these() -> None:
     ]  # fmt: skip
     for name in credibly.__all__:
         assert getattr(credibly, name).__name__ == name
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("*.py")), ids=lambda file: file.stem)
+def test_benchmarks_import_what_is_there(file):
+    """Also inside functions, which run only where somebody measures."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("credibly"):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                assert hasattr(module, name.name) or importlib.util.find_spec(f"{node.module}.{name.name}")

@@ -27,7 +27,7 @@ from credibly.training import HISTORY
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.combine import combine
 from credibly.workflows import Wanted, distil, fit, load, make_recipe, plan
-from credibly.workflows.answering.promises import check_promises
+from credibly.workflows.answering.promises import Promises, check_promises
 from credibly.workflows.common.contents import calibrators_in
 from credibly.workflows.steps import networks
 from workshop import CLASSES, jsonl, made_rows, quick
@@ -350,6 +350,10 @@ def test_opinions_are_no_truth_to_promise_by(distilled):
     report = json.loads(distilled.report_json.read_text(encoding="utf-8"))
     assert report["promises"] == {"abstention": [], "sets": []}
     assert report["curves"]["set_sizes"] == []
+    # Not for want of rows: were these labels true, they would do.
+    record = distilled.load_predictions("student", "calibration")
+    would = Promises.fit(record, "student", calibrators_in(distilled), Wanted(sets=0.5))
+    assert would.sets is not None
     for wanted in ({"risk": 0.5}, {"sets": 0.5}):
         with pytest.raises(InputError, match=r"needs true labels.*--coverage in place.*--calibration file"):
             load(distilled.path, wanted=Wanted(**wanted))

@@ -25,6 +25,7 @@ class Opinions:
 
     Args:
         examples: label_probs are what its members say together, labels its likeliest class.
+        probs: float64, (N, C), the same as it stands in the file: not normalised anew.
         total: float64, (N,), nats.
         aleatoric: float64, (N,), nats.
         epistemic: float64, (N,), nats.
@@ -32,6 +33,7 @@ class Opinions:
     """
 
     examples: Examples
+    probs: FloatArray
     total: FloatArray
     aleatoric: FloatArray
     epistemic: FloatArray
@@ -74,7 +76,7 @@ def read_opinions(folder: str | Path, settings: DataSettings | None = None) -> O
         np.array([line[part] for line in lines]) for part in ("total", "aleatoric", "epistemic")
     )
     examples = replace(texts, labels=labels, label_probs=probs)
-    return Opinions(examples, total, aleatoric, epistemic, shown_to(run))
+    return Opinions(examples, probs, total, aleatoric, epistemic, shown_to(run))
 
 
 def shown_to(run: Run) -> tuple[str, ...]:

@@ -122,13 +122,11 @@ def _of_labels(
     data = with_columns(run.recipe.data, dict(settings or {}))
     data = data if file is None else data.model_copy(update={"train": str(file)})
     opinions = read_opinions(run.path, data)
-    probs = opinions.examples.label_probs
-    assert probs is not None
     return Pool(
         data,
         _rows(data.train, data),
         opinions.examples.class_names,
-        probs,
+        opinions.probs,
         opinions.total,
         opinions.aleatoric,
         opinions.epistemic,
