@@ -31,8 +31,8 @@ def plain(stack, member):
     """A member as an ordinary network."""
     layers: list[nn.Module] = []
     for weight, bias in zip(stack.weights, stack.biases, strict=True):
-        layer = nn.Linear(*weight.shape[1:])
-        layer.weight.data, layer.bias.data = weight[member].T.clone(), bias[member].clone()
+        layer = nn.Linear(*weight.shape[:0:-1])
+        layer.weight.data, layer.bias.data = weight[member].clone(), bias[member].clone()
         layers += [layer, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -48,6 +48,37 @@ def test_the_batched_product_is_m_plain_networks(hidden):
     own = torch.stack([inputs.roll(member, 0) for member in range(4)])
     rolled = torch.stack([plain(stack, member)(own[member]) for member in range(4)])
     torch.testing.assert_close(stack(own), rolled, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("hidden", [[], [5], [7, 3]])
+def test_all_layers_but_the_last_compute_in_the_precision_of_the_embeddings(hidden):
+    stack = build(settings(hidden=hidden), 6, 3, [0, 1])
+    rounded = torch.from_numpy(EMBEDDINGS).bfloat16()
+    logits, exact = stack(rounded), stack(rounded.float())
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, exact) == (not hidden)
+    # A product's terms are rounded to 8 bits: 2^-8 of their size, by the root of their number.
+    torch.testing.assert_close(logits, exact, atol=0.02, rtol=0)
+    logits.square().sum().backward()
+    slopes = [weight.grad.clone() for weight in stack.weights]
+    stack.zero_grad()
+    exact.square().sum().backward()
+    for slope, weight in zip(slopes, stack.weights, strict=True):
+        assert slope.dtype == torch.float32
+        torch.testing.assert_close(slope, weight.grad, atol=0.05 * weight.grad.abs().max().item(), rtol=0)
+
+
+def test_heads_of_either_precision_are_saved_and_answer_in_float32():
+    chosen = settings(hidden=[16], optimiser={"epochs": 40, "batch_size": 16, "learning_rate": 0.01})
+    answers = []
+    for precision in ("fp32", "bf16"):
+        stack, _ = fit(EMBEDDINGS, TARGETS, chosen, [0, 1], precision=precision)
+        assert {weight.dtype for weight in stack.weights} == {torch.float32}
+        answers.append(predict(stack, EMBEDDINGS))
+    assert not np.array_equal(*answers)
+    right = [(answer.argmax(axis=2) == LABELS).mean() for answer in answers]
+    assert min(right) >= 0.95
+    np.testing.assert_allclose(np.exp(answers[0]), np.exp(answers[1]), atol=0.1)
 
 
 def test_heads_start_as_linear_layers_do():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,5 +119,7 @@ def kept_units(
     16 bits decide a unit: the share dropped is right to 1/65,536, at a quarter of the cost of floats.
     """
     threshold = min(round(dropout * 65536), 65535)
-    drawn = np.stack([own.integers(0, 65536, tuple(shape), dtype=np.uint16) for own in streams])
-    return (drawn >= threshold).astype(np.float32) * np.float32(65536 / (65536 - threshold))
+    units = math.prod(shape)
+    words = [own.integers(0, 2**64 - 1, -(-units // 4), dtype=np.uint64, endpoint=True) for own in streams]
+    drawn = np.stack(words).view(np.uint16)[:, :units].reshape(-1, *shape)
+    return np.multiply(drawn >= threshold, np.float32(65536 / (65536 - threshold)))

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from credibly.backbones.loading import Precision
 from credibly.errors import InputError, RunFolderError
 from credibly.members.common import Histories, kept_units, training_rows, weighted_targets
 from credibly.records import FloatArray, normalised_log_probs
@@ -44,24 +45,29 @@ class Heads(nn.Module):
         self.members = members
         self.dropout = dropout
         pairs = list(pairwise(widths))
-        self.weights = nn.ParameterList([torch.zeros(members, inputs, outputs) for inputs, outputs in pairs])
+        self.weights = nn.ParameterList([torch.zeros(members, outputs, inputs) for inputs, outputs in pairs])
         self.biases = nn.ParameterList([torch.zeros(members, outputs) for _, outputs in pairs])
 
     def forward(self, embeddings: Tensor, streams: Sequence[np.random.Generator] | None = None) -> Tensor:
-        """Return logits, (M, B, C).
+        """Return logits, float32, (M, B, C).
 
         Args:
-            embeddings: (M, B, D), or (B, D) for the same rows to every member.
+            embeddings: (M, B, D), or (B, D) for the same rows to every member. All layers but the last
+                compute in their precision, float32 or bfloat16; the weights are float32.
             streams: in training, each member's random stream for dropout.
         """
-        hidden = embeddings if embeddings.dim() == 3 else embeddings.expand(self.members, *embeddings.shape)
+        rows = embeddings if embeddings.dim() == 3 else embeddings.expand(self.members, *embeddings.shape)
+        # (M, units, B): a product is slow where its last axis is as short as the classes are.
+        hidden = rows.transpose(1, 2)
+        last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if layer:
                 hidden = torch.relu(hidden)
                 if streams is not None and self.dropout:
                     hidden = hidden * torch.from_numpy(kept_units(hidden.shape[1:], self.dropout, streams))
-            hidden = torch.baddbmm(bias[:, None], hidden, weight)
-        return hidden
+            kind = torch.float32 if layer == last else embeddings.dtype
+            hidden = torch.baddbmm(bias[:, :, None].to(kind), weight.to(kind), hidden.to(kind))
+        return hidden.transpose(1, 2)
 
 
 def build(settings: HeadsSettings, width: int, classes: int, seeds: Sequence[int]) -> Heads:
@@ -71,7 +77,7 @@ def build(settings: HeadsSettings, width: int, classes: int, seeds: Sequence[int
         for member, seed in enumerate(seeds):
             own = stream(seed, "start")
             for weight, bias in zip(heads.weights, heads.biases, strict=True):
-                bound = 1.0 / np.sqrt(weight.shape[1])
+                bound = 1.0 / np.sqrt(weight.shape[2])
                 weight[member] = torch.from_numpy(own.uniform(-bound, bound, weight.shape[1:]))
                 bias[member] = torch.from_numpy(own.uniform(-bound, bound, bias.shape[1:]))
     return heads
@@ -84,6 +90,7 @@ def fit(
     seeds: Sequence[int],
     held_out: tuple[FloatArray, FloatArray] | None = None,
     monitor: Monitor = UNWATCHED,
+    precision: Precision = "fp32",
 ) -> tuple[Heads, Histories]:
     """Train one head a seed, all at once, and return them with their histories.
 
@@ -94,6 +101,7 @@ def fit(
         seeds: one a member.
         held_out: embeddings and targets that are not trained on, for the histories and early stopping.
         monitor: told of every step; keeps the checkpoints.
+        precision: of all layers but the last while training; weights, logits and predictions are float32.
 
     Raises:
         InputError: there are fewer rows than members.
@@ -103,6 +111,7 @@ def fit(
         raise InputError(f"expected at least as many training rows as members ({len(seeds)}), got {N}")
     heads = build(settings, embeddings.shape[1], targets.shape[1], seeds)
     inputs = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
+    inputs = inputs.bfloat16() if precision == "bf16" else inputs
     wanted = torch.from_numpy(weighted_targets(targets, settings.class_weights))
     rows = [training_rows(N, seed, settings.bootstrap) for seed in seeds]
     dropouts = [stream(seed, "dropout") for seed in seeds]
@@ -118,7 +127,8 @@ def fit(
         flat = indices.reshape(-1)
         batch = inputs.index_select(0, flat).view(*indices.shape, -1)
         log_probs = torch.log_softmax(heads(batch, dropouts), dim=-1)
-        yield -(wanted.index_select(0, flat).view_as(log_probs) * log_probs).sum(dim=-1).mean(dim=1)
+        likelihoods = wanted.index_select(0, flat).view_as(log_probs) * log_probs
+        yield likelihoods.sum(dim=(1, 2)) / -indices.shape[1]
 
     steps = -(-N // size)
     task = Task(
@@ -155,7 +165,7 @@ def save_member(heads: Heads, member: int, file: Path, class_names: Sequence[str
     """Write one member's weights as safetensors, with its shape and class names beside them."""
     tensors = {}
     for layer, (weight, bias) in enumerate(zip(heads.weights, heads.biases, strict=True)):
-        tensors[f"layers.{layer}.weight"] = weight[member].detach().T.contiguous()
+        tensors[f"layers.{layer}.weight"] = weight[member].detach().clone()
         tensors[f"layers.{layer}.bias"] = bias[member].detach().clone()
     metadata = {
         "widths": json.dumps(heads.widths),
@@ -193,5 +203,5 @@ def _copy_member(heads: Heads, member: int, widths: list[int], tensors: dict[str
         raise ValueError(f"widths {widths}, but the first member has {heads.widths}")
     with torch.no_grad():
         for layer in range(len(widths) - 1):
-            heads.weights[layer][member] = tensors[f"layers.{layer}.weight"].T
+            heads.weights[layer][member] = tensors[f"layers.{layer}.weight"]
             heads.biases[layer][member] = tensors[f"layers.{layer}.bias"]

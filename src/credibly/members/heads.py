@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import torch
+
 from credibly.backbones import Backbone, embed, embedded_once, load_backbone
 from credibly.backbones.embedding import FloatMatrix
 from credibly.backbones.footprint import FLOAT, Memory, Needs, Work, forward, heaped, trained
+from credibly.backbones.loading import resolve_precision
 from credibly.backbones.outline import Outline, Texts
 from credibly.members import head_stack
 from credibly.members.common import Histories, LogProbs, TrainingData, count_weights
@@ -100,8 +103,11 @@ def fit(
     Raises:
         InputError: there are fewer rows than members.
     """
+    # The heads are trained on the processor, wherever the encoder has run.
+    native = resolve_precision("auto", torch.device("cpu"))
+    precision = native if material.backbone.precision == "bf16" else "fp32"
     heads, histories = head_stack.fit(
-        material.embeddings, material.targets, settings, seeds, material.held_out, monitor
+        material.embeddings, material.targets, settings, seeds, material.held_out, monitor, precision
     )
     return HeadMembers(material.backbone, heads, material.class_names), histories
 
@@ -128,6 +134,8 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
     embedding = outline.packed_bytes + heaped(outline, passing)
     # Of each layer its inputs, their kept units and their product, and the result.
     units = min(optimiser.batch_size, N) * (sum(widths) + 3 * sum(hidden))
+    # Texts, weights and gradients once more, in bf16.
+    rounded = (N * outline.width + 2 * M * trainable) * 2 if outline.precision == "bf16" else 0
     answering = FLOAT * M * min(head_stack.PREDICTION_ROWS, N) * 2 * max(widths[1:])
     through = forward(outline, texts, outline.blocks)
     return Needs(
@@ -136,7 +144,7 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
         memory=Memory(
             base=base,
             **trained(M * trainable, optimiser),
-            activations=FLOAT * M * units,
+            activations=FLOAT * M * units + rounded,
             texts=FLOAT * N * outline.width,
             loading=base + embedding,
             prediction=base + FLOAT * M * trainable + max(embedding, answering),

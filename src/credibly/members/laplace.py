@@ -82,7 +82,7 @@ def stacked(weights: Sequence[Doubles]) -> head_stack.Heads:
     C, inputs = all_of_them.shape[1:]
     stack = head_stack.Heads([inputs - 1, C], len(weights), dropout=0.0)
     with torch.no_grad():
-        stack.weights[0].copy_(all_of_them[:, :, :-1].transpose(1, 2))
+        stack.weights[0].copy_(all_of_them[:, :, :-1])
         stack.biases[0].copy_(all_of_them[:, :, -1])
     return stack.eval()
 

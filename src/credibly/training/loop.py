@@ -73,7 +73,8 @@ class _Loop(Generic[Batch]):
         """Take one optimiser step, and do what is due after it."""
         rate = self.settings.learning_rate * rate_factor(self.step, self.total, self.settings)
         set_rate(self.optimiser, rate)
-        self.optimiser.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         learning = self.active.tolist()
         loss = self._backward(batches)
         self.step += 1
@@ -102,8 +103,7 @@ class _Loop(Generic[Batch]):
             for losses in self.task.losses(batch):
                 losses = losses.to(self.active.device)  # parameters may lie on several devices
                 # A member that has stopped keeps its place, and takes no part.
-                own = torch.where(self.active, losses, 0.0) / self.settings.accumulate
-                own.sum().backward()  # type: ignore[no-untyped-call]
+                losses.backward(self.active.to(losses.dtype) / self.settings.accumulate)  # type: ignore[no-untyped-call]
                 total += losses.detach() / self.settings.accumulate
             if self.task.tokens:
                 self.tokens += self.task.tokens(batch)

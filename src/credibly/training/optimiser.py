@@ -58,8 +58,8 @@ def gradient_norms(parameters: Sequence[nn.Parameter], members: int) -> Tensor:
     squares = torch.zeros(members, device=parameters[0].device)
     for parameter in parameters:
         if parameter.grad is not None:
-            own = parameter.grad.detach().float().reshape(members, -1).square().sum(dim=1)
-            squares += own.to(squares.device)
+            own = parameter.grad.detach().float().reshape(members, -1)
+            squares += torch.linalg.vector_norm(own, dim=1).square().to(squares.device)
     return squares.sqrt()
 
 
