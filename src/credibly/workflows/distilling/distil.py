@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from credibly.data import Splits, load_splits
+from credibly.ensemble import Ensemble
 from credibly.errors import CrediblyError, InputError, RunFolderError, listed
 from credibly.progress import Stages, silent
+from credibly.records import Examples
 from credibly.runs import Run, replacing, write_bytes
 from credibly.settings import CONTROLS, SOUPS, Recipe
 from credibly.workflows.common.contents import known_costs
@@ -74,7 +78,7 @@ def distil(
         tell_opinions(recipe)
     else:
         splits = splits_of(finished, recipe)
-    return _taken_on(finished, begin(run, recipe, splits, stages, resume, trained=False))
+    return _taken_on(finished, begin(run, recipe, splits, stages, resume, trained=False), splits.unlabelled)
 
 
 def add_student(finished: Run, splits: Splits, run: Run, stages: Stages = silent) -> Run:
@@ -91,7 +95,7 @@ def add_student(finished: Run, splits: Splits, run: Run, stages: Stages = silent
         TrainingError: a loss is no longer finite.
     """
     recipe = distilled_recipe(finished.recipe, {})
-    return _taken_on(finished, begin(run, recipe, splits, stages, trained=False))
+    return _taken_on(finished, begin(run, recipe, splits, stages, trained=False), splits.unlabelled)
 
 
 def distilled_recipe(began: Recipe, settings: Mapping[str, object]) -> Recipe:
@@ -147,8 +151,11 @@ def _apart(finished: Run, output: str | Path | None) -> Path:
     return folder
 
 
-def _taken_on(finished: Run, work: Work) -> Run:
-    """Take over what a finished run has of members, and do the rest."""
+def _taken_on(finished: Run, work: Work, given: Examples | None) -> Run:
+    """Take over what a finished run has of members, and do the rest.
+
+    The transfer texts that were `given` are the first of the run's: made texts come after them.
+    """
     name = finished.path.resolve().name
     if finished.labels_file.is_file():
         take_labellers(finished, work)
@@ -158,6 +165,7 @@ def _taken_on(finished: Run, work: Work) -> Run:
     else:
         _take_members(finished, work.run)
         _take_answers(finished, work)
+        _take_answers_to(given, finished, work)
         note = f"the members are those of {name}, and were trained there"
     return carry_out(replace(work, splits=replace(work.splits, notes=(*work.splits.notes, note))))
 
@@ -185,3 +193,21 @@ def _take_answers(finished: Run, work: Work) -> None:
     for name in failed_parts(finished):
         content = finished.check(finished.failure_file(name)).read_bytes()
         write_bytes(work.run.failure_file(name), content)
+
+
+def _take_answers_to(given: Examples | None, finished: Run, work: Work) -> None:
+    """Copy what the members answered on the given transfer texts, and ask them of the made ones alone."""
+    there = work.run.predictions_file("members", TRANSFER).is_file()
+    if given is None or there or TRANSFER not in finished.splits_of("members"):
+        return
+    began, now = finished.recipe.resolved, work.splits.unlabelled
+    if began is None or began.fingerprints.get(TRANSFER) != given.fingerprint():
+        return
+    if now is None or now.texts[: len(given)] != given.texts:
+        return
+    ensemble = Ensemble.open(work.run, work.recipe, now.class_names)
+    made = ensemble.predict(now.take(np.arange(len(given), len(now))), cached=True)
+    known = finished.load_predictions("members", TRANSFER).log_probs
+    log_probs = np.concatenate([known, made.log_probs], axis=1)
+    record = replace(made, log_probs=log_probs, ids=now.ids, labels=now.labels)
+    work.run.save_predictions("members", TRANSFER, record)
