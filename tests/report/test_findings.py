@@ -16,6 +16,7 @@ from credibly.report.words.findings import findings, headline
 from credibly.report.words.verdicts import verdict
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.calibration.calibrators import fit_calibrator
+from credibly.uncertainty.calibration.sampling_error import temperature_error
 from report.samples import built, examples, members_only
 
 EQUALS_DIRECT = "The student equals the same network trained directly within the interval."
@@ -375,3 +376,31 @@ def test_a_chosen_calibrator_is_held_against_the_bare_system(run: dict[str, Any]
     assert said.evidence.startswith("On the test texts NLL is ")
     families = {name: len(lines) for name, lines, _ in parts(report)["reliability"]}
     assert families["student"] == 2
+
+
+def test_too_few_calibration_texts_are_told_with_the_number_that_would_do(binary: dict[str, Any]) -> None:
+    claim = "More calibration texts would make the probabilities surer."
+    error = {"temperature": 1.5, "rows": 400, "standard_error": 0.1, "confidence_error": 0.0171}
+    found = next(own for own in findings(changed(binary, "temperature_error", error)) if own.claim == claim)
+    # 1.5 times exp(-+1.96 x 0.1), and 400 times 1.71 squared, 1,170 rounded up.
+    assert found.evidence == (
+        "400 of them leave the temperature at 1.50 [1.23, 1.82]. Its error alone moves confidence by 1.7 "
+        "points on average; about 1,200 texts would bring that down to 1."
+    )
+    assert claim not in claims(changed(binary, "temperature_error", {**error, "confidence_error": 0.0099}))
+    assert claim not in claims(changed(binary, "temperature_error", None))
+
+
+def test_the_temperatures_error_is_that_of_the_shipped_system(run: dict[str, Any]) -> None:
+    report = built(run)
+    shipped = report["shipped"]
+    stored = run["stored"][shipped.partition("+")[0].replace("ensemble", "members")]
+    expected = temperature_error(
+        stored["calibration"], stored["test"], report["calibrators"][shipped]["temperature"]
+    )
+    assert report["temperature_error"] == (expected and expected.as_json())
+    assert expected is not None
+    assert built({**run, "calibrated_by_opinions": True})["temperature_error"] is None
+    bare = built({**run, "choices": choices("student", "student")})
+    assert bare["shipped"] == "student"
+    assert bare["temperature_error"] is None

@@ -42,6 +42,7 @@ from credibly.report.figures.unknown import unknown
 from credibly.report.words.findings import findings, headline
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.calibration.calibrators import Calibrator
+from credibly.uncertainty.calibration.sampling_error import temperature_error
 from credibly.uncertainty.scoring.consistency import perfect_ece
 from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.scoring.slices import slices
@@ -51,6 +52,7 @@ from credibly.uncertainty.systems import (
     Choices,
     chosen_form,
     shipped_system,
+    source_of,
 )
 from credibly.uncertainty.unknown.shift import Scores
 
@@ -143,6 +145,9 @@ def build_report(
         "calibration_tests": {
             name: _calibration_test(given, resampling) for name, given in on_test.items() if len(given) == 1
         },
+        "temperature_error": None
+        if calibrated_by_opinions
+        else _temperature_error(shipped, stored, calibrators),
         "promises": promises(shipped, calibrating, on_test, calibrators, confidence),
         "dependence": dependence(on_test[shipped][0], test.groups),
         "slices": _slices(on_test[shipped][0], test, resampling),
@@ -201,6 +206,19 @@ def _check(on_test: Answers, test: Examples) -> None:
 
 def _calibration_test(given: tuple[Answer, ...], resampling: Resampling) -> dict[str, float | None]:
     return perfect_ece(given[0], draws=resampling.resamples, seed=resampling.seed).as_json()
+
+
+def _temperature_error(
+    shipped: str, stored: Mapping[str, Mapping[str, Predictions]], calibrators: Mapping[str, Calibrator]
+) -> dict[str, float] | None:
+    """Return how well the calibration rows fix the shipped system's temperature; None where it has none."""
+    calibrator, by_split = calibrators.get(shipped), stored[source_of(shipped)]
+    if not isinstance(calibrator, Temperature) or not shipped.endswith(CALIBRATED):
+        return None
+    if "calibration" not in by_split:
+        return None
+    found = temperature_error(by_split["calibration"], by_split["test"], calibrator.temperature)
+    return None if found is None else found.as_json()
 
 
 def _calibrating(

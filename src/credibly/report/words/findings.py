@@ -29,6 +29,7 @@ from credibly.report.words.numbers import count, difference, number, with_interv
 from credibly.report.words.text import capital, listed_words
 from credibly.report.words.unknown import fixed_in_words
 from credibly.report.words.verdicts import Verdict, verdict
+from credibly.uncertainty.calibration.sampling_error import TemperatureError
 from credibly.uncertainty.systems import bare_name
 
 REJECTED_BELOW = 0.01
@@ -38,6 +39,8 @@ SLICES_SAID = 3
 """The page has a table of all slices."""
 WEAKLY_BELOW = 0.7
 """Uncertainty tells domains apart only weakly where the AUROC may be under this."""
+CONFIDENCE_ERROR = 0.01
+"""A temperature is not known well enough where its error moves confidence by this much or more."""
 HARDLY = 0.05
 """Members hardly disagree where epistemic is surely under this share of total uncertainty."""
 
@@ -45,8 +48,9 @@ HARDLY = 0.05
 def findings(report: Report) -> list[Finding]:
     """Return what the report's own figures bear out, the weightiest first."""
     parts = (
-        what_groups_mean, _training, _ensemble, _disagreement, _temperature, _choice, _calibration, _slices,
-        _student, _gain, cheaper_ways, _agreement, _abstention, what_more_brings, _people, _shift,
+        what_groups_mean, _training, _ensemble, _disagreement, _temperature, _choice, _calibration,
+        _calibration_rows, _slices, _student, _gain, cheaper_ways, _agreement, _abstention, what_more_brings,
+        _people, _shift,
     )  # fmt: skip
     return [finding for part in parts for finding in part(report)]
 
@@ -181,6 +185,33 @@ def _calibration(report: Report) -> Iterator[Finding]:
         yield Finding("equal", f"{name} passes as calibrated, though narrowly.", evidence)
     else:
         yield Finding("good", f"{name} is calibrated as far as {rows} rows can tell.", evidence)
+
+
+def _calibration_rows(report: Report) -> Iterator[Finding]:
+    """Say so where the calibration texts are too few for the shipped system's temperature."""
+    stored = report.get("temperature_error")
+    if not stored or stored["confidence_error"] < CONFIDENCE_ERROR:
+        return
+    error = TemperatureError(**stored)
+    low, high = error.interval(report["evaluation"]["confidence"])
+    yield Finding(
+        "noted",
+        "More calibration texts would make the probabilities surer.",
+        f"{count(error.rows)} of them leave the temperature at {error.temperature:.2f} "
+        f"[{low:.2f}, {high:.2f}]. Its error alone moves confidence by {100 * error.confidence_error:.1f} "
+        f"points on average; about {count(_rounded_up(error.rows_for(CONFIDENCE_ERROR)))} texts would bring "
+        f"that down to {100 * CONFIDENCE_ERROR:.0f}.",
+    )
+
+
+def _rounded_up(rows: int) -> int:
+    """Return a number with two digits that count.
+
+    >>> _rounded_up(1234), _rounded_up(96), _rounded_up(2000)
+    (1300, 96, 2000)
+    """
+    unit = int(10 ** max(0, len(str(rows)) - 2))
+    return -(-rows // unit) * unit
 
 
 def _slices(report: Report) -> Iterator[Finding]:
