@@ -67,14 +67,16 @@ def confusion(answer: Answer) -> Callable[[FloatArray], tuple[FloatArray, FloatA
     """Return the function of counts (N, R) that gives hits, predicted and actual rows a class, (C, R)."""
     C = answer.probs.shape[1]
     rows = np.flatnonzero(answer.labels != UNKNOWN)
-    predicted, labels = answer.predicted[rows], answer.labels[rows]
-    hit = predicted == labels
+    cells, cell_of = np.unique(answer.labels[rows] * C + answer.predicted[rows], return_inverse=True)
+    labels, predicted = np.divmod(cells, C)
+    by_cell = csr_matrix((np.ones(len(rows)), (cell_of, rows)), shape=(len(cells), len(answer.labels)))
+    hit = np.flatnonzero(predicted == labels)
+    every = np.arange(len(cells))
     places = np.concatenate([labels[hit], predicted + C, labels + 2 * C])
-    columns = np.concatenate([rows[hit], rows, rows])
-    matrix = csr_matrix((np.ones(len(places)), (places, columns)), shape=(3 * C, len(answer.labels)))
+    by_class = csr_matrix((np.ones(len(places)), (places, np.r_[hit, every, every])), (3 * C, len(cells)))
 
     def sums(counts: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        total = np.asarray(matrix @ counts)
+        total = np.asarray(by_class @ (by_cell @ counts))
         return total[:C], total[C : 2 * C], total[2 * C :]
 
     return sums
