@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from credibly.data.containment import families
 from credibly.data.leaks import rows
 from credibly.data.text import text_key
 from credibly.errors import DataError
@@ -17,7 +18,9 @@ from credibly.settings import DataSettings
 def cut_by_group(
     settings: DataSettings, examples: Examples, shares: Mapping[str, float], seed: int
 ) -> dict[str, Examples]:
-    """Cut sets of these shares off; the rest is train. Rows of one group, or of one text, stay together.
+    """Cut sets of these shares off; the rest is train. Rows of one group, or else family, stay together.
+
+    A family is a text with those that stand within it (`families`).
 
     Groups are taken in the order of a seeded hash, class by class, so that each set gets its share of
     every class and the order of the rows has no say.
@@ -28,7 +31,7 @@ def cut_by_group(
     if sum(shares.values()) >= 1:
         raise DataError(f"expected shares that leave something for train, got {dict(shares)}")
     by_group: dict[str, list[int]] = {}
-    for index, key in enumerate(examples.groups or map(text_key, examples.texts)):
+    for index, key in enumerate(examples.groups or families(examples.texts)):
         by_group.setdefault(key, []).append(index)
     places = np.full(len(examples), "train", dtype=object)
     for groups in strata(examples, by_group, seed):

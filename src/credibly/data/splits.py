@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from credibly.data.containment import containers
 from credibly.data.cutting import cut_by_group, limited
 from credibly.data.examples import read_examples
 from credibly.data.leaks import Parts, rows, without_leaks, without_shown
 from credibly.data.opinions import certainty, opinion_notes, read_opinions, surest_rows
 from credibly.data.reviews import REVIEWS, load_reviews
+from credibly.data.text import words
 from credibly.errors import DataError, listed
 from credibly.records import UNKNOWN, Examples
 from credibly.settings import DataSettings
@@ -119,6 +121,7 @@ def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: li
     notes.extend(unknown_notes(clean))
     notes.extend(weight_notes(settings, clean.train))
     notes.extend(group_notes(clean))
+    notes.extend(containment_notes(clean))
     return Splits(
         clean.train,
         clean.calibration,
@@ -240,7 +243,8 @@ def file_parts(settings: DataSettings, whole: Examples, seed: int, notes: list[s
     if len(cut) > 1:
         counts = ", ".join(f"{name} {len(part):,}" for name, part in cut.items())
         by = "text" if whole.groups is None else f"group ({settings.group})"
-        notes.append(f"{settings.train}: {rows(len(whole))} cut by {by} with seed {seed}: {counts}")
+        rest = ", texts that stand within others with those" if whole.groups is None else ""
+        notes.append(f"{settings.train}: {rows(len(whole))} cut by {by} with seed {seed}{rest}: {counts}")
     sets = {**given, **cut}
     return Parts(
         train=sets["train"],
@@ -354,3 +358,16 @@ def group_notes(parts: Parts) -> list[str]:
         for name, count in counts.items()
         if count
     ]
+
+
+def containment_notes(parts: Parts) -> list[str]:
+    """Return a note for calibration and test where their texts stand within train texts."""
+    learned = [words(text) for text in parts.train.texts]
+    judging = {name: part for name, part in parts.named().items() if name in ("calibration", "test")}
+    notes = []
+    for name, part in judging.items():
+        own = [words(text) for text in part.texts]
+        within = containers(own, learned)
+        if count := sum(" ".join(phrase) in within for phrase in own):
+            notes.append(f"{name}: {rows(count)} stand word for word within a train text; kept")
+    return notes

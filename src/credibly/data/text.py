@@ -39,9 +39,24 @@ def normalised(text: str) -> str:
     >>> normalised("你好，世界！") == normalised("你好世界")
     True
     """
-    pieces = (text[start : start + CHUNK] for start in range(0, len(text), CHUNK))
-    whole = text.lower() if text.isascii() else "".join(map(folded, pieces))
+    whole = without_case(text)
     return whole.translate(KEPT) or whole.strip() or text.strip()
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text between its spaces, normalised; what is punctuation alone is left out.
+
+    >>> words("Don't  PANIC - said she!")
+    ['dont', 'panic', 'said', 'she']
+    """
+    return [kept for word in without_case(text).split() if (kept := word.translate(KEPT))]
+
+
+def without_case(text: str) -> str:
+    """Return a text in one form of each character and without case, long ones piece by piece."""
+    if text.isascii():
+        return text.lower()
+    return "".join(folded(text[start : start + CHUNK]) for start in range(0, len(text), CHUNK))
 
 
 def folded(text: str) -> str:
