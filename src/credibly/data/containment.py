@@ -13,8 +13,6 @@ from credibly.data.text import text_key, words
 FEWEST_WORDS = 3
 """Shorter texts stand within too many others to belong to any."""
 
-Words = Sequence[str]
-
 
 def families(texts: Sequence[str]) -> list[str]:
     """Return a key a text: its own, or that of the longest text which it stands within.
@@ -23,32 +21,25 @@ def families(texts: Sequence[str]) -> list[str]:
     >>> [keys.index(key) for key in keys]
     [0, 1, 0, 3]
     """
-    whole = [words(text) for text in texts]
-    longest = containers(whole, whole)
-    return [text_key(texts[longest.get(" ".join(own), place)]) for place, own in enumerate(whole)]
+    spaced = [words(text) for text in texts]
+    longest = containers(spaced, spaced)
+    return [text_key(texts[longest.get(own, place)]) for place, own in enumerate(spaced)]
 
 
-def containers(phrases: Sequence[Words], texts: Sequence[Words]) -> dict[str, int]:
+def containers(phrases: Sequence[str], texts: Sequence[str]) -> dict[str, int]:
     """Return, for every phrase that stands within a longer text, the place of the longest such text.
 
-    Phrases of fewer than three words are left out. Of texts of one length the first in the alphabet counts,
-    so that the order of the rows has no say.
+    Phrases of fewer than three words are left out. Of texts of as many words the first in the alphabet
+    counts, so that the order of the rows has no say.
 
     Args:
-        phrases: each as its words.
-        texts: each as its words.
-
-    Returns:
-        By the phrase's words, joined by spaces.
+        phrases: each as `words` gives it.
+        texts: likewise.
     """
-    known = {" ".join(own) for own in phrases if len(own) >= FEWEST_WORDS}
-    lengths: dict[Words, set[int]] = {}
-    for own in phrases:
-        if len(own) >= FEWEST_WORDS:
-            lengths.setdefault(tuple(own[:FEWEST_WORDS]), set()).add(len(own))
+    known, lengths = set(phrases), lengths_by_beginning(phrases)
     found: dict[str, int] = {}
-    for place in sorted(range(len(texts)), key=lambda place: (-len(texts[place]), texts[place])):
-        own = texts[place]
+    for place in sorted(range(len(texts)), key=lambda place: (-texts[place].count(" "), texts[place])):
+        own = texts[place].split(" ")
         for start, beginning in enumerate(zip(own, own[1:], own[2:], strict=False)):
             for length in lengths.get(beginning, ()):
                 if length < len(own) and start + length <= len(own):
@@ -56,3 +47,13 @@ def containers(phrases: Sequence[Words], texts: Sequence[Words]) -> dict[str, in
                     if phrase in known:
                         found.setdefault(phrase, place)
     return found
+
+
+def lengths_by_beginning(phrases: Sequence[str]) -> dict[tuple[str, ...], set[int]]:
+    """Return how many words the phrases have that begin with the same three, by these."""
+    lengths: dict[tuple[str, ...], set[int]] = {}
+    for phrase in phrases:
+        if (count := phrase.count(" ") + 1) >= FEWEST_WORDS:
+            beginning = tuple(phrase.split(" ", FEWEST_WORDS)[:FEWEST_WORDS])
+            lengths.setdefault(beginning, set()).add(count)
+    return lengths

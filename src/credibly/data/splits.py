@@ -368,6 +368,6 @@ def containment_notes(parts: Parts) -> list[str]:
     for name, part in judging.items():
         own = [words(text) for text in part.texts]
         within = containers(own, learned)
-        if count := sum(" ".join(phrase) in within for phrase in own):
+        if count := sum(phrase in within for phrase in own):
             notes.append(f"{name}: {rows(count)} stand word for word within a train text; kept")
     return notes

@@ -43,13 +43,13 @@ def normalised(text: str) -> str:
     return whole.translate(KEPT) or whole.strip() or text.strip()
 
 
-def words(text: str) -> list[str]:
-    """Return the words of a text between its spaces, normalised; what is punctuation alone is left out.
+def words(text: str) -> str:
+    """Return the words of a text, normalised, with one space between; without what is punctuation alone.
 
     >>> words("Don't  PANIC - said she!")
-    ['dont', 'panic', 'said', 'she']
+    'dont panic said she'
     """
-    return [kept for word in without_case(text).split() if (kept := word.translate(KEPT))]
+    return " ".join(kept for word in without_case(text).split() if (kept := word.translate(KEPT)))
 
 
 def without_case(text: str) -> str:
