@@ -29,8 +29,8 @@ def families(texts: Sequence[str]) -> list[str]:
 def containers(phrases: Sequence[str], texts: Sequence[str]) -> dict[str, int]:
     """Return, for every phrase that stands within a longer text, the place of the longest such text.
 
-    Phrases of fewer than three words are left out. Of texts of as many words the first in the alphabet
-    counts, so that the order of the rows has no say.
+    Phrases of fewer than `FEWEST_WORDS` words are left out. Of texts of as many words the first in the
+    alphabet counts, so that the order of the rows has no say.
 
     Args:
         phrases: each as `words` gives it.
@@ -40,8 +40,8 @@ def containers(phrases: Sequence[str], texts: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for place in sorted(range(len(texts)), key=lambda place: (-texts[place].count(" "), texts[place])):
         own = texts[place].split(" ")
-        for start, beginning in enumerate(zip(own, own[1:], own[2:], strict=False)):
-            for length in lengths.get(beginning, ()):
+        for start in range(len(own) - FEWEST_WORDS + 1):
+            for length in lengths.get(tuple(own[start : start + FEWEST_WORDS]), ()):
                 if length < len(own) and start + length <= len(own):
                     phrase = " ".join(own[start : start + length])
                     if phrase in known:
@@ -50,7 +50,7 @@ def containers(phrases: Sequence[str], texts: Sequence[str]) -> dict[str, int]:
 
 
 def lengths_by_beginning(phrases: Sequence[str]) -> dict[tuple[str, ...], set[int]]:
-    """Return how many words the phrases have that begin with the same three, by these."""
+    """Return how many words the phrases have that begin with the same `FEWEST_WORDS`, by these."""
     lengths: dict[tuple[str, ...], set[int]] = {}
     for phrase in phrases:
         if (count := phrase.count(" ") + 1) >= FEWEST_WORDS:

@@ -165,7 +165,7 @@ def _taken_on(finished: Run, work: Work, given: Examples | None) -> Run:
     else:
         _take_members(finished, work.run)
         _take_answers(finished, work)
-        _take_answers_to(given, finished, work)
+        _take_transfer_answers(given, finished, work)
         note = f"the members are those of {name}, and were trained there"
     return carry_out(replace(work, splits=replace(work.splits, notes=(*work.splits.notes, note))))
 
@@ -195,15 +195,14 @@ def _take_answers(finished: Run, work: Work) -> None:
         write_bytes(work.run.failure_file(name), content)
 
 
-def _take_answers_to(given: Examples | None, finished: Run, work: Work) -> None:
-    """Copy what the members answered on the given transfer texts, and ask them of the made ones alone."""
+def _take_transfer_answers(given: Examples | None, finished: Run, work: Work) -> None:
+    """Copy what the members answered on the given transfer texts, and ask them about the made ones alone."""
+    now, resolved = work.splits.unlabelled, finished.recipe.resolved
     there = work.run.predictions_file("members", TRANSFER).is_file()
-    if given is None or there or TRANSFER not in finished.splits_of("members"):
+    if there or given is None or now is None or resolved is None:
         return
-    began, now = finished.recipe.resolved, work.splits.unlabelled
-    if began is None or began.fingerprints.get(TRANSFER) != given.fingerprint():
-        return
-    if now is None or now.texts[: len(given)] != given.texts:
+    asked = resolved.fingerprints.get(TRANSFER) == given.fingerprint()
+    if not asked or TRANSFER not in finished.splits_of("members") or now.texts[: len(given)] != given.texts:
         return
     ensemble = Ensemble.open(work.run, work.recipe, now.class_names)
     made = ensemble.predict(now.take(np.arange(len(given), len(now))), cached=True)
