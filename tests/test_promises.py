@@ -1,5 +1,7 @@
 """Promises of a run: abstention and sets, fitted on its calibration split, kept in what it predicts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,13 +80,29 @@ def test_a_split_too_small_for_the_promise_is_told_with_what_would_do(fitted):
         predictor_of(fitted, sets=0.9999)
 
 
-def test_rows_that_belong_together_allow_no_promise(fitted, tmp_path):
-    run = Run.open(fitted.run)
-    data = run.recipe.data.model_copy(update={"group": "author"})
-    (tmp_path / "run").mkdir()
-    Run(tmp_path / "run").save_recipe(run.recipe.model_copy(update={"data": data}))
-    with pytest.raises(InputError, match=r"independent of one another.*data\.group: author"):
-        Promises.of(Run(tmp_path / "run"), "student", workflows.Wanted(risk=0.2))
+@pytest.mark.parametrize("wanted", [{"risk": 0.4}, {"coverage": 0.5}, {"sets": 0.8}])
+def test_of_rows_that_belong_together_one_counts(fitted, wanted):
+    run, asked = Run.open(fitted.run), workflows.Wanted(**wanted)
+    stored = replace(run.load_predictions("student", "calibration"), groups=None)
+    N = len(stored.ids)
+    twice = np.repeat(np.arange(N), 2)
+    copies = replace(
+        stored,
+        log_probs=stored.log_probs[:, twice],
+        ids=tuple(map(str, range(2 * N))),
+        labels=stored.labels[twice],
+        concentrations=stored.concentrations[twice],
+        groups=twice,
+    )
+    alone, together, naive = (
+        Promises.fit(record, "student", calibrators_in(run), asked)
+        for record in (stored, copies, replace(copies, groups=None))
+    )
+    rows = {(own.abstention or own.sets).rows for own in (alone, together)}
+    assert len(rows) == 1
+    assert (naive.abstention or naive.sets).rows not in rows
+    if "risk" not in wanted:  # its rows are dealt by their order
+        assert together == alone
 
 
 def test_risk_and_coverage_exclude_each_other():

@@ -1,5 +1,7 @@
 """The records: checked on construction, frozen, and exact in what they keep."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -127,6 +129,16 @@ def test_targets_are_one_hot_or_the_label_probabilities():
     np.testing.assert_array_equal(soft.targets(), shares)
     assert soft.targets().dtype == examples().targets().dtype == np.float32
     assert soft.labelled.all()
+
+
+def test_predictions_know_which_rows_belong_together():
+    grouped = Predictions.from_probs(np.full((3, 2), 0.5), examples(groups=("b", "a", "b")))
+    assert grouped.groups.tolist() == [1, 0, 1]
+    assert grouped.take([2, 1]).groups.tolist() == [1, 0]
+    assert Predictions.from_probs(np.full((3, 2), 0.5), examples()).groups is None
+    for strange in (np.zeros(2, dtype=int), np.zeros(3)):
+        with pytest.raises(RecordError, match=r"integer groups of shape \(3,\)"):
+            replace(grouped, groups=strange)
 
 
 def test_targets_of_rows_without_label_are_refused_by_id():

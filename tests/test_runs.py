@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,10 @@ def dirichlet():
     return Predictions.from_log_concentrations([[0.3, 2.0], [-1.0, 4.0]], examples)
 
 
+def grouped():
+    return replace(predictions(), groups=np.array([3, 0, 3, 1]))
+
+
 def begun(folder):
     run = Run(folder / "run")
     run.begin(RECIPE)
@@ -64,7 +69,7 @@ def names_in(folder):
 
 
 def same(first: Predictions, second: Predictions) -> bool:
-    arrays = ("log_probs", "labels", "label_probs", "concentrations")
+    arrays = ("log_probs", "labels", "label_probs", "concentrations", "groups")
     return all(
         np.array_equal(getattr(first, name), getattr(second, name))
         and getattr(getattr(first, name), "dtype", None) == getattr(getattr(second, name), "dtype", None)
@@ -172,7 +177,7 @@ def test_json_is_readable_text_and_refuses_nan(tmp_path):
 # Predictions
 
 
-@pytest.mark.parametrize("record", [predictions(), predictions(M=1), dirichlet()])
+@pytest.mark.parametrize("record", [predictions(), predictions(M=1), dirichlet(), grouped()])
 def test_predictions_come_back_as_they_were(tmp_path, record):
     run = begun(tmp_path)
     run.save_predictions("members", "test", record)

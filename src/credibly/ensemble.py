@@ -78,6 +78,7 @@ class Ensemble:
             class_names=self.class_names,
             labels=examples.labels,
             label_probs=examples.label_probs,
+            groups=examples.group_numbers(),
             provenance={"members": "; ".join(group.name for group in self.groups)},
         )
 

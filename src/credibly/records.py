@@ -89,6 +89,12 @@ class Examples:
             )
         return np.eye(len(self.class_names), dtype=np.float32)[self.labels]
 
+    def group_numbers(self) -> IntArray | None:
+        """Return int64, (N,): each row's group by number; None where there are no groups."""
+        if self.groups is None:
+            return None
+        return np.unique(np.asarray(self.groups, dtype=str), return_inverse=True)[1].astype(np.int64)
+
     def with_labels_alone(self) -> Examples:
         """Return the rows that have a label, without label probabilities."""
         return replace(self.take(self.labels != UNKNOWN), label_probs=None)
@@ -127,6 +133,8 @@ class Predictions:
         label_probs: float64, (N, C), normalised; None where there are none.
         concentrations: float32, (N, C), positive: the Dirichlet that the system emits. Then M = 1
             and `log_probs` is the Dirichlet's mean.
+        groups: int64, (N,): rows of one number belong together, and so tell less than rows that do not;
+            None where none do.
         provenance: where the predictions come from: text by name.
 
     Raises:
@@ -139,6 +147,7 @@ class Predictions:
     labels: IntArray = None  # type: ignore[assignment]  # all unknown if left out
     label_probs: FloatArray | None = None
     concentrations: NDArray[np.float32] | None = None
+    groups: IntArray | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -156,6 +165,8 @@ class Predictions:
             concentrations = np.asarray(self.concentrations, dtype=np.float32)
             check_concentrations(concentrations, log_probs)
             object.__setattr__(self, "concentrations", frozen(concentrations))
+        if self.groups is not None:
+            object.__setattr__(self, "groups", frozen(check_groups(self.groups, N)))
 
     @classmethod
     def from_logits(cls, logits: ArrayLike, examples: Examples, **provenance: str) -> Predictions:
@@ -196,6 +207,7 @@ class Predictions:
             labels=examples.labels,
             label_probs=examples.label_probs,
             concentrations=concentrations,
+            groups=examples.group_numbers(),
             provenance=dict(provenance),
         )
 
@@ -219,6 +231,7 @@ class Predictions:
             labels=self.labels[chosen],
             label_probs=None if self.label_probs is None else self.label_probs[chosen],
             concentrations=None if self.concentrations is None else self.concentrations[chosen],
+            groups=None if self.groups is None else self.groups[chosen],
         )
 
 
@@ -403,6 +416,14 @@ def check_labels(labels: ArrayLike, N: int, C: int) -> IntArray:
         raise RecordError(f"expected integer labels, got {array.dtype}")
     if N and (array.min() < UNKNOWN or array.max() >= C):
         raise RecordError(f"expected labels from -1 to {C - 1}, got {array.min()} to {array.max()}")
+    return array.astype(np.int64)
+
+
+def check_groups(groups: ArrayLike, N: int) -> IntArray:
+    """Return groups as int64, (N,), or raise RecordError."""
+    array = np.asarray(groups)
+    if array.shape != (N,) or (N and not np.issubdtype(array.dtype, np.integer)):
+        raise RecordError(f"expected integer groups of shape ({N},), got {array.dtype} of {array.shape}")
     return array.astype(np.int64)
 
 

@@ -335,6 +335,8 @@ def predictions_bytes(predictions: Predictions) -> bytes:
         arrays["label_probs"] = predictions.label_probs
     if predictions.concentrations is not None:
         arrays["concentrations"] = predictions.concentrations
+    if predictions.groups is not None:
+        arrays["groups"] = predictions.groups
     metadata = {
         "format_version": str(FORMAT_VERSION),
         "ids": json.dumps(predictions.ids, ensure_ascii=False),
@@ -372,6 +374,7 @@ def read_predictions(file: Path) -> Predictions:
             labels=arrays["labels"],
             label_probs=arrays.get("label_probs"),
             concentrations=arrays.get("concentrations"),
+            groups=arrays.get("groups"),
             provenance=json.loads(metadata["provenance"]),
         )
     except (SafetensorError, KeyError, ValueError, OSError) as error:

@@ -1,14 +1,16 @@
 """Texts that stand within others are found as by comparing each with each, and are cut as one."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from credibly.data import load_splits
-from credibly.data.containment import FEWEST_WORDS, containers, families
+from credibly.data.containment import FEWEST_WORDS, containers, families, grouped
 from credibly.data.text import text_key, words
+from credibly.records import Examples
 from credibly.settings import DataSettings
 
 FEW_WORDS = st.lists(st.sampled_from("abc"), max_size=7)
@@ -51,6 +53,16 @@ def test_a_family_is_a_text_with_all_that_stands_within_it_whatever_its_case_and
     ]
     whole = text_key(texts[0])
     assert families(texts) == [whole, whole, whole, text_key("quiet charm"), text_key(texts[4]), whole]
+
+
+def test_families_are_groups_where_no_groups_are_given():
+    texts = ("quiet charm of films", "A film of quiet charm", "of quiet charm!", "of quiet charm")
+    given = Examples(("a", "b", "c", "d"), texts, ("no", "yes"), np.zeros(4, dtype=np.int64))
+    assert grouped(given).groups == ("a", "b", "b", "b")
+    named = replace(given, groups=("x", "y", "z", "z"))
+    assert grouped(named) is named
+    apart = given.take([0, 1])
+    assert grouped(apart) is apart
 
 
 def test_a_sentence_and_its_phrases_are_cut_as_one(tmp_path):

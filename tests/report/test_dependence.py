@@ -75,6 +75,13 @@ def test_the_report_says_how_far_its_intervals_can_be_trusted():
     assert list(what_groups_mean({})) == []
 
 
+def test_where_no_column_names_groups_it_is_said_what_they_are():
+    report = {"shipped": "ensemble", "dependence": {"groups": 1200, "accuracy": 1.0, "nll": None}}
+    for column, subject in (("author", "Texts of a group"), (None, "Equal texts, and texts that stand")):
+        (finding,) = what_groups_mean({**report, "recipe": {"data": {"group": column}}})
+        assert finding.claim.startswith(subject)
+
+
 def finding_of(answer, groups):
     report = {"shipped": "ensemble", "dependence": dependence(answer, groups)}
     (finding,) = what_groups_mean(report)

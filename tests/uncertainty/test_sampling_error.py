@@ -1,5 +1,7 @@
 """The sampling error of a temperature: by hand, and by drawing calibration sets again and again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import logit
@@ -71,6 +73,23 @@ def test_rows_of_unknown_class_say_nothing():
     assert temperature_error(unknown, test, fitted) == found
     with pytest.raises(InputError, match="two rows or more"):
         temperature_error(unknown.take([0, 300]), test, 1.0)
+
+
+def test_copies_that_belong_together_say_no_more_than_one_of_them():
+    random = np.random.default_rng(0)
+    odds = random.normal(0, 2, 300)
+    labels = (random.random(300) < 1 / (1 + np.exp(-odds))).astype(int)
+    once = record(odds, labels)
+    fitted = Temperature.fit(once).temperature
+
+    def error(rows):
+        return temperature_error(rows, once, fitted).standard_error
+
+    three = record(np.tile(odds, 3), np.tile(labels, 3))
+    together = replace(three, groups=np.tile(np.arange(300), 3))
+    assert error(together) == pytest.approx(error(once), rel=1e-6)
+    assert error(three) == pytest.approx(error(once) / np.sqrt(3), rel=1e-6)
+    assert temperature_error(replace(three, groups=np.zeros(900, dtype=int)), once, fitted) is None
 
 
 def test_nothing_is_said_where_the_temperature_is_not_where_the_loss_is_least():

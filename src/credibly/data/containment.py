@@ -7,8 +7,10 @@ anything new will be. So they are cut as one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from credibly.data.text import text_key, words
+from credibly.records import Examples
 
 FEWEST_WORDS = 3
 """Shorter texts stand within too many others to belong to any."""
@@ -24,6 +26,23 @@ def families(texts: Sequence[str]) -> list[str]:
     spaced = [words(text) for text in texts]
     longest = containers(spaced, spaced)
     return [text_key(texts[longest.get(own, place)]) for place, own in enumerate(spaced)]
+
+
+def grouped(examples: Examples) -> Examples:
+    """Return examples whose groups are their families, where there are no groups and some text has a family.
+
+    A family is called by the id of its longest text.
+    """
+    if examples.groups is not None:
+        return examples
+    keys = families(examples.texts)
+    longest: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        if len(examples.texts[row]) > len(examples.texts[longest.setdefault(key, row)]):
+            longest[key] = row
+    if len(longest) == len(keys):
+        return examples
+    return replace(examples, groups=tuple(examples.ids[longest[key]] for key in keys))
 
 
 def containers(phrases: Sequence[str], texts: Sequence[str]) -> dict[str, int]:

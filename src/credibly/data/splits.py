@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from credibly.data.containment import containers
+from credibly.data.containment import containers, grouped
 from credibly.data.cutting import cut_by_group, limited
 from credibly.data.examples import read_examples
 from credibly.data.leaks import Parts, rows, without_leaks, without_shown
@@ -117,6 +117,8 @@ def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: li
     clean, leak_notes = without_leaks(parts)
     notes.extend(leak_notes)
     clean = with_targets(settings, limited_parts(settings, clean, seed, notes), notes)
+    test = None if clean.test is None else grouped(clean.test)
+    clean = replace(clean, calibration=grouped(clean.calibration), test=test)
     check_classes(settings, clean, members)
     notes.extend(unknown_notes(clean))
     notes.extend(weight_notes(settings, clean.train))
@@ -361,7 +363,7 @@ def group_notes(parts: Parts) -> list[str]:
 
 
 def containment_notes(parts: Parts) -> list[str]:
-    """Return a note for calibration and test where their texts stand within train texts."""
+    """Return notes for calibration and test where their texts stand within train texts, or one another."""
     learned = [words(text) for text in parts.train.texts]
     judging = {name: part for name, part in parts.named().items() if name in ("calibration", "test")}
     notes = []
@@ -370,4 +372,9 @@ def containment_notes(parts: Parts) -> list[str]:
         within = containers(own, learned)
         if count := sum(phrase in within for phrase in own):
             notes.append(f"{name}: {rows(count)} stand word for word within a train text; kept")
+        if parts.train.groups is None and part.groups is not None:
+            notes.append(
+                f"{name}: {rows(len(part))} are {len(set(part.groups)):,} texts with what stands within "
+                "them; these count as groups"
+            )
     return notes

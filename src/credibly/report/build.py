@@ -121,7 +121,7 @@ def build_report(
     shift = scored_shifts(on_test, shifted, resampling)
     paired = Paired(on_test, systems, sampled, resampling)
     kept = gains_kept(paired, shifted)
-    calibrating = {} if calibrated_by_opinions else _calibrating(stored, calibrators, test)
+    calibrating = {} if calibrated_by_opinions else answered(stored, "calibration", calibrators)
     agreements = {
         name: agreement(on_test[name][0], on_test["ensemble"][0], resampling)
         for name in DOUBTING
@@ -219,15 +219,6 @@ def _temperature_error(
         return None
     found = temperature_error(by_split["calibration"], by_split["test"], calibrator.temperature)
     return None if found is None else found.as_json()
-
-
-def _calibrating(
-    stored: Mapping[str, Mapping[str, Predictions]], calibrators: Mapping[str, Calibrator], test: Examples
-) -> Answers:
-    """Return every system's answers on the calibration split; none where rows belong together."""
-    # No promise holds for rows that depend on one another.
-    grouped = test.groups is not None and len(set(test.groups)) < len(test)
-    return {} if grouped else answered(stored, "calibration", calibrators)
 
 
 def _slices(given: Answer, test: Examples, resampling: Resampling) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ class Answer:
         ids: N unique names.
         class_names: C names.
         concentrations: (N, C), positive: of the Dirichlet that the system emits; None where it emits none.
+        groups: int64, (N,): rows of one number belong together; None where none do.
     """
 
     probs: FloatArray
@@ -52,6 +53,7 @@ class Answer:
     ids: tuple[str, ...]
     class_names: tuple[str, ...]
     concentrations: NDArray[np.float32] | None = None
+    groups: IntArray | None = None
 
     @property
     def predicted(self) -> IntArray:
@@ -170,4 +172,5 @@ def _answer(predictions: Predictions, rule: str) -> Answer:
         ids=predictions.ids,
         class_names=predictions.class_names,
         concentrations=predictions.concentrations,
+        groups=predictions.groups,
     )

@@ -15,6 +15,7 @@ from credibly.report.figures.systems import Answers
 from credibly.report.figures.types import Json
 from credibly.uncertainty.calibration.calibrators import Calibrator
 from credibly.uncertainty.promises.conformal import PredictionSets
+from credibly.uncertainty.promises.independent import one_of_each
 from credibly.uncertainty.promises.selective import Abstention
 from credibly.uncertainty.promises.selective_figures import selective_table
 from credibly.uncertainty.promises.set_figures import set_table
@@ -38,8 +39,8 @@ def promises(
     """Return abstention at some risks and prediction sets at some coverages; None where a split is missing.
 
     Both go by the system before its calibrator, which the calibration rows were used for; where that
-    moves labels, the system has its temperature instead. What there are too few rows to promise is left
-    out.
+    moves labels, the system has its temperature instead. Of rows that belong together one counts. What
+    there are too few rows to promise is left out.
 
     Args:
         shipped: the system.
@@ -103,10 +104,13 @@ def _promising(shipped: str, on_test: Answers, calibrators: Mapping[str, Calibra
 
 
 def _rows(shipped: str, answers: Answers) -> Rows:
+    """Return the rows of known label, and of those that belong together one."""
     shown, bare = answers[shipped][0], answers[bare_name(shipped)][0]
-    known = np.asarray(shown.labels) != UNKNOWN
-    wrong = (shown.predicted != shown.labels)[known]
-    return Rows(bare.uncertainty.total[known], wrong, bare.probs[known], bare.labels[known], bare.class_names)
+    known = np.flatnonzero(shown.labels != UNKNOWN)
+    groups = None if shown.groups is None else shown.groups[known]
+    kept = known[one_of_each(groups, [shown.ids[row] for row in known])]
+    wrong = (shown.predicted != shown.labels)[kept]
+    return Rows(bare.uncertainty.total[kept], wrong, bare.probs[kept], bare.labels[kept], bare.class_names)
 
 
 def _abstention(calibration: Rows, test: Rows, confidence: float) -> list[Json]:

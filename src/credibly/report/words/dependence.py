@@ -44,4 +44,6 @@ def what_groups_mean(report: Report) -> Iterator[Finding]:
         f"They take the texts for independent. Over the {count(found['groups'])} groups{alike} the standard "
         f"errors of {report['shipped']} are {told} what they would be of independent texts."
     )
-    yield Finding("bad" if wider else "noted", f"Texts of a group belong together, {means}.", evidence)
+    by_column = report.get("recipe", {}).get("data", {}).get("group", "") is not None
+    which = "Texts of a group" if by_column else "Equal texts, and texts that stand within others,"
+    yield Finding("bad" if wider else "noted", f"{which} belong together, {means}.", evidence)

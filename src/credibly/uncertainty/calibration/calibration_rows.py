@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Literal
 
@@ -78,11 +79,14 @@ def stratified_order(predictions: Predictions, targets: str = "labels", seed: in
     soft = targets == "label_probs" and predictions.label_probs is not None
     classes = predictions.label_probs.argmax(axis=1) if soft else predictions.labels  # type: ignore[union-attr]
     strata = np.where(known, places[classes], -1)
+    return np.lexsort((hashed(predictions.ids, seed), strata)).astype(np.int64)
+
+
+def hashed(ids: Sequence[str], seed: int = 0) -> IntArray:
+    """Return a number for each id, int64, (N,): an order of them that the order of the rows has no say in."""
     key = str(seed).encode()
-    hashes = [
-        int.from_bytes(blake2b(name.encode(), digest_size=7, key=key).digest()) for name in predictions.ids
-    ]
-    return np.lexsort((np.array(hashes, dtype=np.int64), strata)).astype(np.int64)
+    numbers = [int.from_bytes(blake2b(name.encode(), digest_size=7, key=key).digest()) for name in ids]
+    return np.array(numbers, dtype=np.int64)
 
 
 def folds_of(predictions: Predictions, folds: int, targets: str = "labels", seed: int = 0) -> IntArray:

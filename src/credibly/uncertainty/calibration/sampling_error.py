@@ -63,7 +63,8 @@ def temperature_error(
     """Return the sampling error of a temperature that was fitted to the NLL of the members' mean.
 
     ln T is an M-estimate, so its variance is the sum of the rows' squared slopes over the square of their
-    summed curvature (Huber 1967, the "sandwich"), which needs no model to be right. To first order, the
+    summed curvature (Huber 1967, the "sandwich"), which needs no model to be right; of rows that belong
+    together the slopes are summed before they are squared (Liang and Zeger 1986). To first order, the
     probability p of the predicted class moves by |dp / d ln T| times a normal error, whose mean size is
     sqrt(2 / pi) standard errors.
 
@@ -73,7 +74,8 @@ def temperature_error(
         temperature: T, as fitted.
 
     Returns:
-        None where the NLL has no least value at T: there the rows say next to nothing of it.
+        None where the NLL has no least value at T, or all rows belong together: then they say next to
+        nothing of it.
 
     Raises:
         InputError: fewer than two calibration rows of known class.
@@ -84,8 +86,10 @@ def temperature_error(
         return np.asarray(-(truth * log_of(_tempered(known, temperature, shift))).sum(axis=-1))
 
     below, at, above = (losses(shift) for shift in (-STEP, 0.0, STEP))
-    slopes, curvature = (above - below) / (2 * STEP), float((above - 2 * at + below).sum() / STEP**2)
-    if curvature <= 0 or abs(slopes.sum()) > np.sqrt((slopes**2).sum()):
+    curvature = float((above - 2 * at + below).sum() / STEP**2)
+    _, group_of = np.unique(known.ids if known.groups is None else known.groups, return_inverse=True)
+    slopes = np.bincount(group_of, (above - below) / (2 * STEP))
+    if curvature <= 0 or len(slopes) < 2 or abs(slopes.sum()) > np.sqrt((slopes**2).sum()):
         return None
     error = float(np.sqrt((slopes**2).sum()) / curvature)
     return TemperatureError(temperature, len(known.ids), error, error * _confidence_slope(test, temperature))

@@ -13,15 +13,15 @@ from credibly.errors import InputError
 from credibly.records import FloatArray, IntArray
 
 
-def clusters_of(groups: Sequence[str] | None, N: int) -> IntArray:
-    """Return the number of each row's group, int64, (N,); without groups each row is one of its own.
+def clusters_of(groups: Sequence[str] | IntArray | None, N: int) -> IntArray:
+    """Return the number of each row's group, int64, (N,), from 0; without groups each row is one of its own.
 
     Raises:
         InputError: not one group a row, or fewer than two groups.
     """
     if groups is None:
         return np.arange(N)
-    clusters: IntArray = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
+    clusters: IntArray = np.unique(np.asarray(groups), return_inverse=True)[1]
     if len(clusters) != N or clusters.max() < 1:
         raise InputError(f"expected a group for each of the {N} rows, and two groups or more")
     return clusters

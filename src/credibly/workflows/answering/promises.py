@@ -20,6 +20,7 @@ from credibly.runs import Run
 from credibly.runtime.contents import Columns
 from credibly.uncertainty.calibration.calibrators import Calibrator
 from credibly.uncertainty.promises.conformal import PredictionSets
+from credibly.uncertainty.promises.independent import one_of_each
 from credibly.uncertainty.promises.reasons import Reasons
 from credibly.uncertainty.promises.selective import Abstention
 from credibly.uncertainty.systems import CALIBRATED, Answer, answers, bare_name, keeps_labels, source_of
@@ -93,7 +94,7 @@ class Promises:
         """Fit what is wanted of a system on its raw record on the calibration split.
 
         Args:
-            stored: that record.
+            stored: that record; of rows that belong together one counts.
             system: the system.
             calibrators: the run's, by system.
             wanted: what is to be promised.
@@ -107,8 +108,10 @@ class Promises:
                 f"{system} may answer otherwise than before its calibrator, which was fitted on the rows "
                 f"that a risk needs; give --system {bare_name(system)}{CALIBRATED}"
             )
-        shown = answers(system, stored, calibrators)[0]
-        bare = bare_answer(system, stored, calibrators)
+        known = stored.take(stored.labels != UNKNOWN)
+        alone = known.take(one_of_each(known.groups, known.ids))
+        shown = answers(system, alone, calibrators)[0]
+        bare = bare_answer(system, alone, calibrators)
         abstention = _abstention(shown, bare, wanted)
         return cls(
             abstention,
@@ -154,13 +157,8 @@ def check_promises(wanted: Wanted, columns: Columns) -> None:
     A share of texts that is answered has nothing to do with labels, so opinions do for it.
 
     Raises:
-        InputError: rows belong together by a column, or labels are opinions, whose errors are not known.
+        InputError: labels are opinions, whose errors are not known.
     """
-    if columns.group is not None:
-        raise InputError(
-            "a promise needs rows that are independent of one another, and this run's belong together "
-            f"(data.group: {columns.group}); fit without --group if they do not"
-        )
     if columns.calibrated_by_opinions and (wanted.risk is not None or wanted.sets is not None):
         raise InputError(
             "a promise needs true labels, and this run was calibrated to a labeller's opinions; give "
