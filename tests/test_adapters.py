@@ -175,6 +175,7 @@ def test_what_is_no_adapter_is_told(standin, several, tmp_path):
         AdaptersSettings(adapters=[])
 
 
+@pytest.mark.slow
 def test_adapters_beside_members_trained_here_make_a_run(standin, tmp_path, no_plots):
     folder = made(standin(), tmp_path / "adapter")
     joining = {"source": "adapters", "adapters": [str(folder)]}

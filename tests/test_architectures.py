@@ -20,6 +20,8 @@ from credibly.errors import InputError
 from credibly.settings import BackboneSettings, OptimiserSettings
 from credibly.training import Task, train
 
+pytestmark = pytest.mark.slow
+
 ENCODERS = (*standins.ARCHITECTURES, *standins.FURTHER_ENCODERS)
 CLASSES = ("bad", "good", "even")
 LABELS = torch.arange(9) % 3

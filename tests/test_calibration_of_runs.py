@@ -23,6 +23,8 @@ from credibly.workflows.common.contents import Calibration, calibration_in
 from credibly.workflows.steps.calibrating import calibrate, check_calibrates, log_choices
 from workshop import jsonl, made_rows, quick
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["warm funny bright", "dull slow empty", "warm dull"]
 SOURCES = ("members", "direct", "soft_labels", "student")
 

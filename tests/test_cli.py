@@ -16,6 +16,8 @@ from credibly.parted import filled
 from credibly.runs import Run
 from workshop import QUICK, jsonl, made_rows
 
+pytestmark = pytest.mark.slow
+
 # Help and version
 
 

@@ -15,6 +15,8 @@ from console import rows_of
 from credibly import workflows
 from workshop import CLASSES, jsonl
 
+pytestmark = pytest.mark.slow
+
 # Predict
 
 

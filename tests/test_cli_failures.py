@@ -220,6 +220,7 @@ def test_an_unfinished_run_is_told_with_the_command_that_goes_on(command, fitted
     )
 
 
+@pytest.mark.slow
 def test_the_advice_for_an_unfinished_run_works(command, copied, fitted, no_plots):
     (copied / "manifest.json").unlink()
     printed = command("fit", copied / "recipe.yaml", "--output", copied, "--resume", "--json")
@@ -260,6 +261,7 @@ def test_messages_are_not_read_as_markup(command, tmp_path):
     assert "[bold]a[/bold].csv" in printed.err
 
 
+@pytest.mark.slow
 def test_a_plan_is_printed_and_nothing_is_written(command, standin, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = jsonl(tmp_path / "rows.jsonl", made_rows(60))

@@ -21,6 +21,8 @@ from credibly.workflows.steps import networks
 from credibly.workflows.steps.transfer import with_made_texts
 from workshop import jsonl, made_rows, quick
 
+pytestmark = pytest.mark.slow
+
 FEW = {"distil.optimiser.epochs": 1}
 
 

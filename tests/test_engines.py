@@ -174,6 +174,7 @@ def test_ctrl_c_stops_all_processes(working):
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 @given(count=st.integers(1, 12), group=st.integers(1, 5), processes=st.integers(1, 6), data=st.data())
 def test_every_missing_member_is_one_process_s_and_groups_stay_together(
     tmp_path_factory, count, group, processes, data

@@ -27,6 +27,8 @@ from credibly.workflows import export, fit
 from credibly.workflows.answering.opening import open_source
 from workshop import CLASSES, jsonl, made_rows, quick
 
+pytestmark = pytest.mark.slow
+
 FAST = ("bert", "distilbert")
 ARCHITECTURES = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.slow)

@@ -53,6 +53,7 @@ def answers(command, run, *options):
     return printed.out
 
 
+@pytest.mark.slow
 def test_what_is_pushed_comes_back_and_answers_the_same(command, fitted, hub, tmp_path):
     pushed = command("push", fitted.run, NAME, "--message", "first", "--json")
     assert pushed.code == 0, pushed.err

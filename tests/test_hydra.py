@@ -16,6 +16,8 @@ from credibly.settings import BackboneSettings, DistilSettings
 from credibly.uncertainty.decompose import decompose
 from credibly.workflows import distil, evaluate, export, load
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("bad", "even", "good")
 TEXTS = ["a fine film", "a bad and dull one", "neither good nor bad"]
 

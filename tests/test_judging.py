@@ -15,6 +15,8 @@ from credibly.uncertainty.scoring.intervals import score
 from credibly.uncertainty.systems import answers
 from credibly.workflows import evaluate_predictions
 
+pytestmark = pytest.mark.slow
+
 QUICK = EvaluationSettings(resamples=20)
 N, M = 900, 3
 

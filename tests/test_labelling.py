@@ -34,6 +34,8 @@ from credibly.workflows.labelling import label as asking
 from credibly.workflows.labelling.labelled import shifts_of
 from workshop import CLASSES, jsonl, label_lines, label_summary, made_rows
 
+pytestmark = pytest.mark.slow
+
 ROWS = 50
 PROMPTS = ["so: {text} was:", "{text} is", "the film {text}:"]
 EXAMPLES = [

@@ -19,6 +19,8 @@ from credibly.workflows.steps import learning
 from credibly.workflows.steps.learning import part_of
 from workshop import jsonl, made_rows, predictions_in, quick
 
+pytestmark = pytest.mark.slow
+
 SHARES = [0.5, 0.25]
 
 

@@ -32,6 +32,8 @@ from credibly.workflows.common.contents import calibrators_in
 from credibly.workflows.steps import networks
 from workshop import CLASSES, jsonl, made_rows, quick
 
+pytestmark = pytest.mark.slow
+
 FEW = {"distil.optimiser.epochs": 2, "distil.optimiser.batch_size": 16, "distil.blocks": 1}
 OPINIONS = DirichletTargets(
     mean=np.array([[1.0, 0.0], [0.5, 0.5], [0.8, 0.2]], np.float32),

@@ -101,6 +101,7 @@ def weights_in(run, seed):
     return (Run(run).member_folder(seed) / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_command_that_a_failure_names_trains_the_member_again(failed, monkeypatch, capsys):
     (_, path, _), told = failed
     assert "member 1: the loss or its gradient is no longer finite" in told
@@ -120,6 +121,7 @@ def test_the_command_that_a_failure_names_trains_the_member_again(failed, monkey
     assert fit(run.recipe_file, path, resume=True).finished
 
 
+@pytest.mark.slow
 def test_training_again_can_be_stopped_and_gone_on_with(failed, tmp_path):
     (data, path, settings), _ = failed
     slower = {**settings, "members.optimiser.learning_rate": 0.002}

@@ -29,6 +29,8 @@ from credibly.training import Checkpoints, Monitor
 from devices import standing_in
 from test_lora import CLASSES, DATA, TEXTS, peft_log_probs, settings
 
+pytestmark = pytest.mark.slow
+
 QUICKLY = ("bert", "llama")
 ARCHITECTURES = (*standins.ARCHITECTURES, *standins.FURTHER_ENCODERS, *standins.DECODERS)
 every_architecture = pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def planners(standin, tmp_path_factory):
     return {source: planner_of(standin(), tmp_path_factory.mktemp("planned"), source) for source in SETTINGS}
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=12)
 @given(source=some.sampled_from(sorted(SETTINGS)), share=some.floats(0.01, 1.2))
 def test_the_smallest_change_fits_and_nothing_of_it_can_be_left_out(planners, source, share):
@@ -100,6 +101,7 @@ def test_a_disk_without_room_is_told_and_a_cache_without_room_is_not(standin, tm
     assert planner.plan(recipe).problems == []
 
 
+@pytest.mark.slow
 def test_a_fit_without_room_is_refused_and_goes_on_with_the_change_it_names(
     standin, tmp_path, monkeypatch, no_plots
 ):

@@ -21,6 +21,8 @@ from credibly.workflows.answering.serving import answering_of, unfamiliar_to
 from credibly.workflows.publishing.layout import name_there
 from credibly.workflows.publishing.publication import published_recipe
 
+pytestmark = pytest.mark.slow
+
 QUESTION = b'{"id": 1, "text": "a lovely film"}\n{"id": 2, "text": "the plot was dull"}\n'
 
 

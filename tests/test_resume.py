@@ -13,6 +13,8 @@ from credibly.workflows import fit
 from test_workflows import COSTS, METRICS, report_in
 from workshop import jsonl, made_rows, predictions_in, quick
 
+pytestmark = pytest.mark.slow
+
 # Interrupted and resumed
 
 SMALL = {

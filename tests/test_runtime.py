@@ -284,6 +284,7 @@ def without_torch(*arguments):
     return subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_predict_needs_no_torch_on_an_exported_run(exported, fitted):
     options = ("predict", exported, fitted.test, "--coverage", "0.5", "--sets", "0.8")
     done = without_torch(*options)
@@ -298,6 +299,7 @@ def test_predict_needs_no_torch_on_an_exported_run(exported, fitted):
         assert row["epistemic"] == pytest.approx(other["epistemic"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_predict_without_torch_on_a_run_that_was_not_exported_says_what_mends_it(fitted):
     done = without_torch("predict", fitted.run, fitted.test)
     assert done.returncode == 1

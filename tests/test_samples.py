@@ -39,6 +39,8 @@ from credibly.workflows import distil, label, load
 from standins import WORDS
 from workshop import CLASSES, jsonl, made_rows
 
+pytestmark = pytest.mark.slow
+
 FRAME = Frame("a film: dull\nit was: bad\n\na film: ", "\nit was:", ("bad", "good"))
 TEXTS = ["good film", "the plot is so very dull", "film", "not bad", "great story with music", "even"]
 DRAWING = Drawing(temperature=1.3, tokens=5)

@@ -20,6 +20,8 @@ from credibly.serve import bound
 from credibly.serve.logs import places
 from service import POISON, Standin, ask, connected, row_of, served, wait_until
 
+pytestmark = pytest.mark.slow
+
 SECRET = "sesame-4711"
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 

@@ -28,6 +28,8 @@ from credibly.workflows.steps import soups
 from credibly.workflows.steps.soups import greedy, nll, soup_notes
 from workshop import jsonl, made_rows, predictions_in, quick
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("bad", "even", "good")
 TEXTS = tuple(standins.made_texts(np.arange(24) % 3, seed=5, words=4))
 STEPS = {"epochs": 2, "batch_size": 8, "learning_rate": 0.01}

@@ -221,6 +221,7 @@ def test_the_command_says_what_comes_next_where_there_is_no_report(labels, tmp_p
     assert "--labels-from RUN" in refused.output
 
 
+@pytest.mark.slow
 def test_a_student_of_opinions_is_planned_without_a_test_set(labels, tmp_path, standin):
     content = plan(None, tmp_path / "run", quick(standin(), data__labels_from=str(labels.path)))
     assert content["advice"] is None

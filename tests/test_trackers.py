@@ -65,6 +65,7 @@ def history_in(folder):
     return [json.loads(line) for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_each_training_is_a_run_that_is_told_its_history(installed, standin, no_plots, tmp_path):
     run = fitted_with(tmp_path, standin(), NAMES)
     logs = str(run.path / "logs")

@@ -42,6 +42,7 @@ def real_wheel(folder):
     return PackageFile("credibly-standin", "1.0", sha256(content).hexdigest())
 
 
+@pytest.mark.slow
 def test_pip_fetches_a_wheel_of_the_right_sha256_and_refuses_another(home, monkeypatch, tmp_path):
     package = real_wheel(tmp_path / "wheels")
     pip_settings(monkeypatch, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path / "wheels"))
@@ -55,6 +56,7 @@ def test_pip_fetches_a_wheel_of_the_right_sha256_and_refuses_another(home, monke
         pip_download(PackageFile("credibly-standin", "2.0", "0" * 64), scratch)
 
 
+@pytest.mark.slow
 def test_no_network_and_an_empty_cache_give_one_clear_error(home, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

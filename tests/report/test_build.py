@@ -385,6 +385,7 @@ def test_a_run_without_members_is_refused(run: dict[str, Any]) -> None:
         built({**run, "stored": {"direct": run["stored"]["direct"]}})
 
 
+@pytest.mark.slow
 def test_equal_input_gives_equal_reports(run: dict[str, Any], binary: dict[str, Any]) -> None:
     assert built(run) == binary
 

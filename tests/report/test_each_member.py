@@ -11,6 +11,8 @@ from credibly.report.page.html import render_html
 from credibly.report.tables.each_member import members_table
 from credibly.uncertainty.systems import answers
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("bad", "even", "good")
 
 

@@ -362,6 +362,7 @@ def test_where_no_calibrator_helps_the_bare_system_ships_and_it_is_said(run: dic
     assert said.evidence == "Cross-validated NLL on the calibration texts: identity 0.4000, vector 0.3800."
 
 
+@pytest.mark.slow
 def test_a_chosen_calibrator_is_held_against_the_bare_system(run: dict[str, Any]) -> None:
     vector = fit_calibrator(run["stored"]["student"]["calibration"], "vector", "members")
     calibrators = {**run["calibrators"], "student+vector": vector}
@@ -391,6 +392,7 @@ def test_too_few_calibration_texts_are_told_with_the_number_that_would_do(binary
     assert claim not in claims(changed(binary, "temperature_error", None))
 
 
+@pytest.mark.slow
 def test_the_temperatures_error_is_that_of_the_shipped_system(run: dict[str, Any]) -> None:
     report = built(run)
     shipped = report["shipped"]

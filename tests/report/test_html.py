@@ -24,6 +24,8 @@ from credibly.report.tables.systems import by_class_table, systems_table
 from credibly.runs import Run
 from report.samples import BINARY, SIX, built, examples, members_only
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = (
     "<script>alert('mine')</script>",
     "a & b \"quoted\" 'single' {{ 7 * 7 }} {% raw %}",

@@ -176,6 +176,7 @@ def test_reports_of_earlier_versions_have_no_table(binary: dict[str, Any]) -> No
     assert no_gain(older) == ""
 
 
+@pytest.mark.slow
 def test_terminal_and_page_show_the_table(several: dict[str, Any]) -> None:
     out = StringIO()
     print_report(several, Console(file=out, width=100))

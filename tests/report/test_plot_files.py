@@ -22,6 +22,8 @@ from credibly.report.page.drawing import Drawing, Palette, picture
 from credibly.report.page.plot_files import light
 from credibly.report.tables.families import FAMILIES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(binary: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -80,6 +80,7 @@ def test_the_table_marks_the_fixed_score_and_has_two_figures_a_domain(embedded: 
     assert all(len(row.cells) == 4 for row in table.rows)
 
 
+@pytest.mark.slow
 def test_the_page_and_the_terminal_and_the_findings_show_it(embedded: dict[str, Any]) -> None:
     auroc = embedded["unknown"]["shift"]["tweets"][FIXED]["auroc"]
     page = render_html(embedded)
@@ -92,6 +93,7 @@ def test_the_page_and_the_terminal_and_the_findings_show_it(embedded: dict[str, 
     assert "would pass as known" in said
 
 
+@pytest.mark.slow
 def test_a_report_of_an_earlier_version_has_no_such_table(binary: dict[str, Any]) -> None:
     old = copy.deepcopy(binary)
     del old["unknown"]

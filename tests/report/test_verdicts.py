@@ -82,6 +82,7 @@ def test_a_system_is_marked_by_its_adjusted_p_value_and_direction(binary: dict[s
     assert len(seen) >= 2
 
 
+@pytest.mark.slow
 def test_marks_stand_in_the_page_and_in_the_terminal_without_colour(binary: dict[str, Any]) -> None:
     table = parts(binary)["main_table"]
     columns = [column.label for column in table.columns]
@@ -100,6 +101,7 @@ def test_marks_stand_in_the_page_and_in_the_terminal_without_colour(binary: dict
     assert "▲ truly better, = equal within doubt, ▼ truly worse" in " ".join(said.split())
 
 
+@pytest.mark.slow
 def test_a_report_made_before_there_were_p_values_still_shows(binary: dict[str, Any]) -> None:
     ends = ("value", "low", "high")
     old = {

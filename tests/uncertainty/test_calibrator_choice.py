@@ -46,11 +46,13 @@ def losses_of(predictions):
     return -np.log(combine(predictions)[np.arange(len(predictions.ids)), predictions.labels])
 
 
+@pytest.mark.slow
 def test_probabilities_that_hold_are_left_alone():
     kept = [choose_calibrator(drawn("identity", 200, seed)).kind == "identity" for seed in range(5)]
     assert sum(kept) >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_family_that_made_the_data_is_taken(kind):
     assert choose_calibrator(drawn(kind, 2000, 0), folds=3).kind == kind
@@ -72,6 +74,7 @@ def test_figures_are_those_of_cross_fitting():
     assert choice.calibrator == fit_calibrator(predictions, choice.kind, "members")
 
 
+@pytest.mark.slow
 def test_a_choice_does_not_depend_on_the_order_of_rows():
     predictions = drawn("vector", 200, 0)
     moved = predictions.take(np.random.default_rng(0).permutation(200))
@@ -82,6 +85,7 @@ def test_a_choice_does_not_depend_on_the_order_of_rows():
     )
 
 
+@pytest.mark.slow
 def test_words_say_what_was_taken_and_why():
     lines = choose_calibrator(drawn("temperature", 500, 0)).describe().splitlines()
     by_kind = dict(zip(KINDS, lines, strict=True))

@@ -195,6 +195,7 @@ def test_the_order_of_rows_members_and_classes_does_not_matter(kind, on):
     assert after == pytest.approx(before[rows][:, classes], abs=2e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.sampled_from(list(BY_CLASS)), st.integers(0, 10**6), st.booleans(), st.integers(2, 4))
 def test_saturated_probabilities_stay_finite_and_normalised(kind, seed, right, C):
@@ -218,6 +219,7 @@ def test_vector_scaling_recovers_the_map_that_made_the_data(strength):
     assert combine(fitted.apply(predictions)) == pytest.approx(truth, abs=0.03)
 
 
+@pytest.mark.slow
 def test_a_dirichlet_map_recovers_the_map_that_made_the_data():
     weights = np.array([[0.6, 0.2, 0.0], [0.0, 0.5, -0.2], [0.1, 0.0, 0.8]])
     predictions, truth = drawn(weights, np.array([0.3, 0.0, -0.3]))

@@ -43,6 +43,7 @@ def written_out_pairs(N, K, resamples):
         yield from zip(*map(rows_taken, pair), strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [
     {"C": 2, "N": 80}, {"C": 4, "N": 90, "unknown": 0.2}, {"C": 3, "N": 80, "coarse": True, "M": 2},
     {"C": 6, "N": 40},
@@ -166,6 +167,7 @@ def test_class_intervals_come_from_the_same_resamples():
     assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(recalls, [0.025, 0.975])))
 
 
+@pytest.mark.slow
 def test_paired_difference_is_on_identical_rows():
     predictions = random_predictions(M=5, N=300)
     single, ensemble = answers("single", predictions, {}), answers("ensemble", predictions, {})

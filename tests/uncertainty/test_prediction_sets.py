@@ -228,6 +228,7 @@ def simulated(
     return np.array(covered)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "randomised"), [("lac", False), ("aps", True), ("raps", True)])
 def test_sets_cover_what_they_promise_and_no_more(method, randomised):
     covered = simulated(method, randomised=randomised)[:, 0]

@@ -34,6 +34,7 @@ def test_rows_that_are_all_alike_by_hand():
     assert found.rows_for(found.confidence_error / 2) == pytest.approx(400, abs=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("members", "rows"), [(1, 200), (1, 1000), (4, 400)])
 def test_it_is_the_spread_of_temperatures_over_calibration_sets(members, rows):
     random = np.random.default_rng(members * rows)

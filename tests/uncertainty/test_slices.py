@@ -79,6 +79,7 @@ def test_rows_of_unknown_label_are_left_out():
     assert slices(answer_of(np.concatenate([p, p]), hidden), resamples=20) == known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surest", [0.95, 0.99, 0.999])
 def test_honest_probabilities_raise_no_more_false_alarms_than_promised(surest):
     """Of 400 data sets with ten slices at most 5 %, and two standard errors, have an alarm."""
