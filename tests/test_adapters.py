@@ -87,6 +87,7 @@ def test_adapters_of_different_ranks_scales_and_layers_join_exactly(standin, sev
     assert min(np.abs(ours[a] - ours[b]).max() for a in range(4) for b in range(a)) > 0.05
 
 
+@pytest.mark.slow
 def test_joined_adapters_are_saved_and_loaded_as_they_are(standin, several, tmp_path):
     members = joined(standin(), several.values())
     folders = [tmp_path / str(member) for member in range(members.count)]

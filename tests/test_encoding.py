@@ -375,6 +375,7 @@ def test_texts_that_are_too_long_for_one_reader_are_counted_once(standin, monkey
     assert count_cut(readers, []) == count_cut([], texts) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["bert", "gpt2", "llama"])
 @given(text=st.text(st.characters(max_codepoint=127), min_size=1, max_size=40), most=st.integers(3, 48))
 def test_a_text_that_needs_no_counting_is_not_cut(standin, architecture, text, most):

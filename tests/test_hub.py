@@ -69,6 +69,7 @@ def test_what_is_pushed_comes_back_and_answers_the_same(command, fitted, hub, tm
     assert hubs.WRITER not in pushed.out + pushed.err + pulled.out + pulled.err
 
 
+@pytest.mark.slow
 def test_an_unchanged_run_is_not_uploaded_twice_and_a_pull_is_of_one_commit(command, fitted, hub, tmp_path):
     assert command("push", fitted.run, NAME).code == 0
     before = hub.uploads()

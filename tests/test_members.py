@@ -218,6 +218,7 @@ def test_balanced_class_weights_raise_the_recall_of_a_rare_class(source, trained
 # Members and their seeds
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_members_and_another_gives_others(source, trained_on):
     examples = made(20, seed=9)
     first, again, other = (trained_on(source, seed=seed).predict(examples).log_probs for seed in (4, 4, 40))
@@ -279,6 +280,7 @@ def test_seeds_follow_the_recipes(source, standin):
 # Texts and batches
 
 
+@pytest.mark.slow
 def test_a_prediction_does_not_depend_on_the_texts_beside_it(source, trained_on, run_of):
     ensemble, examples = trained_on(source), made(30, seed=9)
     together = ensemble.predict(examples).log_probs

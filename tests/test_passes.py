@@ -141,6 +141,7 @@ def test_training_again_can_be_stopped_and_gone_on_with(failed, tmp_path):
     assert weights_in(went_on.path, 1) == weights_in(whole.path, 1)
 
 
+@pytest.mark.slow
 def test_nothing_else_may_change_and_no_rate_of_members_that_are_there(failed):
     (data, path, settings), _ = failed
     slower = {**settings, "members.optimiser.learning_rate": 0.001}

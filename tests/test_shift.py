@@ -224,6 +224,7 @@ def test_wrong_wishes_are_told(run, fitted):
     assert workflows.shift(run.path, fitted.test, top=0)["texts"] == []
 
 
+@pytest.mark.slow
 def test_rows_that_belong_together_and_cut_texts_are_noted(standin, tmp_path, no_plots):
     rows = [{**row, "author": n // 2} for n, row in enumerate(made_rows(90))]
     settings = quick(standin(), **{"data.group": "author", "distil.enabled": False})

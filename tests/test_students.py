@@ -168,6 +168,7 @@ def test_a_recipe_without_a_file_reads_what_was_labelled(labels, fitted):
 # Students
 
 
+@pytest.mark.slow
 def test_a_student_is_trained_without_a_label_and_says_whose_opinion_it_holds(
     labels, tmp_path, standin, caplog
 ):
@@ -188,6 +189,7 @@ def test_a_student_is_trained_without_a_label_and_says_whose_opinion_it_holds(
     assert (learned == splits.train.labels).mean() > share
 
 
+@pytest.mark.slow
 def test_figures_are_of_true_labels_where_a_test_file_is_given(labels, tmp_path, standin, no_plots):
     settings = quick(standin(), data__test=judged(tmp_path), distil__enabled=False)
     arguments = ["fit", "--labels-from", str(labels.path), "--output", str(tmp_path / "run"), "--json"]

@@ -94,6 +94,7 @@ def test_each_training_is_a_run_that_is_told_its_history(installed, standin, no_
             assert {"loss", "gradient_norm", "learning_rate", "epoch", "seconds"} <= set(own[0])
 
 
+@pytest.mark.slow
 def test_one_member_alone_has_figures_of_plain_names(installed, standin, no_plots, tmp_path):
     changed = {"members.source": "full", "members.count": 2, "distil.enabled": False}
     changed["data.validation_share"] = 0.2

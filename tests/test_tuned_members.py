@@ -54,6 +54,7 @@ def test_each_member_over_the_trunk_is_the_whole_model_with_its_weights(standin,
     assert min(np.abs(found[a] - found[b]).max() for a in range(3) for b in range(a)) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_step_in_parts_is_the_same_step(standin, monkeypatch, source):
     whole = fitted(standin(), source)

@@ -258,6 +258,7 @@ def test_an_answer_adds_up(fitted, system):
         assert 0 <= row["epistemic"] <= row["total"] <= np.log(3) + 1e-9
 
 
+@pytest.mark.slow
 def test_a_run_without_student_answers_with_the_calibrated_ensemble(tmp_path, standin, no_plots):
     data = jsonl(tmp_path / "a.jsonl", made_rows(90))
     run = fit(data, tmp_path / "run", quick(standin(), distil__enabled=False))
@@ -410,6 +411,7 @@ def test_a_damaged_weight_file_is_told_by_name(fitted, tmp_path, system, file):
 # Evaluating further files
 
 
+@pytest.mark.slow
 def test_evaluating_the_test_rows_gives_the_runs_own_figures(fitted, no_plots):
     found = evaluate(fitted.run, fitted.test)
     assert list(found["systems"]) == list(fitted.report["systems"])
@@ -425,6 +427,7 @@ def test_evaluating_the_test_rows_gives_the_runs_own_figures(fitted, no_plots):
     assert found["shift"] == {}
 
 
+@pytest.mark.slow
 def test_evaluating_leaves_the_run_as_it_was(fitted, tmp_path, no_plots):
     before = {file: file.read_bytes() for file in fitted.run.rglob("*") if file.is_file()}
     evaluate(fitted.run, fitted.test, html=tmp_path / "page.html")
@@ -441,6 +444,7 @@ def test_an_unknown_label_at_evaluation_is_told(fitted, tmp_path):
         evaluate(fitted.run, file)
 
 
+@pytest.mark.slow
 def test_other_columns_can_be_named_at_evaluation(fitted, tmp_path, no_plots):
     rows = [json.loads(line) for line in fitted.test.read_text(encoding="utf-8").splitlines()]
     renamed = [{"review": row["text"], "stars": row["label"]} for row in rows]

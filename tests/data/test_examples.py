@@ -383,6 +383,7 @@ def test_a_text_of_a_million_characters_is_kept(tmp_path):
     assert read_examples(path, settings()).texts[0] == text
 
 
+@pytest.mark.slow
 def test_sixty_seven_thousand_rows_load_in_two_seconds(tmp_path):
     path = tmp_path / "a.jsonl"
     line = '{"text": "a phrase of some ten words or so, as in sst", "label": %d}\n'

@@ -77,6 +77,7 @@ def test_missing_columns_are_named_before_anything_is_yielded(tmp_path):
         next(stream_texts(path, settings(text="words", id="key")))
 
 
+@pytest.mark.slow
 def test_streaming_takes_constant_memory(tmp_path):
     def peak(count):
         path = written(tmp_path, '{"text": "some words of a review", "label": 1}\n' * count, f"{count}.jsonl")

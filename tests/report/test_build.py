@@ -56,6 +56,7 @@ def on(run: dict[str, Any], split: str) -> Any:
     return answered(run["stored"], split, run["calibrators"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["binary", "six", "lone"])
 def test_a_report_is_json_without_nan(name: str, request: pytest.FixtureRequest) -> None:
     report = request.getfixturevalue(name)
@@ -127,6 +128,7 @@ def test_rows_are_counted_by_split(binary: dict[str, Any]) -> None:
     assert binary["rows"] == {"calibration": 200, "test": 260, "tweets": 150, "unknown": 90}
 
 
+@pytest.mark.slow
 def test_every_figure_of_a_system_is_that_of_score(run: dict[str, Any], binary: dict[str, Any]) -> None:
     for name, given in on(run, "test").items():
         written = binary["systems"][name]

@@ -83,6 +83,7 @@ def test_the_student_is_judged_against_direct_training(
     assert claim in claims(changed(binary, f"comparisons/{PAIR}/nll", interval))
 
 
+@pytest.mark.slow
 def test_a_student_worse_than_direct_in_truth_is_said_to_be_worse(run: dict[str, Any]) -> None:
     stored = dict(run["stored"])
     test = run["test"]
@@ -319,6 +320,7 @@ def test_every_finding_stands_on_an_interval(name: str, request: pytest.FixtureR
     assert len(report["findings"]) >= 3
 
 
+@pytest.mark.slow
 def test_temperature_that_changes_nothing_is_equal(run: dict[str, Any]) -> None:
     calibrators = {**run["calibrators"], "ensemble+temperature": Temperature(1.0)}
     report = built({**run, "calibrators": calibrators, "shift_splits": []})
@@ -354,6 +356,7 @@ def choices(bare: str, system: str) -> dict[str, Any]:
     return {bare: {"system": system, "candidates": candidates}}
 
 
+@pytest.mark.slow
 def test_where_no_calibrator_helps_the_bare_system_ships_and_it_is_said(run: dict[str, Any]) -> None:
     report = built({**run, "choices": choices("student", "student")})
     assert report["shipped"] == "student"

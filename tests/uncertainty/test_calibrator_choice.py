@@ -109,6 +109,7 @@ def test_what_cannot_be_fitted_for_want_of_a_class_is_left_out_and_said():
     assert "vector: left out; it could not be fitted" in choice.describe()
 
 
+@pytest.mark.slow
 def test_a_choice_goes_into_json_and_its_calibrator_back():
     choice = choose_calibrator(drawn("vector", 500, 0))
     content = json.loads(json.dumps(choice.as_json()))

@@ -210,6 +210,7 @@ def test_saturated_probabilities_stay_finite_and_normalised(kind, seed, right, C
         assert nll(after) <= nll(predictions) + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [None, 0.0])
 def test_vector_scaling_recovers_the_map_that_made_the_data(strength):
     slopes, intercepts = np.array([0.4, 0.6, 0.8]), np.array([0.5, -0.3, -0.2])
@@ -386,6 +387,7 @@ def test_unknown_names_and_strengths_are_refused():
         cross_fitted(predictions, "vector", folds=26)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["mean", "members"])
 def test_cross_fitted_rows_are_mapped_by_the_other_folds_alone(on):
     predictions = random_predictions(N=80, unknown=0.1)

@@ -27,6 +27,7 @@ def test_one_bin_of_coin_flips_by_hand():
     assert (drawn >= 0.1).mean() == pytest.approx(weights[errors >= 0.1 - 1e-12].sum(), abs=0.006)
 
 
+@pytest.mark.slow
 def test_draws_are_plain_eces_of_perfect_models():
     confidence = confidences(400)
     test = perfect_ece(binary(confidence, confidence, 0), draws=2000)

@@ -45,6 +45,7 @@ def drawn(random, groups, size):
     return common, luck < 0.1, group_of, [str(row) for row in range(groups * size)]
 
 
+@pytest.mark.slow
 def test_a_risk_is_promised_by_one_row_of_each_group_and_not_by_all():
     random = np.random.default_rng(0)
     broken = {"all": 0, "one": 0}

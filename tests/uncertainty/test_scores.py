@@ -178,6 +178,7 @@ def test_mirrored_shares_of_raters_are_equally_ambiguous():
     assert METRICS["spearman_raters"](answer_of(probs, [0, 0, 0], shares)) == pytest.approx(np.sqrt(3) / 2)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6))
 def test_figures_do_not_depend_on_the_order_of_rows(seed):
     predictions = random_predictions(N=60, C=3, seed=seed, unknown=0.1, coarse=True)
@@ -189,6 +190,7 @@ def test_figures_do_not_depend_on_the_order_of_rows(seed):
     )
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6))
 def test_figures_do_not_depend_on_the_order_of_classes(seed):
     predictions = random_predictions(N=60, C=3, seed=seed, raters=False)

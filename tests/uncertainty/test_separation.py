@@ -84,6 +84,7 @@ def test_intervals_cover():
     assert covered["fpr95"] >= 274
 
 
+@pytest.mark.slow
 def test_the_auroc_that_shows_is_found_in_four_cases_of_five():
     random = np.random.default_rng(0)
     N, K = 120, 40
