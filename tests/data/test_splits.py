@@ -165,8 +165,18 @@ def test_groups_shared_across_files_are_told(tmp_path):
     assert load_splits(settings).notes == ("test: 4 rows of groups that also stand in train; kept",)
 
 
-def test_a_shift_set_with_other_classes_is_an_error_with_the_fix(tmp_path):
-    far = jsonl(tmp_path, "far.jsonl", [{"text": "x", "label": "spam"}])
+def test_a_shift_set_of_other_classes_altogether_is_read_without_labels(tmp_path):
+    strange = [{"text": "x", "label": "spam"}, {"text": "y", "label": "ham"}, {"text": "z", "label": None}]
+    settings = DataSettings(
+        train=jsonl(tmp_path, "a.jsonl", rows(40)), shift={"far": jsonl(tmp_path, "far.jsonl", strange)}
+    )
+    splits = load_splits(settings)
+    assert splits.shift["far"].labels.tolist() == [-1, -1, -1]
+    assert "far: its labels (ham, spam) are no classes here; not looked at" in splits.notes
+
+
+def test_a_shift_set_with_some_other_classes_is_an_error_with_the_fix(tmp_path):
+    far = jsonl(tmp_path, "far.jsonl", [{"text": "x", "label": "spam"}, {"text": "y", "label": 1}])
     message = error_of(train=jsonl(tmp_path, "a.jsonl", rows(40)), shift={"far": far})
     for part in (f"{far}:1", "'spam'", "known classes are 0, 1", "leave the column out"):
         assert part in message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,19 @@ def read_examples(
     return reader.examples(
         reader.wanted.classes or found_classes(path, settings.label, reader.labels, declared)
     )
+
+
+def labels_in(path: str | Path, column: str | None) -> set[str]:
+    """Return the labels that a column of a file holds; none where there is no such column.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    labels: set[str | None] = set()
+    for row in open_source(path).rows if column is not None else ():
+        with suppress(CellError):  # is told by its line where the rows are read
+            labels.add(label_of(row, str(column)))
+    return {label for label in labels if label is not None}
 
 
 def stem(path: str | Path) -> str:

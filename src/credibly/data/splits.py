@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from credibly.data.cells import canonical
 from credibly.data.containment import containers, grouped
 from credibly.data.cutting import cut_by_group, limited
-from credibly.data.examples import read_examples
+from credibly.data.examples import labels_in, read_examples
 from credibly.data.leaks import Parts, rows, without_leaks, without_shown
 from credibly.data.opinions import certainty, opinion_notes, read_opinions, surest_rows
 from credibly.data.reviews import REVIEWS, load_reviews
@@ -71,7 +72,7 @@ def load_splits(settings: DataSettings, seed: int = 0, members: int = 1) -> Spli
     if settings.labels_from is not None:
         parts = opinion_parts(settings, seed, notes)
     elif settings.train == REVIEWS:
-        parts = reviews_parts(settings, seed)
+        parts = reviews_parts(settings, seed, notes)
     else:
         whole = read_examples(settings.train, settings, name="train")
         parts = file_parts(settings, whole, seed, notes)
@@ -180,7 +181,7 @@ def check_shift_names(settings: DataSettings) -> None:
         )
 
 
-def reviews_parts(settings: DataSettings, seed: int) -> Parts:
+def reviews_parts(settings: DataSettings, seed: int, notes: list[str]) -> Parts:
     """Return the packaged reviews; further files of the settings replace or add to its sets."""
     if settings.template or settings.pair:
         raise DataError(
@@ -198,7 +199,7 @@ def reviews_parts(settings: DataSettings, seed: int) -> Parts:
         calibration=given.get("calibration", reviews.calibration),
         test=given.get("test", reviews.test),
         unlabelled=read_unlabelled(settings, classes),
-        shift={**reviews.shift, **read_shift(settings, classes)},
+        shift={**reviews.shift, **read_shift(settings, classes, notes)},
     )
 
 
@@ -254,7 +255,7 @@ def file_parts(settings: DataSettings, whole: Examples, seed: int, notes: list[s
         test=sets.get("test"),
         validation=sets.get("validation"),
         unlabelled=read_unlabelled(settings, whole.class_names),
-        shift=read_shift(settings, whole.class_names),
+        shift=read_shift(settings, whole.class_names, notes),
     )
 
 
@@ -272,17 +273,25 @@ def read_unlabelled(settings: DataSettings, classes: Sequence[str]) -> Examples 
     """Read the transfer texts; labels that the file may hold are not looked at."""
     if not settings.unlabelled:
         return None
-    blind = settings.model_copy(update={"label": None, "probabilities": None, "group": None})
-    return read_examples(settings.unlabelled, blind, classes, labelled=False, name="unlabelled")
+    return read_examples(settings.unlabelled, blind(settings), classes, labelled=False, name="unlabelled")
 
 
-def read_shift(settings: DataSettings, classes: Sequence[str]) -> dict[str, Examples]:
-    """Read the sets of other domains; they may be without labels."""
-    settings = settings.model_copy(update={"group": None})
-    return {
-        name: read_examples(path, settings, classes, labelled=False, name=name)
-        for name, path in settings.shift.items()
-    }
+def read_shift(settings: DataSettings, classes: Sequence[str], notes: list[str]) -> dict[str, Examples]:
+    """Read the sets of other domains; they may be without labels, or have others, which is noted."""
+    known, found = set(map(canonical, classes)), {}
+    for name, path in settings.shift.items():
+        columns = settings.model_copy(update={"group": None})
+        labels = labels_in(path, settings.label)
+        if labels and known.isdisjoint(labels):
+            columns = blind(settings)
+            notes.append(f"{name}: its labels ({listed(sorted(labels))}) are no classes here; not looked at")
+        found[name] = read_examples(path, columns, classes, labelled=False, name=name)
+    return found
+
+
+def blind(settings: DataSettings) -> DataSettings:
+    """Return the columns of texts whose labels are not looked at."""
+    return settings.model_copy(update={"label": None, "probabilities": None, "group": None})
 
 
 def check_train_file(settings: DataSettings, whole: Examples) -> None:

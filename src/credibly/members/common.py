@@ -120,6 +120,6 @@ def kept_units(
     """
     threshold = min(round(dropout * 65536), 65535)
     units = math.prod(shape)
-    words = [own.integers(0, 2**64 - 1, -(-units // 4), dtype=np.uint64, endpoint=True) for own in streams]
+    words = [own.bit_generator.random_raw(-(-units // 4)) for own in streams]
     drawn = np.stack(words).view(np.uint16)[:, :units].reshape(-1, *shape)
     return np.multiply(drawn >= threshold, np.float32(65536 / (65536 - threshold)))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from credibly.data import read_examples
+from credibly.data.splits import blind
 from credibly.errors import InputError
 from credibly.progress import Stages, silent
 from credibly.reading import count_cut
@@ -93,8 +94,7 @@ def shift(
     run = Run.open(path)
     recipe, predictor = run.recipe, load(path, system)
     data = with_columns(recipe.data, dict(settings or {}))
-    blind = data.model_copy(update={"label": None, "probabilities": None, "group": None})
-    examples = read_examples(file, blind, predictor.class_names, labelled=False)
+    examples = read_examples(file, blind(data), predictor.class_names, labelled=False)
     embedder = Embedder.of(recipe)
     reference = reference_of(run, embedder, stages)
     told = stages("reading the file")
