@@ -14,7 +14,7 @@ from credibly.runs import Run
 from credibly.settings.comparison import laid_over, load_comparison
 from credibly.uncertainty.calibration.calibrators import cross_fitted
 from credibly.uncertainty.systems import answers
-from workshop import QUICK, jsonl, made_rows
+from workshop import CLASSES, QUICK, jsonl, made_rows
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes" / "comparisons").glob("*.yaml"))
@@ -80,6 +80,24 @@ def test_every_form_of_every_system_is_a_candidate(compared):
     json.dumps(content, allow_nan=False)
     assert set(content["shift"]) == {"elsewhere"}
     assert all(own["rows_per_second"] > 0 for own in content["choice"].values())
+
+
+@pytest.mark.slow
+def test_ties_and_copies_do_not_stop_a_comparison(files, tmp_path):
+    _, values = files
+    shares = {name: f"share.{name}" for name in CLASSES}
+    rows = []
+    for number, row in enumerate(made_rows(160)):
+        each = {column: 0.8 if name == row["label"] else 0.1 for name, column in shares.items()}
+        tie = dict.fromkeys(shares.values(), 1 / 3)
+        rows += [{"text": row["text"], **(tie if number % 8 == 0 else each)}] * (1 + number % 2)
+    data = {"train": str(jsonl(tmp_path / "shares.jsonl", rows)), "probabilities": list(shares.values())}
+    heads = {"distil": {"enabled": False}}
+    systems = {"heads": heads, "one-head": {**heads, "members": {"count": 1}}}
+    content = workflows.compare(
+        written(tmp_path, {**values, "data": data, "systems": systems}), tmp_path / "out"
+    )
+    assert list(content["systems"]) == ["heads: one member", "heads: ensemble", "one-head: one member"]
 
 
 @pytest.mark.slow

@@ -365,7 +365,7 @@ def test_opinions_are_no_truth_to_promise_by(distilled):
     assert columns.calibrated_by_opinions
     assert columns.data.text == distilled.recipe.data.text
     with pytest.raises(InputError, match="needs true labels"):
-        check_promises(Wanted(sets=0.9), Columns.model_validate_json(columns.model_dump_json()))
+        check_promises(Wanted(sets=0.9), Columns.model_validate_json(columns.model_dump_json()), record)
 
 
 def test_labellers_of_other_ranges_of_lengths_are_not_one_run():

@@ -8,11 +8,12 @@ import pytest
 from credibly import workflows
 from credibly.errors import InputError
 from credibly.runs import Run
+from credibly.runtime.contents import Columns
 from credibly.uncertainty.promises.conformal import PredictionSets
 from credibly.uncertainty.promises.reasons import Reasons
 from credibly.uncertainty.promises.selective import Abstention
 from credibly.uncertainty.systems import answers
-from credibly.workflows.answering.promises import Promises
+from credibly.workflows.answering.promises import BY_GROUPS, Promises, check_promises
 from credibly.workflows.common.contents import calibrators_in
 from workshop import CLASSES
 
@@ -101,8 +102,27 @@ def test_of_rows_that_belong_together_one_counts(fitted, wanted):
     rows = {(own.abstention or own.sets).rows for own in (alone, together)}
     assert len(rows) == 1
     assert (naive.abstention or naive.sets).rows not in rows
+    assert [own.by_groups for own in (alone, together, naive)] == [False, True, False]
+    assert together.in_words() == f"{replace(together, by_groups=False).in_words()} {BY_GROUPS}"
     if "risk" not in wanted:  # its rows are dealt by their order
-        assert together == alone
+        assert together == replace(alone, by_groups=True)
+
+
+def test_rows_that_belong_together_by_a_column_that_they_lack_allow_no_promise(fitted):
+    record = Run.open(fitted.run).load_predictions("student", "calibration")
+    wanted, columns = workflows.Wanted(risk=0.2), Columns(text=["text"], group="author")
+    with pytest.raises(InputError, match=r"belong together by column 'author', which its calibration rows"):
+        check_promises(wanted, columns, replace(record, groups=None))
+    check_promises(wanted, columns, replace(record, groups=np.arange(len(record.ids))))
+
+
+def test_too_few_groups_for_a_promise_are_told(fitted):
+    run = Run.open(fitted.run)
+    stored = run.load_predictions("student", "calibration")
+    N = len(stored.ids)
+    few = replace(stored, groups=np.arange(N) % 3)
+    with pytest.raises(InputError, match=rf"{N} calibration rows are 3 groups, and one of each counts"):
+        Promises.fit(few, "student", calibrators_in(run), workflows.Wanted(sets=0.9))
 
 
 def test_risk_and_coverage_exclude_each_other():

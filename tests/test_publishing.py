@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from credibly.runs import Run, read_predictions, sha256, write_json
 from credibly.serve import create_app
 from credibly.settings import parse_recipe, recipe_text
 from credibly.workflows.answering.serving import answering_of, unfamiliar_to
+from credibly.workflows.common.provenance import facts_of
 from credibly.workflows.publishing.layout import name_there
 from credibly.workflows.publishing.publication import published_recipe
 
@@ -73,6 +75,21 @@ def test_a_pulled_run_answers_with_the_same_bytes(command, fitted, published, op
     asked = [command("predict", run, "-", *options, stdin=QUESTION) for run in ("back", fitted.run)]
     assert asked[0].out == asked[1].out != ""
     assert asked[0].code == 0
+
+
+def test_a_pulled_run_promises_by_the_same_texts_of_each_group(command, fitted, here):
+    run = copied(fitted, here)
+    for system in ("members", "student"):
+        record = run.load_predictions(system, "calibration")
+        groups = np.arange(len(record.ids)) // 2
+        run.save_predictions(system, "calibration", replace(record, groups=groups))
+    run.finish(facts_of(run.recipe))
+    assert command("push", run.path, "./published").code == 0
+    assert command("pull", "./published", "--output", "back").code == 0
+    wanted = workflows.Wanted(coverage=0.5, sets=0.8)
+    promised, known = (workflows.load(path, wanted=wanted).promises for path in ("back", run.path))
+    assert promised.by_groups
+    assert (promised.abstention, promised.sets) == (known.abstention, known.sets)
 
 
 @pytest.mark.slow

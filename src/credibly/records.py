@@ -90,10 +90,11 @@ class Examples:
         return np.eye(len(self.class_names), dtype=np.float32)[self.labels]
 
     def group_numbers(self) -> IntArray | None:
-        """Return int64, (N,): each row's group by number; None where there are no groups."""
+        """Return int64, (N,): each row's group, numbered as they come; None where there are no groups."""
         if self.groups is None:
             return None
-        return np.unique(np.asarray(self.groups, dtype=str), return_inverse=True)[1].astype(np.int64)
+        number_of = {name: number for number, name in enumerate(dict.fromkeys(self.groups))}
+        return np.array([number_of[name] for name in self.groups], dtype=np.int64)
 
     def with_labels_alone(self) -> Examples:
         """Return the rows that have a label, without label probabilities."""

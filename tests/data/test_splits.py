@@ -1,6 +1,8 @@
 """Splits and the leak check: nothing judged was learned, every class is there, and what went is told."""
 
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -172,7 +174,25 @@ def test_a_shift_set_of_other_classes_altogether_is_read_without_labels(tmp_path
     )
     splits = load_splits(settings)
     assert splits.shift["far"].labels.tolist() == [-1, -1, -1]
-    assert "far: its labels (ham, spam) are no classes here; not looked at" in splits.notes
+    assert "far: its 2 labels are no classes here, and are not looked at" in splits.notes
+
+
+def test_a_shift_set_can_be_read_only_once(tmp_path):
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    content = '{"text": "x", "label": "spam"}\n{"text": "y", "label": "ham"}\n'
+    threading.Thread(target=pipe.write_text, args=[content], daemon=True).start()
+    splits = load_splits(DataSettings(train=jsonl(tmp_path, "a.jsonl", rows(40)), shift={"far": str(pipe)}))
+    assert len(splits.shift["far"]) == 2
+
+
+def test_labels_of_another_spelling_are_not_taken_for_other_classes(tmp_path):
+    named = [{**row, "label": "no" if row["label"] == 0 else "yes"} for row in rows(40)]
+    message = error_of(
+        train=jsonl(tmp_path, "a.jsonl", named),
+        shift={"far": jsonl(tmp_path, "far.jsonl", [{"text": "x", "label": "No"}])},
+    )
+    assert "unknown label 'No'" in message
 
 
 def test_a_shift_set_with_some_other_classes_is_an_error_with_the_fix(tmp_path):

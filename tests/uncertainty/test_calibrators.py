@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -436,3 +437,15 @@ def test_folds_hold_like_shares_of_every_class(seed, folds, N):
         counts = np.bincount(fold_of[predictions.labels == label], minlength=folds)
         assert np.ptp(counts) <= 1
     assert (folds_of(predictions, folds, seed=seed + 1) != fold_of).any()
+
+
+def test_rows_that_belong_together_are_in_one_fold():
+    groups = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 3))
+    predictions = replace(random_predictions(N=180, M=1), groups=groups)
+    fold_of = folds_of(predictions, 4)
+    in_group = [set(fold_of[groups == group].tolist()) for group in range(60)]
+    assert all(len(found) == 1 for found in in_group)
+    assert np.bincount(fold_of).tolist() == [45] * 4
+    # Too few to be drawn as one: the group is then but a slice.
+    few = replace(predictions, groups=groups % 5)
+    assert (folds_of(few, 4) == folds_of(replace(predictions, groups=None), 4)).all()

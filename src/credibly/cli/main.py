@@ -220,8 +220,8 @@ def predict(
     """Answer on texts, one line each: label, probabilities, total, aleatoric and epistemic uncertainty."""
     set_log(verbose, quiet)
     predictor = workflows.load(run, system, workflows.Wanted(risk, coverage, sets), runtime)
-    if predictor.promises.abstention and not quiet:
-        Console(stderr=True, highlight=False).print(predictor.promises.abstention.in_words(), soft_wrap=True)
+    if (promised := predictor.promises.in_words()) and not quiet:
+        Console(stderr=True, highlight=False).print(promised, soft_wrap=True)
     data = with_columns(predictor.data, given({"text": text, "id": id_column}))
     for line in workflows.answer_lines(workflows.predict_file(predictor, source, data, keep_text), form):
         sys.stdout.write(line + "\n")

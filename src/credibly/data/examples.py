@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,28 +75,68 @@ def read_examples(
     """
     check_settings(settings)
     source = open_source(path)
-    first = next(source.rows)
-    reader = ExampleReader(wanted_of(first, settings, class_names, labelled), name or stem(path))
-    for row in itertools.chain([first], source.rows):
-        reader.add(row)
-    reader.problems.raise_if_any()
+    reader = gathered(source.rows, settings, class_names, labelled, name or stem(path))
     declared = source.classes.get(settings.label or "", ())
     return reader.examples(
         reader.wanted.classes or found_classes(path, settings.label, reader.labels, declared)
     )
 
 
-def labels_in(path: str | Path, column: str | None) -> set[str]:
-    """Return the labels that a column of a file holds; none where there is no such column.
+def read_elsewhere(
+    path: str | Path, settings: DataSettings, class_names: Sequence[str], name: str = ""
+) -> tuple[Examples, int]:
+    """Read texts of another domain, which may be without labels or have other ones.
+
+    Where no label is a class, whatever its case, labels are not looked at; where only some are strange, that
+    is an error.
+
+    Returns:
+        The examples, and how many other labels there are.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: as for `read_examples`.
     """
-    labels: set[str | None] = set()
-    for row in open_source(path).rows if column is not None else ():
-        with suppress(CellError):  # is told by its line where the rows are read
-            labels.add(label_of(row, str(column)))
-    return {label for label in labels if label is not None}
+    check_settings(settings)
+    rows = list(open_source(path).rows)
+    strange = other_labels(rows, settings.label, class_names)
+    columns = blind(settings) if strange else settings
+    reader = gathered(iter(rows), columns, class_names, False, name or stem(path))
+    return reader.examples(class_names), len(strange)
+
+
+def blind(settings: DataSettings) -> DataSettings:
+    """Return the columns of texts whose labels are not looked at."""
+    return settings.model_copy(update={"label": None, "probabilities": None, "group": None})
+
+
+def other_labels(rows: Sequence[Row], column: str | None, class_names: Sequence[str]) -> set[str]:
+    """Return the labels in a column of which none is a class; none where some are, or there are no labels."""
+    labels: set[str] = set()
+    for row in rows if column is not None else ():
+        with suppress(CellError):  # is told by its line if labels are looked at
+            labels |= {label for label in [label_of(row, str(column))] if label is not None}
+    known = {name.casefold() for name in class_names}
+    return set() if known & {label.casefold() for label in labels} else labels
+
+
+def gathered(
+    rows: Iterator[Row],
+    settings: DataSettings,
+    class_names: Sequence[str] | None,
+    labelled: bool,
+    prefix: str,
+) -> ExampleReader:
+    """Return the reader of all rows, whose first says which columns there are.
+
+    Raises:
+        DataError: a column is missing, or rows cannot be used.
+    """
+    first = next(rows)
+    reader = ExampleReader(wanted_of(first, settings, class_names, labelled), prefix)
+    for row in itertools.chain([first], rows):
+        reader.add(row)
+    reader.problems.raise_if_any()
+    return reader
 
 
 def stem(path: str | Path) -> str:

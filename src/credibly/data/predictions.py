@@ -298,7 +298,12 @@ def with_truth(judged: Judged, truth: Examples) -> Judged:
             f"have no prediction ({listed(spare) or 'none'}); name its id column with --id"
         )
     ordered = truth.take([places[name] for name in ids])
-    labelled = replace(judged.predictions, labels=ordered.labels, label_probs=ordered.label_probs)
     if ordered.groups is None:
         ordered = replace(ordered, groups=judged.examples.groups)
+    labelled = replace(
+        judged.predictions,
+        labels=ordered.labels,
+        label_probs=ordered.label_probs,
+        groups=ordered.group_numbers(),
+    )
     return Judged(ordered, labelled, texts_known=True)

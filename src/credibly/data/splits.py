@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from credibly.data.cells import canonical
 from credibly.data.containment import containers, grouped
 from credibly.data.cutting import cut_by_group, limited
-from credibly.data.examples import labels_in, read_examples
+from credibly.data.examples import blind, read_elsewhere, read_examples
 from credibly.data.leaks import Parts, rows, without_leaks, without_shown
 from credibly.data.opinions import certainty, opinion_notes, read_opinions, surest_rows
 from credibly.data.reviews import REVIEWS, load_reviews
@@ -118,13 +117,14 @@ def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: li
     clean, leak_notes = without_leaks(parts)
     notes.extend(leak_notes)
     clean = with_targets(settings, limited_parts(settings, clean, seed, notes), notes)
-    test = None if clean.test is None else grouped(clean.test)
-    clean = replace(clean, calibration=grouped(clean.calibration), test=test)
+    if settings.group is None:
+        test = None if clean.test is None else grouped(clean.test)
+        clean = replace(clean, calibration=grouped(clean.calibration), test=test)
     check_classes(settings, clean, members)
     notes.extend(unknown_notes(clean))
     notes.extend(weight_notes(settings, clean.train))
     notes.extend(group_notes(clean))
-    notes.extend(containment_notes(clean))
+    notes.extend(containment_notes(settings, clean))
     return Splits(
         clean.train,
         clean.calibration,
@@ -278,20 +278,13 @@ def read_unlabelled(settings: DataSettings, classes: Sequence[str]) -> Examples 
 
 def read_shift(settings: DataSettings, classes: Sequence[str], notes: list[str]) -> dict[str, Examples]:
     """Read the sets of other domains; they may be without labels, or have others, which is noted."""
-    known, found = set(map(canonical, classes)), {}
+    found: dict[str, Examples] = {}
     for name, path in settings.shift.items():
         columns = settings.model_copy(update={"group": None})
-        labels = labels_in(path, settings.label)
-        if labels and known.isdisjoint(labels):
-            columns = blind(settings)
-            notes.append(f"{name}: its labels ({listed(sorted(labels))}) are no classes here; not looked at")
-        found[name] = read_examples(path, columns, classes, labelled=False, name=name)
+        found[name], strange = read_elsewhere(path, columns, classes, name)
+        if strange:
+            notes.append(f"{name}: its {strange} labels are no classes here, and are not looked at")
     return found
-
-
-def blind(settings: DataSettings) -> DataSettings:
-    """Return the columns of texts whose labels are not looked at."""
-    return settings.model_copy(update={"label": None, "probabilities": None, "group": None})
 
 
 def check_train_file(settings: DataSettings, whole: Examples) -> None:
@@ -371,7 +364,7 @@ def group_notes(parts: Parts) -> list[str]:
     ]
 
 
-def containment_notes(parts: Parts) -> list[str]:
+def containment_notes(settings: DataSettings, parts: Parts) -> list[str]:
     """Return notes for calibration and test where their texts stand within train texts, or one another."""
     learned = [words(text) for text in parts.train.texts]
     judging = {name: part for name, part in parts.named().items() if name in ("calibration", "test")}
@@ -381,9 +374,9 @@ def containment_notes(parts: Parts) -> list[str]:
         within = containers(own, learned)
         if count := sum(phrase in within for phrase in own):
             notes.append(f"{name}: {rows(count)} stand word for word within a train text; kept")
-        if parts.train.groups is None and part.groups is not None:
+        if settings.group is None and part.groups is not None:
             notes.append(
-                f"{name}: {rows(len(part))} are {len(set(part.groups)):,} texts with what stands within "
-                "them; these count as groups"
+                f"{name}: {rows(len(part))} are {len(set(part.groups)):,} texts with their copies and what "
+                "stands within them; these count as groups"
             )
     return notes

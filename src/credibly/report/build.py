@@ -30,7 +30,7 @@ from credibly.report.figures.curves import (
     reliability,
     risk_coverage,
 )
-from credibly.report.figures.dependence import dependence
+from credibly.report.figures.dependence import dependence, groups_by_column
 from credibly.report.figures.each_member import each_member
 from credibly.report.figures.kept import gains_kept, students_of_seeds
 from credibly.report.figures.learning import Parts, learning_curve
@@ -150,7 +150,7 @@ def build_report(
         else _temperature_error(shipped, stored, calibrators),
         "promises": promises(shipped, calibrating, on_test, calibrators, confidence),
         "dependence": dependence(on_test[shipped][0], test.groups),
-        "slices": _slices(on_test[shipped][0], test, resampling),
+        "slices": _slices(on_test[shipped][0], test, resampling, recipe),
         "calibrators": {name: calibrator.as_json() for name, calibrator in calibrators.items()},
         "choices": choices,
         "comparisons": comparisons(paired, shipped),
@@ -221,11 +221,14 @@ def _temperature_error(
     return None if found is None else found.as_json()
 
 
-def _slices(given: Answer, test: Examples, resampling: Resampling) -> list[dict[str, Any]]:
-    """Return the shipped system's calibration by predicted class, group, and words in the text."""
+def _slices(
+    given: Answer, test: Examples, resampling: Resampling, recipe: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the shipped system's calibration by predicted class, a column's groups, and words a text."""
     # Where texts are not known their ids stand for them.
     lengths = None if test.texts == test.ids else [len(text.split()) for text in test.texts]
-    return [own.as_json() for own in slices(given, test.groups, lengths, **asdict(resampling))]
+    groups = test.groups if groups_by_column(recipe) else None
+    return [own.as_json() for own in slices(given, groups, lengths, **asdict(resampling))]
 
 
 def _rows(stored: Mapping[str, Mapping[str, Predictions]], shift_splits: Sequence[str]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from credibly.data import Splits, load_splits
 from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError
 from credibly.progress import Stages, silent
-from credibly.records import Examples, Predictions
+from credibly.records import UNKNOWN, Examples, Predictions
 from credibly.report.candidates.build import Candidate, build_comparison
 from credibly.report.candidates.page import render_comparison
 from credibly.runs import Run, write_json, write_text
@@ -115,7 +115,7 @@ def compare(
         resamples=first.evaluation.resamples,
         confidence=first.evaluation.confidence,
         seed=first.seed,
-        groups=splits.calibration.groups,
+        groups=splits.calibration.take(splits.calibration.labels != UNKNOWN).groups,
     )
     write_json(folder / CONTENT, content)
     write_text(folder / PAGE, render_comparison(content))

@@ -12,7 +12,7 @@ from credibly.report.card.metadata import backbones, has_student, hub_name, meta
 from credibly.report.card.usage import usage
 from credibly.report.figures.types import Report
 from credibly.report.tables.cells import Cell, Column, Table
-from credibly.report.tables.promises import abstention_table, sets_table
+from credibly.report.tables.promises import abstention_table, by_groups, sets_table
 from credibly.report.tables.systems import costs_table, main_table, shift_summary
 from credibly.report.words.claims import MARK_SIGNS
 from credibly.report.words.findings import findings
@@ -161,7 +161,7 @@ def _promised(report: Report) -> Iterator[str]:
     yield "## What can be promised"
     yield (
         f"By the calibration texts, for {system}, and what came of it on the test texts. It holds for texts "
-        "from the same source, and not for others."
+        f"from the same source, and not for others{by_groups(report)}."
     )
     if answers:
         yield "Where it may leave texts unanswered (`credibly predict --risk`), with 95 % confidence each:"

@@ -207,7 +207,7 @@ def share(value: float, kept: Floats, gain: Floats, confidence: float) -> Interv
 
 def agreement(student: Answer, ensemble: Answer, resampling: Resampling) -> dict[str, Json]:
     """Return Spearman's rank correlation of the student's uncertainty with the ensemble's, by kind."""
-    chosen = (resampling.resamples, resampling.confidence, resampling.seed)
+    chosen = (resampling.resamples, resampling.confidence, resampling.seed, ensemble.groups)
     return {
         kind: rank_correlation(
             getattr(student.uncertainty, kind), getattr(ensemble.uncertainty, kind), *chosen

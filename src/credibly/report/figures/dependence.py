@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import chdtrc
@@ -10,7 +11,7 @@ from scipy.special import chdtrc
 from credibly.records import UNKNOWN
 from credibly.report.figures.types import Json
 from credibly.uncertainty.numerics import log_of
-from credibly.uncertainty.scoring.clusters import clusters_of, standard_error
+from credibly.uncertainty.scoring.clusters import clusters_of, effective_groups, standard_error
 from credibly.uncertainty.systems import Answer
 
 
@@ -40,8 +41,12 @@ def dependence(answer: Answer, groups: Sequence[str] | None) -> Json | None:
         name: standard_error(own, clusters) / error if (error := standard_error(own, alone)) else None
         for name, own in values.items()
     }
-    sizes = np.bincount(clusters)
-    return {"groups": len(sizes), "effective_groups": len(names) ** 2 / int((sizes**2).sum()), **ratios}
+    return {"groups": len(set(names)), "effective_groups": effective_groups(clusters), **ratios}
+
+
+def groups_by_column(recipe: Mapping[str, Any]) -> bool:
+    """Return whether groups are those of a column, and not equal texts with what stands within them."""
+    return recipe.get("data", {}).get("group", "") is not None
 
 
 def by_chance(ratio: float, groups: float) -> float:

@@ -18,6 +18,7 @@ from credibly.report.figures.curves import KINDS
 from credibly.report.figures.metrics import higher_is_better
 from credibly.report.figures.systems import Answers
 from credibly.report.figures.types import Json
+from credibly.uncertainty.scoring.clusters import units_of
 from credibly.uncertainty.scoring.estimates import CORRECTED, resampled_as
 from credibly.uncertainty.scoring.intervals import rank_correlation, score_sampled
 from credibly.uncertainty.scoring.ranks import area_under_roc
@@ -193,8 +194,9 @@ def _areas(inside: Sequence[Answer], outside: Sequence[Answer], resampling: Resa
     if any(np.ptp(total) == 0 for total in totals):
         return None
     ranked = [area_under_roc(total, positive) for total in totals]
-    taken = [np.ones((sum(sizes), 1)), *map(np.concatenate, resampling.paired_chunks(*sizes))]
-    return np.concatenate([np.mean([area(counts) for area in ranked], axis=0) for counts in taken])
+    counts = resampling.paired_chunks(*sizes, units_of(inside[0].groups))
+    taken = [np.ones((sum(sizes), 1)), *map(np.concatenate, counts)]
+    return np.concatenate([np.mean([area(own) for area in ranked], axis=0) for own in taken])
 
 
 def _agreeing(students: Sequence[Answer], ensemble: Answer, kind: str) -> Json:

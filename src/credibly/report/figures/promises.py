@@ -19,7 +19,7 @@ from credibly.uncertainty.promises.independent import one_of_each
 from credibly.uncertainty.promises.selective import Abstention
 from credibly.uncertainty.promises.selective_figures import selective_table
 from credibly.uncertainty.promises.set_figures import set_table
-from credibly.uncertainty.systems import bare_name, chosen_form, keeps_labels
+from credibly.uncertainty.systems import Answer, bare_name, chosen_form, keeps_labels
 
 RISKS = (0.01, 0.02, 0.05, 0.1)
 COVERAGES = (0.8, 0.9, 0.95)
@@ -57,6 +57,7 @@ def promises(
         return {"abstention": [], "sets": []}
     return {
         "system": shipped,
+        "by_groups": any(_together(answers[shipped][0]) for answers in (on_calibration, on_test)),
         "abstention": _abstention(calibration, test, confidence),
         "sets": _sets(calibration, test, confidence, COVERAGES),
     }
@@ -108,9 +109,14 @@ def _rows(shipped: str, answers: Answers) -> Rows:
     shown, bare = answers[shipped][0], answers[bare_name(shipped)][0]
     known = np.flatnonzero(shown.labels != UNKNOWN)
     groups = None if shown.groups is None else shown.groups[known]
-    kept = known[one_of_each(groups, [shown.ids[row] for row in known])]
+    kept = known[one_of_each(groups, len(known))]
     wrong = (shown.predicted != shown.labels)[kept]
     return Rows(bare.uncertainty.total[kept], wrong, bare.probs[kept], bare.labels[kept], bare.class_names)
+
+
+def _together(answer: Answer) -> bool:
+    """Return whether some rows belong together."""
+    return answer.groups is not None and len(np.unique(answer.groups)) < len(answer.groups)
 
 
 def _abstention(calibration: Rows, test: Rows, confidence: float) -> list[Json]:

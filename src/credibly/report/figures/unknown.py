@@ -32,10 +32,14 @@ def unknown(
         `score`, the one that was fixed beforehand, None where it is not known; and `shift`: figures by
         set and score.
     """
-    inside = {**answer_scores(on_test[shipped][0]), **strangeness.get("test", {})}
+    answer = on_test[shipped][0]
+    inside = {**answer_scores(answer), **strangeness.get("test", {})}
     found = {
         split: separations(
-            inside, {**answer_scores(given[shipped][0]), **strangeness.get(split, {})}, **asdict(resampling)
+            inside,
+            {**answer_scores(given[shipped][0]), **strangeness.get(split, {})},
+            **asdict(resampling),
+            groups=answer.groups,
         )
         for split, given in shifted.items()
         if shipped in given

@@ -17,7 +17,7 @@ from credibly.report.tables.cells import Column, Row, Table, plain_cell
 from credibly.report.tables.each_member import members_table
 from credibly.report.tables.families import family
 from credibly.report.tables.kept import TITLE, kept_table, no_gain, over_seeds
-from credibly.report.tables.promises import abstention_table, sets_table
+from credibly.report.tables.promises import abstention_table, by_groups, sets_table
 from credibly.report.tables.settings import flattened
 from credibly.report.tables.systems import (
     by_class_table,
@@ -259,6 +259,7 @@ def _abstaining(report: Report) -> dict[str, Any]:
         "rejection_spoken": abstaining_plots.rejection_spoken(_rejection(report)),
         "set_sizes_spoken": abstaining_plots.set_sizes_spoken(report["curves"].get("set_sizes", [])),
         "abstention_table": abstention_table(report),
+        "by_groups": by_groups(report),
         "sets_table": sets_table(report),
     }
 

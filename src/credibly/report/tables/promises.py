@@ -7,6 +7,12 @@ from credibly.report.tables.cells import Cell, Column, Row, Table, plain_cell
 from credibly.report.words.numbers import bracket
 
 
+def by_groups(report: Report) -> str:
+    """Return what is added to a promise's words where some texts belong together."""
+    together = report.get("promises", {}).get("by_groups")
+    return "; of texts that belong together one counts, here and in what is promised" if together else ""
+
+
 def abstention_table(report: Report) -> Table | None:
     """Return the risks promised of the answers given; None where nothing is promised."""
     rows = tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Literal
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from credibly.errors import InputError, listed
 from credibly.records import UNKNOWN, Predictions
+from credibly.uncertainty.scoring.clusters import units_of
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -79,18 +79,17 @@ def stratified_order(predictions: Predictions, targets: str = "labels", seed: in
     soft = targets == "label_probs" and predictions.label_probs is not None
     classes = predictions.label_probs.argmax(axis=1) if soft else predictions.labels  # type: ignore[union-attr]
     strata = np.where(known, places[classes], -1)
-    return np.lexsort((hashed(predictions.ids, seed), strata)).astype(np.int64)
-
-
-def hashed(ids: Sequence[str], seed: int = 0) -> IntArray:
-    """Return a number for each id, int64, (N,): an order of them that the order of the rows has no say in."""
     key = str(seed).encode()
-    numbers = [int.from_bytes(blake2b(name.encode(), digest_size=7, key=key).digest()) for name in ids]
-    return np.array(numbers, dtype=np.int64)
+    hashes = [
+        int.from_bytes(blake2b(name.encode(), digest_size=7, key=key).digest()) for name in predictions.ids
+    ]
+    return np.lexsort((np.array(hashes, dtype=np.int64), strata)).astype(np.int64)
 
 
 def folds_of(predictions: Predictions, folds: int, targets: str = "labels", seed: int = 0) -> IntArray:
     """Return the fold of every row, (N,): stratified by class, the same for an id wherever it stands.
+
+    Rows that belong together (`units_of`) are in one fold.
 
     Raises:
         InputError: fewer than two folds, or than two rows with a target for each.
@@ -101,6 +100,19 @@ def folds_of(predictions: Predictions, folds: int, targets: str = "labels", seed
             f"expected two folds or more, of two rows or more with {targets}; "
             f"got {folds} folds of {known} such rows"
         )
-    fold_of = np.empty(len(predictions.ids), dtype=np.int64)
-    fold_of[stratified_order(predictions, targets, seed)] = np.arange(len(fold_of)) % folds
-    return fold_of
+    order, units = stratified_order(predictions, targets, seed), units_of(predictions.groups)
+    if units is not None:
+        first = np.unique(units[order], return_index=True)[1]
+        return folds_of_units(units, units[order[np.sort(first)]], folds)
+    return folds_of_units(np.arange(len(order)), order, folds)
+
+
+def folds_of_units(units: IntArray, order: IntArray, folds: int) -> IntArray:
+    """Return the fold of every row, (N,), where units, one a row, are dealt out in this order.
+
+    >>> folds_of_units(np.array([0, 1, 1, 2]), np.array([2, 0, 1]), 2).tolist()
+    [1, 0, 0, 0]
+    """
+    fold_of = np.empty(len(order), dtype=np.int64)
+    fold_of[order] = np.arange(len(order)) % folds
+    return np.asarray(fold_of[units])

@@ -87,8 +87,8 @@ def temperature_error(
 
     below, at, above = (losses(shift) for shift in (-STEP, 0.0, STEP))
     curvature = float((above - 2 * at + below).sum() / STEP**2)
-    _, group_of = np.unique(known.ids if known.groups is None else known.groups, return_inverse=True)
-    slopes = np.bincount(group_of, (above - below) / (2 * STEP))
+    groups = np.arange(len(known.ids)) if known.groups is None else known.groups
+    slopes = np.bincount(np.unique(groups, return_inverse=True)[1], (above - below) / (2 * STEP))
     if curvature <= 0 or len(slopes) < 2 or abs(slopes.sum()) > np.sqrt((slopes**2).sum()):
         return None
     error = float(np.sqrt((slopes**2).sum()) / curvature)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from credibly.records import Interval
-from credibly.uncertainty.scoring.binning import debiased_error
+from credibly.records import UNKNOWN, Interval
+from credibly.uncertainty.scoring.binning import Bins, debiased_error
 from credibly.uncertainty.scoring.brier import PARTS, brier_estimate, uncertainty_estimate
 from credibly.uncertainty.scoring.calibration_interval import answer_bins, error_interval
+from credibly.uncertainty.scoring.clusters import units_of, widening
 from credibly.uncertainty.scoring.other_bins import class_wise_estimate, equal_mass_estimate
 from credibly.uncertainty.scoring.risk import RISKS, coverage_estimate, excess_estimate
 from credibly.uncertainty.scoring.smooth import smooth_estimate
@@ -23,21 +24,46 @@ Estimator = Callable[[Answer, float], tuple[float, float, float]]
 
 
 def error_estimate(answer: Answer, confidence: float) -> tuple[float, float, float]:
-    """Return the debiased calibration error, and the ends of its `error_interval`."""
-    bins = answer_bins(answer)
+    """Return the debiased calibration error, and the ends of its `error_interval`.
+
+    Where rows belong together they count as so many fewer as the gaps' design effect says.
+    """
+    bins, effect = answer_bins(answer), gap_widening(answer) ** 2
+    bins = Bins(bins.rows / effect, bins.confidence / effect, bins.correct / effect)
     return float(debiased_error(bins)[0]), *error_interval(bins, confidence)
+
+
+def gap_widening(answer: Answer) -> float:
+    """Return how much wider intervals are that allow for groups, by confidence - correct; 1 or more."""
+    known = answer.labels != UNKNOWN
+    units = None if answer.groups is None else units_of(answer.groups[known])
+    return widening((answer.confidence - (answer.predicted == answer.labels))[known], units)
+
+
+def widened(estimator: Estimator) -> Estimator:
+    """Return an estimator whose ends lie as much further off, within [0, 1], as groups demand."""
+
+    def estimate(answer: Answer, confidence: float) -> tuple[float, float, float]:
+        (value, low, high), by = estimator(answer, confidence), gap_widening(answer)
+        if by == 1:
+            return value, low, high
+        floor, top = 0.0 if low >= 0 else -np.inf, 1.0 if high <= 1 else np.inf
+        further = max(value - by * (value - low), floor), min(value + by * (high - value), top)
+        return value, min(low, further[0]), max(high, further[1])
+
+    return estimate
 
 
 CORRECTED: Mapping[str, Estimator] = {
     "ece": error_estimate,
     "ece_debiased": error_estimate,
-    "ece_equal_mass": equal_mass_estimate,
-    "ece_classwise": class_wise_estimate,
-    "smooth_ece": smooth_estimate,
-    **{part: brier_estimate(part) for part in PARTS},
-    "brier_uncertainty": uncertainty_estimate,
-    "eaurc": excess_estimate,
-    **{f"coverage_at_{100 * risk:.0f}": coverage_estimate(risk) for risk in RISKS},
+    "ece_equal_mass": widened(equal_mass_estimate),
+    "ece_classwise": widened(class_wise_estimate),
+    "smooth_ece": widened(smooth_estimate),
+    **{part: widened(brier_estimate(part)) for part in PARTS},
+    "brier_uncertainty": widened(uncertainty_estimate),
+    "eaurc": widened(excess_estimate),
+    **{f"coverage_at_{100 * risk:.0f}": widened(coverage_estimate(risk)) for risk in RISKS},
 }
 """By metric. The population's figure is what they cover; a plain figure may lie above its interval."""
 

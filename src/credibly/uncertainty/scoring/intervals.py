@@ -7,13 +7,14 @@ far it could move with other training runs, for which there is the spread over m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from credibly.errors import InputError, listed
-from credibly.records import Interval
+from credibly.records import IntArray, Interval
+from credibly.uncertainty.scoring.clusters import units_of
 from credibly.uncertainty.scoring.estimates import (
     CORRECTED,
     corrected_difference,
@@ -42,10 +43,11 @@ def score(
 ) -> dict[str, Interval]:
     """Return figures with intervals by metric name; value None where a figure is undefined.
 
-    Percentile bootstrap over rows, but for figures that chance or resampling itself adds to, such as
-    calibration errors, an interval by formula (`estimates`). Resamples in which a figure is undefined are
-    left out. Of several answers: the mean over them, with `Interval.spread` their standard deviation
-    (ddof = 1); undefined where it is undefined for one of them.
+    Percentile bootstrap over rows, or over groups of rows that belong together (`units_of`); but for figures
+    that chance or resampling itself adds to, such as calibration errors, an interval by formula
+    (`estimates`). Resamples in which a figure is undefined are left out. Of several answers: the mean over
+    them, with `Interval.spread` their standard deviation (ddof = 1); undefined where it is undefined for
+    one of them.
 
     Args:
         answers: of one system, all on the same rows.
@@ -216,7 +218,12 @@ def resampled(answers: Sequence[Answer], metric: str, resamples: int = 1000, see
 
 
 def rank_correlation(
-    first: FloatArray, second: FloatArray, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+    first: FloatArray,
+    second: FloatArray,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    groups: IntArray | None = None,
 ) -> Interval:
     """Return Spearman's correlation of two numbers a row, (N,) each, with its interval over rows.
 
@@ -232,7 +239,7 @@ def rank_correlation(
     value = _or_none(weighted(np.ones((len(first), 1)))[0])
     if value is None:
         return Interval(None)
-    samples = [weighted(counts) for counts in resampling.chunks(len(first))]
+    samples = [weighted(counts) for counts in resampling.chunks(len(first), units_of(groups))]
     return Interval(value, *resampling.ends(np.concatenate(samples)))
 
 
@@ -258,13 +265,9 @@ def _resampled(
     usable = [column for column in zip(*statistics, strict=True) if None not in column]
     chunks = [
         {name: sample for column in usable for name, sample in _mean(column, counts).items()}
-        for counts in _chunks(resampling, len(answers[0].ids), bool(usable))
+        for counts in (resampling.chunks(len(answers[0].ids), units_of(answers[0].groups)) if usable else ())
     ]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in (chunks[0] if chunks else {})}
-
-
-def _chunks(resampling: Resampling, N: int, needed: bool) -> Iterator[FloatArray]:
-    return resampling.chunks(N) if needed else iter(())
 
 
 def _mean(column: Sequence[Statistic | None], counts: FloatArray) -> Mapping[str, FloatArray]:
@@ -299,7 +302,7 @@ def _separation(
     figures = [float(weighted(np.ones((sum(sizes), 1)))[0]) for weighted in ranked]
     samples = [
         np.mean([weighted(np.concatenate(counts)) for weighted in ranked], axis=0)
-        for counts in resampling.paired_chunks(*sizes)
+        for counts in resampling.paired_chunks(*sizes, units_of(inside[0].groups))
     ]
     return _interval(figures, np.concatenate(samples), resampling)
 

@@ -34,6 +34,8 @@ CACHED = 200000
 class Resampling:
     """How intervals are drawn: the same seed and number of rows give the same resamples.
 
+    Rows of one group are drawn together (the cluster bootstrap: Davison and Hinkley 1997, section 3.8).
+
     Args:
         resamples: how many, at least 2.
         confidence: of the intervals, in (0, 1).
@@ -53,36 +55,43 @@ class Resampling:
         if not 0 < self.confidence < 1:
             raise InputError(f"expected a confidence between 0 and 1, got {self.confidence}")
 
-    def chunks(self, N: int) -> Iterator[FloatArray]:
+    def chunks(self, N: int, units: IntArray | None = None) -> Iterator[FloatArray]:
         """Yield counts, float64, (N, R): how often each row is taken in each of the next R resamples.
 
         Args:
             N: rows.
+            units: of each row, (N,), from 0, as `units_of` gives them: rows of one are drawn together.
 
         Raises:
             InputError: there are no rows.
         """
-        return self._chunks(N, 0, at_a_time(N))
+        return self._chunks(N, 0, at_a_time(N), units)
 
-    def paired_chunks(self, N: int, K: int) -> Iterator[tuple[FloatArray, FloatArray]]:
+    def paired_chunks(
+        self, N: int, K: int, units: IntArray | None = None
+    ) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Yield counts of two sets of rows, (N, R) and (K, R), each resampled on its own.
 
         Args:
             N: rows of the first set, drawn as `chunks` draws them.
             K: of the second.
+            units: of the first set's rows, as `chunks` takes them.
 
         Raises:
             InputError: there are no rows.
         """
         size = at_a_time(N + K)
-        return zip(self._chunks(N, 0, size), self._chunks(K, 1, size), strict=True)
+        return zip(self._chunks(N, 0, size, units), self._chunks(K, 1, size), strict=True)
 
-    def _chunks(self, N: int, stream: int, size: int) -> Iterator[FloatArray]:
+    def _chunks(self, N: int, stream: int, size: int, units: IntArray | None = None) -> Iterator[FloatArray]:
         if N < 1:
             raise InputError("expected one row or more to resample, got none")
         random = np.random.default_rng([self.seed, stream])
+        drawn = N if units is None else int(units.max()) + 1
         for start in range(0, self.resamples, size):
-            yield counted(random.integers(0, N, (min(size, self.resamples - start), N)), N)
+            shape = min(size, self.resamples - start), drawn
+            counts = counted(random.integers(0, drawn, shape), drawn)
+            yield counts if units is None else counts[units]
 
     def ends(self, samples: FloatArray) -> tuple[float | None, float | None]:
         """Return the percentile interval of samples, (R,): resamples that lack a class (NaN) are left out.

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from credibly.errors import InputError
-from credibly.records import UNKNOWN, Interval
+from credibly.records import UNKNOWN, IntArray, Interval
+from credibly.uncertainty.scoring.clusters import units_of
 from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.systems import Answer
 
@@ -102,7 +103,7 @@ def slices(
             rows=int(mask.sum()),
             confidence=float(answer.confidence[mask].mean()),
             accuracy=float((answer.predicted == answer.labels)[mask].mean()),
-            gap=_mean(gap[mask], resampling),
+            gap=_mean(gap[mask], resampling, None if answer.groups is None else answer.groups[mask]),
             p=own,
             adjusted_p=adjusted,
         )
@@ -156,7 +157,8 @@ def chance_of_as_far(confidence: FloatArray, right: int) -> float:
     return min(1.0, 2 * min(at_most(right), 1 - at_most(right - 1)))
 
 
-def _mean(values: FloatArray, resampling: Resampling) -> Interval:
+def _mean(values: FloatArray, resampling: Resampling, groups: IntArray | None) -> Interval:
     """Return a mean with its interval."""
-    samples = [values @ counts / len(values) for counts in resampling.chunks(len(values))]
+    chunks = resampling.chunks(len(values), units_of(groups))
+    samples = [values @ counts / counts.sum(axis=0) for counts in chunks]
     return Interval(float(values.mean()), *resampling.ends(np.concatenate(samples)))

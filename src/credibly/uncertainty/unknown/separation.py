@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from credibly.errors import InputError
-from credibly.records import Interval
+from credibly.records import IntArray, Interval
 from credibly.uncertainty.exact import checked_column
+from credibly.uncertainty.scoring.clusters import units_of
 from credibly.uncertainty.scoring.ranks import area_under_roc
 from credibly.uncertainty.scoring.resampling import Resampling
 
@@ -45,6 +46,7 @@ def separations(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    groups: IntArray | None = None,
 ) -> dict[str, Separation]:
     """Return how well each score tells the rows outside from those inside, with bootstrap intervals.
 
@@ -57,6 +59,7 @@ def separations(
         resamples: how many.
         confidence: of the intervals.
         seed: of the draws.
+        groups: int64, (N,), of the known rows, where some belong together.
 
     Raises:
         InputError: no scores, no rows, other names or numbers of rows, or scores that are not finite.
@@ -70,7 +73,7 @@ def separations(
     }
     point = {name: figure(*(np.ones((size, 1)) for size in sizes)) for name, figure in figures.items()}
     samples: dict[str, list[FloatArray]] = {name: [] for name in figures}
-    for counts in resampling.paired_chunks(*sizes):
+    for counts in resampling.paired_chunks(*sizes, units_of(groups)):
         for name, figure in figures.items():
             samples[name].append(figure(*counts))
     undefined = Separation(Interval(None), Interval(None))

@@ -86,13 +86,13 @@ def _promises(
     """Fit what is wanted on what the exported graph itself answers on the calibration rows."""
     if wanted.nothing:
         return Promises()
-    check_promises(wanted, opened.contents.columns)
     stored = _calibration_of(opened)
     if stored is None:
         raise InputError(
             "the export holds no answers on calibration rows, on which a promise is fitted; export it again "
             "where the run's data are, without --texts"
         )
+    check_promises(wanted, opened.contents.columns, stored)
     return Promises.fit(stored, system, calibrators, wanted)
 
 

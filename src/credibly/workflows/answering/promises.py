@@ -26,6 +26,8 @@ from credibly.uncertainty.promises.selective import Abstention
 from credibly.uncertainty.systems import CALIBRATED, Answer, answers, bare_name, keeps_labels, source_of
 from credibly.workflows.common.contents import calibrators_in
 
+BY_GROUPS = "Of texts that belong together one counts: this holds for one text of each group."
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -64,11 +66,22 @@ class Promises:
         abstention: which texts are answered, by total uncertainty; all where None.
         reasons: why others are not.
         sets: of classes; None where none are wanted.
+        by_groups: some calibration rows belong together, and one of each group counted.
     """
 
     abstention: Abstention | None = None
     reasons: Reasons | None = None
     sets: PredictionSets | None = None
+    by_groups: bool = False
+
+    def in_words(self) -> str | None:
+        """Return what is promised, in sentences; None where nothing is."""
+        words = [self.abstention.in_words()] if self.abstention else []
+        if self.sets:
+            words.append(f"A set of classes holds the true one {100 * self.sets.coverage:.4g} % of the time.")
+        if words and self.by_groups:
+            words.append(BY_GROUPS)
+        return " ".join(words) or None
 
     @classmethod
     def of(cls, run: Run, system: str, wanted: Wanted) -> Promises:
@@ -79,8 +92,8 @@ class Promises:
         """
         if wanted.nothing:
             return cls()
-        check_promises(wanted, Columns.of(run.recipe.data))
         stored = run.load_predictions(source_of(system), "calibration")
+        check_promises(wanted, Columns.of(run.recipe.data), stored)
         return cls.fit(stored, system, calibrators_in(run), wanted)
 
     @classmethod
@@ -109,17 +122,21 @@ class Promises:
                 f"that a risk needs; give --system {bare_name(system)}{CALIBRATED}"
             )
         known = stored.take(stored.labels != UNKNOWN)
-        alone = known.take(one_of_each(known.groups, known.ids))
+        alone = known.take(one_of_each(known.groups, len(known.ids)))
+        by_groups = len(alone.ids) < len(known.ids)
         shown = answers(system, alone, calibrators)[0]
         bare = bare_answer(system, alone, calibrators)
-        abstention = _abstention(shown, bare, wanted)
-        return cls(
-            abstention,
-            Reasons.fit(shown.uncertainty.aleatoric, shown.uncertainty.epistemic) if abstention else None,
-            None
-            if wanted.sets is None
-            else PredictionSets.fit(bare.probs, bare.labels, wanted.sets, class_names=bare.class_names),
-        )
+        try:
+            abstention = _abstention(shown, bare, wanted)
+            sets = _sets(bare, wanted)
+        except InputError as error:
+            if not by_groups:
+                raise
+            counts = f"{len(known.ids)} calibration rows are {len(alone.ids)} groups, and one of each counts"
+            raise InputError(f"{error}; {counts}") from None
+        parts = shown.uncertainty
+        reasons = Reasons.fit(parts.aleatoric, parts.epistemic) if abstention else None
+        return cls(abstention, reasons, sets, by_groups)
 
     def kept(
         self, system: str, shown: Answer, predictions: Predictions, calibrators: Mapping[str, Calibrator]
@@ -151,14 +168,21 @@ class Promises:
         return [{name: values[row] for name, values in columns.items()} for row in range(N)]
 
 
-def check_promises(wanted: Wanted, columns: Columns) -> None:
+def check_promises(wanted: Wanted, columns: Columns, calibration: Predictions) -> None:
     """Raise where nothing can be promised by a calibration split, whatever its size.
 
     A share of texts that is answered has nothing to do with labels, so opinions do for it.
 
     Raises:
-        InputError: labels are opinions, whose errors are not known.
+        InputError: rows belong together by a column that the calibration rows lack, or labels are opinions,
+            whose errors are not known.
     """
+    if columns.group is not None and calibration.groups is None:
+        raise InputError(
+            "a promise needs rows that are independent of one another, or to know which are not; this run's "
+            f"belong together by column {columns.group!r}, which its calibration rows lack: fit with a "
+            "calibration file that has it, or without --group"
+        )
     if columns.calibrated_by_opinions and (wanted.risk is not None or wanted.sets is not None):
         raise InputError(
             "a promise needs true labels, and this run was calibrated to a labeller's opinions; give "
@@ -172,11 +196,15 @@ def bare_answer(system: str, predictions: Predictions, calibrators: Mapping[str,
 
 
 def _abstention(shown: Answer, bare: Answer, wanted: Wanted) -> Abstention | None:
-    known = np.asarray(shown.labels) != UNKNOWN
-    uncertainty = bare.uncertainty.total[known]
     if wanted.risk is not None:
-        wrong = (shown.predicted != shown.labels)[known]
-        return Abstention.at_risk(uncertainty, wrong, wanted.risk, wanted.delta)
+        wrong = shown.predicted != shown.labels
+        return Abstention.at_risk(bare.uncertainty.total, wrong, wanted.risk, wanted.delta)
     if wanted.coverage is not None:
-        return Abstention.at_coverage(uncertainty, wanted.coverage)
+        return Abstention.at_coverage(bare.uncertainty.total, wanted.coverage)
     return None
+
+
+def _sets(bare: Answer, wanted: Wanted) -> PredictionSets | None:
+    if wanted.sets is None:
+        return None
+    return PredictionSets.fit(bare.probs, bare.labels, wanted.sets, class_names=bare.class_names)

@@ -17,7 +17,7 @@ from credibly.serve.settings import Given, Opinion, check_token
 from credibly.uncertainty.systems import answers
 from credibly.workflows.answering.loading import Engine, engine_of
 from credibly.workflows.answering.predicting import Predictor
-from credibly.workflows.answering.promises import Promises, Wanted
+from credibly.workflows.answering.promises import Wanted
 
 TOKEN_VARIABLE = "CREDIBLY_TOKEN"  # noqa: S105  # its name, and no token
 MEMBERS = "ensemble+temperature"
@@ -89,7 +89,7 @@ def answering_of(
         predict=predictor.predict,
         columns=tuple(predictor.data.text) if predictor.data.cut_column else (),
         opinions=None if members is None else opinions_of(members),
-        promise=promised(predictor.promises),
+        promise=predictor.promises.in_words(),
         unfamiliar=unfamiliar,
     )
 
@@ -106,14 +106,6 @@ def unfamiliar_to(predictor: Predictor) -> tuple[float, float] | None:
     epistemic = answers(predictor.system, stored, predictor.calibrators)[0].uncertainty.epistemic
     some, most = np.quantile(epistemic, UNFAMILIAR)
     return float(some), float(most)
-
-
-def promised(promises: Promises) -> str | None:
-    """Return what is promised of the answers, in words; None where nothing is."""
-    words = [promises.abstention.in_words()] if promises.abstention else []
-    if promises.sets:
-        words.append(f"A set of classes holds the true one {100 * promises.sets.coverage:.4g} % of the time.")
-    return " ".join(words) or None
 
 
 def opinions_of(ensemble: Predictor) -> Callable[[Sequence[Given]], list[list[Opinion]]]:

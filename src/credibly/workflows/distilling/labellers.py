@@ -70,5 +70,5 @@ def _take_opinions(labelled: Run, work: Work, shifts: Bias) -> None:
             continue
         part = sets[split]
         said = without_bias(record.take([place[name] for name in part.ids]), shifts.of(part.texts))
-        known = replace(said, labels=part.labels, label_probs=part.label_probs)
+        known = replace(said, labels=part.labels, label_probs=part.label_probs, groups=part.group_numbers())
         work.run.save_predictions("members", split, known)

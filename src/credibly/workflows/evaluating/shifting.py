@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from credibly.data import read_examples
-from credibly.data.splits import blind
+from credibly.data.examples import blind
 from credibly.errors import InputError
 from credibly.progress import Stages, silent
 from credibly.reading import count_cut
@@ -136,7 +136,7 @@ def _separated(known: Side, given: Side, recipe: Recipe) -> dict[str, Any]:
     evaluation = recipe.evaluation
     resampling = Resampling(evaluation.resamples, evaluation.confidence, recipe.seed)
     inside, outside = ({**answer_scores(side.answer), **side.scores} for side in (known, given))
-    found = separations(inside, outside, **asdict(resampling))
+    found = separations(inside, outside, **asdict(resampling), groups=known.answer.groups)
     return {name: own.as_json() for name, own in found.items()}
 
 
