@@ -1,13 +1,19 @@
 """Texts that belong together: how much wider intervals would be, against a simulation and by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from credibly.records import Predictions
 from credibly.report.figures.dependence import dependence
+from credibly.report.figures.promises import promises
+from credibly.report.tables.promises import by_groups
 from credibly.report.words.dependence import what_groups_mean
 from credibly.uncertainty.scoring.clusters import clusters_of, standard_error
 from credibly.uncertainty.systems import answers
+from uncertainty.cases import copied
+from uncertainty.simulated import drawn_answer
 
 
 def answer_of(probs, labels):
@@ -85,6 +91,27 @@ def test_where_no_column_names_groups_it_is_said_what_they_are():
     for column, subject in (("author", "Texts of a group"), (None, "Equal texts, and texts that stand")):
         (finding,) = what_groups_mean({**report, "recipe": {"data": {"group": column}}})
         assert finding.claim.startswith(subject)
+
+
+def test_a_reports_promises_count_one_row_of_each_group():
+    random = np.random.default_rng(3)
+    sides = [drawn_answer(400, random, 0.5) for _ in range(2)]
+
+    def promised(*answers):
+        on = [{"ensemble": (own,), "ensemble+temperature": (own,)} for own in answers]
+        return promises("ensemble+temperature", *on, {}, 0.95)
+
+    alone = promised(*sides)
+    copies = [copied(own, 3) for own in sides]
+    together, naive = promised(*copies), promised(*(replace(own, groups=None) for own in copies))
+    assert together["sets"] == alone["sets"]
+    assert together["sets"] != naive["sets"]
+    assert [own["by_groups"] for own in (alone, together, naive)] == [False, True, False]
+    # No threshold is found for so low a risk, and how sure that is goes by the number of test rows.
+    none_answered = [own["abstention"][0]["coverage"] for own in (alone, together, naive)]
+    assert none_answered[0] == none_answered[1] != none_answered[2]
+    told = by_groups({"promises": together}), by_groups({"promises": alone})
+    assert told == ("; of texts that belong together one counts, here and in what is promised", "")
 
 
 def finding_of(answer, groups):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 
 from credibly.records import Examples, Predictions
+from credibly.uncertainty.decompose import Uncertainty
 from credibly.uncertainty.systems import Answer, answers
 
 
@@ -47,3 +50,24 @@ def answer_of(probs, labels, label_probs=None) -> Answer:
 
 def random_answer(system="ensemble", **options) -> Answer:
     return answers(system, random_predictions(**options), {})[0]
+
+
+def taken(answer: Answer, rows: np.ndarray, groups=None) -> Answer:
+    """The answer on these rows, some perhaps more than once."""
+    parts = {part.name: getattr(answer.uncertainty, part.name)[rows] for part in fields(Uncertainty)}
+    return replace(
+        answer,
+        probs=answer.probs[rows],
+        uncertainty=Uncertainty(**parts),
+        labels=answer.labels[rows],
+        label_probs=None if answer.label_probs is None else answer.label_probs[rows],
+        ids=tuple(map(str, range(len(rows)))),
+        concentrations=None,
+        groups=groups,
+    )
+
+
+def copied(answer: Answer, times: int) -> Answer:
+    """Every row so many times, its copies in one group."""
+    rows = np.repeat(np.arange(len(answer.ids)), times)
+    return taken(answer, rows, groups=rows)

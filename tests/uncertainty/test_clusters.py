@@ -1,42 +1,20 @@
 """Rows that belong together: they are drawn as one, and intervals cover although rows depend."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credibly.uncertainty.decompose import Uncertainty
 from credibly.uncertainty.scoring.clusters import ENOUGH, effective_groups, standard_error, units_of, widening
 from credibly.uncertainty.scoring.estimates import CORRECTED
 from credibly.uncertainty.scoring.intervals import paired_difference, rank_correlation, resampled, score
 from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.scoring.scores import checked_metrics, values
 from uncertainty import naive
-from uncertainty.cases import random_answer
+from uncertainty.cases import copied, random_answer
 from uncertainty.simulated import drawn_answer
-
-
-def taken(answer, rows, groups=None):
-    """The answer on these rows, some perhaps more than once."""
-    parts = {part.name: getattr(answer.uncertainty, part.name)[rows] for part in fields(Uncertainty)}
-    return replace(
-        answer,
-        probs=answer.probs[rows],
-        uncertainty=Uncertainty(**parts),
-        labels=answer.labels[rows],
-        label_probs=None if answer.label_probs is None else answer.label_probs[rows],
-        ids=tuple(map(str, range(len(rows)))),
-        concentrations=None,
-        groups=groups,
-    )
-
-
-def copied(answer, times):
-    """Every row so many times, its copies in one group."""
-    rows = np.repeat(np.arange(len(answer.ids)), times)
-    return taken(answer, rows, groups=rows)
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.integers(0, 5))
