@@ -133,8 +133,8 @@ def test_targets_are_one_hot_or_the_label_probabilities():
 
 def test_predictions_know_which_rows_belong_together():
     grouped = Predictions.from_probs(np.full((3, 2), 0.5), examples(groups=("b", "a", "b")))
-    assert grouped.groups.tolist() == [1, 0, 1]
-    assert grouped.take([2, 1]).groups.tolist() == [1, 0]
+    assert grouped.groups.tolist() == [0, 1, 0]
+    assert grouped.take([2, 1]).groups.tolist() == [0, 1]
     assert Predictions.from_probs(np.full((3, 2), 0.5), examples()).groups is None
     for strange in (np.zeros(2, dtype=int), np.zeros(3)):
         with pytest.raises(RecordError, match=r"integer groups of shape \(3,\)"):
