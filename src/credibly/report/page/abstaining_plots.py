@@ -41,7 +41,8 @@ def rejection_plot(system: str, kinds: Mapping[str, Points]) -> Drawing:
             for point in points
             if point["rejected"] < 1 - FEWEST_SHOWN
         )
-        axes.set(xlim=(0, 1.005), ylim=(lowest - 0.25 * (1 - lowest) - 0.005, 1.005))
+        span = 1 - lowest
+        axes.set(xlim=(0, 1.005), ylim=(lowest - 0.25 * span - 0.005, 1 + 0.03 * span + 1e-4))
         axes.set(xlabel="texts rejected, most uncertain first", ylabel="right answers among the rest")
         axes.legend(frameon=False, loc="lower right", title="rejected by", alignment="left")
         axes.grid(visible=True)

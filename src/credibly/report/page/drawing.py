@@ -139,9 +139,17 @@ def cut(text: str, most: int) -> str:
 
 def in_percent(axes: Any) -> None:
     """Label the axes in per cent."""
-    ticker = optional("matplotlib.ticker")
-    axes.xaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
-    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda share, _: tick(share))
+
+
+def tick(share: float) -> str:
+    """Return a share as a tick's label, with as many digits as tell it from its neighbours.
+
+    >>> tick(0.975), tick(1.0), tick(0.07), tick(-1e-17)
+    ('97.5%', '100%', '7%', '0%')
+    """
+    return f"{round(100 * share, 6) + 0:.4g}%"
 
 
 def _saved(inches: tuple[float, float], draw: Callable[[Any], None], palette: Palette, form: str) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from credibly.report.figures.learning import SYSTEM
-from credibly.report.page.drawing import Drawing, Palette, cut, in_percent
+from credibly.report.page.drawing import Drawing, Palette, cut, in_percent, tick
 from credibly.report.page.extras import optional
 from credibly.report.tables.families import family
 from credibly.report.words.metrics import words_of
@@ -198,7 +198,7 @@ def learning_plot(points: Sequence[Mapping[str, Any]], metric: str) -> Drawing:
         axes.set(xlabel="training texts", ylabel=words.label)
         axes.grid(visible=True)
         if words.percent:
-            axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+            axes.yaxis.set_major_formatter(lambda share, _: tick(share))
 
     rows = [{"training_texts": point["rows"], **point[metric]} for point in points]
     return Drawing(
