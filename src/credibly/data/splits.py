@@ -373,7 +373,8 @@ def containment_notes(settings: DataSettings, parts: Parts) -> list[str]:
         own = [words(text) for text in part.texts]
         within = containers(own, learned)
         if count := sum(phrase in within for phrase in own):
-            notes.append(f"{name}: {rows(count)} stand word for word within a train text; kept")
+            stands = "stands" if count == 1 else "stand"
+            notes.append(f"{name}: {rows(count)} {stands} word for word within a train text; kept")
         if settings.group is None and part.groups is not None:
             notes.append(
                 f"{name}: {rows(len(part))} are {len(set(part.groups)):,} texts with their copies and what "
