@@ -196,6 +196,7 @@ def test_a_labelled_file_is_joined_by_id(tmp_path):
     found = with_truth(judged, examples)
     assert found.examples.texts == ("text 0", "text 1", "text 2")
     assert found.examples.groups == ("a", "b", "a")
+    assert found.predictions.groups.tolist() == [0, 1, 0]
     np.testing.assert_array_equal(found.predictions.labels, [0, 1, 0])
     np.testing.assert_array_equal(found.predictions.log_probs, judged.predictions.log_probs)
     with pytest.raises(DataError, match=r"1 of the predictions are not labelled \(t1\) and 0 labelled"):

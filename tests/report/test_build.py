@@ -96,6 +96,14 @@ def test_slices_are_those_of_the_shipped_system(binary: dict[str, Any], run: dic
     assert binary["slices"]
 
 
+@pytest.mark.parametrize(("column", "are"), [("author", True), (None, False)])
+def test_families_are_no_slices_and_groups_of_a_column_are(column: str | None, are: bool) -> None:
+    test = examples(300, seed=6)
+    test = replace(test, groups=tuple("ab"[row % 2] for row in range(300)))
+    given = {**members_only(test, M=1), "recipe": {"data": {"group": column}}}
+    assert any(own["kind"] == "group" for own in built(given)["slices"]) == are
+
+
 def test_one_member_has_no_vote(lone: dict[str, Any]) -> None:
     assert lone["members"] == 1
     assert "majority_vote" not in lone["systems"]

@@ -7,11 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from credibly.uncertainty.scoring.binning import Bins
 from credibly.uncertainty.scoring.clusters import ENOUGH, effective_groups, standard_error, units_of, widening
 from credibly.uncertainty.scoring.estimates import CORRECTED
-from credibly.uncertainty.scoring.intervals import paired_difference, rank_correlation, resampled, score
+from credibly.uncertainty.scoring.intervals import (
+    paired_difference,
+    rank_correlation,
+    resampled,
+    score,
+    score_shift,
+)
 from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.scoring.scores import checked_metrics, values
+from credibly.uncertainty.unknown.separation import separations
 from uncertainty import naive
 from uncertainty.cases import copied, random_answer
 from uncertainty.simulated import drawn_answer
@@ -108,6 +116,36 @@ def test_differences_and_correlations_go_by_groups_too():
     rows = np.repeat(np.arange(300), 4)
     alone, together = rank_correlation(x, y, 2000), rank_correlation(x[rows], y[rows], 2000, groups=rows)
     assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.1)
+
+
+def test_telling_other_rows_apart_goes_by_the_known_rows_groups():
+    random = np.random.default_rng(4)
+    inside, outside = random.normal(size=300), random.normal(1, 1, size=3000)
+    rows = np.repeat(np.arange(300), 4)
+    widths = [
+        (lambda auroc: auroc.high - auroc.low)(
+            separations({"x": known}, {"x": outside}, groups=groups)["x"].auroc
+        )
+        for known, groups in ((inside, None), (inside[rows], rows), (inside[rows], None))
+    ]
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)
+    assert widths[2] < 0.7 * widths[0]
+    known, other = drawn_answer(300, random, 0.0), drawn_answer(3000, random, 0.5)
+    copies = copied(known, 4)
+    alone, together, naive_ends = (
+        score_shift([own], [other], 500, metrics=["nll"])["ood_auroc"]
+        for own in (known, copies, replace(copies, groups=None))
+    )
+    assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.15)
+    assert naive_ends.high - naive_ends.low < 0.7 * (alone.high - alone.low)
+
+
+def test_rows_that_count_for_less_than_one_keep_their_gap():
+    whole = Bins(np.array([[4.0], [0.0]]), np.array([[3.0], [0.0]]), np.array([[1.0], [0.0]]))
+    parts = Bins(whole.rows / 16, whole.confidence / 16, whole.correct / 16)
+    assert parts.gap.tolist() == whole.gap.tolist() == [[0.5], [0.0]]
+    assert parts.share.tolist() == whole.share.tolist() == [[1.0], [0.0]]
+    assert parts.error[0, 0] > whole.error[0, 0]
 
 
 @pytest.mark.parametrize("metric", sorted(CORRECTED))

@@ -42,7 +42,7 @@ class Bins:
     """Sums over the rows of each bin, for R weightings of the rows at once; each float64, (B, R).
 
     Args:
-        rows: number of rows.
+        rows: number of rows; a fraction where rows count for less than one.
         confidence: sum of their confidences.
         correct: number of correct ones.
     """
@@ -52,14 +52,20 @@ class Bins:
     correct: FloatArray
 
     @property
+    def _filled(self) -> FloatArray:
+        """Rows to divide by, (B, R): 1 for an empty bin."""
+        return np.where(self.rows > 0, self.rows, 1.0)
+
+    @property
     def share(self) -> FloatArray:
         """w, (B, R): share of the rows."""
-        return np.asarray(self.rows / np.maximum(self.rows.sum(axis=0), 1.0))
+        total = self.rows.sum(axis=0)
+        return np.asarray(self.rows / np.where(total > 0, total, 1.0))
 
     @property
     def gap(self) -> FloatArray:
         """d, (B, R): |accuracy - mean confidence|, 0 for an empty bin."""
-        return np.abs(self.correct - self.confidence) / np.maximum(self.rows, 1.0)
+        return np.abs(self.correct - self.confidence) / self._filled
 
     @property
     def error(self) -> FloatArray:
@@ -68,8 +74,8 @@ class Bins:
         From the accuracy drawn towards the confidence as if by two rows more: a bin whose rows are all
         correct would else claim to be free of error.
         """
-        drawn = (self.correct + 2 * self.confidence / np.maximum(self.rows, 1.0)) / (self.rows + 2)
-        return np.asarray(np.sqrt(np.maximum(drawn * (1 - drawn), 0.0) / np.maximum(self.rows, 1.0)))
+        drawn = (self.correct + 2 * self.confidence / self._filled) / (self.rows + 2)
+        return np.asarray(np.sqrt(np.maximum(drawn * (1 - drawn), 0.0) / self._filled))
 
 
 def binned(confidence: FloatArray, correct: NDArray[np.bool_], counts: FloatArray) -> Bins:

@@ -52,8 +52,8 @@ def units_of(groups: IntArray | None) -> IntArray | None:
 def widening(values: FloatArray, clusters: IntArray | None) -> float:
     """Return how much wider an interval is that allows for groups, by a figure's mean: 1 or more.
 
-    The root of the design effect (Kish 1965): the standard error of the mean of values, (N,), by groups over
-    that of independent rows.
+    The root of the design effect (Kish 1965): the standard error of the mean of values, (N,), by groups,
+    clusters, (N,), from 0, over that of independent rows.
     """
     if clusters is None or not len(values) or np.ptp(values) == 0:
         return 1.0

@@ -229,6 +229,14 @@ def rank_correlation(
 
     None where either is the same for all rows.
 
+    Args:
+        first: (N,).
+        second: (N,).
+        resamples: how many.
+        confidence: of the interval.
+        seed: of the draws.
+        groups: int64, (N,): rows of one number belong together; None where none do.
+
     Raises:
         InputError: the numbers of rows differ, or there are none.
     """
