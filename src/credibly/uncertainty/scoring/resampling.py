@@ -118,10 +118,10 @@ def counted(drawn: IntArray, N: int) -> FloatArray:
            [0., 1.],
            [1., 2.]])
     """
-    R = len(drawn)
-    # All resamples in one count, each in a range of its own.
-    places = (drawn + N * np.arange(R)[:, None]).ravel()
-    return np.bincount(places, minlength=R * N).reshape(R, N).T.astype(np.float64, order="C")
+    counts = np.empty((N, len(drawn)))
+    for resample, rows in enumerate(drawn):
+        counts[:, resample] = np.bincount(rows, minlength=N)
+    return counts
 
 
 def at_a_time(N: int) -> int:

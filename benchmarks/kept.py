@@ -1,0 +1,162 @@
+"""What one small model keeps of an ensemble's gain over training it on labels alone, over data sets.
+
+Each recipe of `recipes/students` trains an ensemble, a student and the controls with the same texts, steps
+and tuning. A data set counts where the ensemble's gain in NLL over `direct+temperature` lies beyond its
+interval; what a network keeps is its own gains over these sets, added up, as a share of the ensemble's. Runs
+stand under `runs/students`: finished ones are used as they are, so that hours of training are not lost.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data import VARIABLE, missing
+from benchmarks.measure import ROOT, Result, load, rounded, say, write, write_skipped
+from credibly.records import Interval
+from credibly.report.figures.comparisons import Paired, share
+from credibly.report.figures.kept import DIRECT, ENSEMBLE, Gain, gain_of
+from credibly.report.figures.scoring import scored_systems
+from credibly.report.figures.systems import answered
+from credibly.runs import Run
+from credibly.settings import load_recipe
+from credibly.uncertainty.scoring.resampling import Resampling
+from credibly.workflows import fit
+from credibly.workflows.common.contents import calibration_in, network_systems
+from credibly.workflows.evaluating.runs import scored_predictions
+
+NAME = "kept"
+WHAT = "share of the ensemble's gain in NLL over direct training that the student keeps, over data sets"
+RECIPES, RUNS = ROOT / "recipes" / "students", ROOT / "runs" / "students"
+STUDENT = "student+temperature"
+CONTROLS = ("label_smoothing+temperature", "soft_labels+temperature", "soft_labels_t4+temperature")
+AT_LEAST = 0.5
+
+
+@dataclass(frozen=True)
+class Found:
+    """One data set's run.
+
+    Args:
+        gains: over direct training, of the ensemble, the student and the controls.
+        report: the run's report.
+    """
+
+    gains: Mapping[str, Gain]
+    report: Mapping[str, Any]
+
+    @property
+    def counts(self) -> bool:
+        """Whether the ensemble's gain lies beyond its interval."""
+        low = self.gains[ENSEMBLE].figure.low
+        return low is not None and low > 0
+
+
+def found_in(run: Run, resampling: Resampling) -> Found:
+    """Return the gains in NLL of a finished run, on its test texts."""
+    stored = {source: scored_predictions(run, source) for source in ["members", *network_systems(run.recipe)]}
+    on_test = answered(stored, "test", calibration_in(run).calibrators)
+    names = [DIRECT, ENSEMBLE, STUDENT, *CONTROLS]
+    systems, sampled = scored_systems({name: on_test[name] for name in names}, {}, resampling)
+    paired = Paired(on_test, systems, sampled, resampling)
+    gains = {name: gain for name in names[1:] if (gain := gain_of(paired, name, "nll"))}
+    return Found(gains, run.read_json(run.report_json))
+
+
+def pooled(found: Sequence[Found], name: str, confidence: float) -> Interval:
+    """Return a network's gains, added up over data sets that count, as a share of the ensemble's."""
+    found = [each for each in found if each.counts]
+    if not found:
+        return Interval(None)
+    own, ensemble = ([each.gains[system] for each in found] for system in (name, ENSEMBLE))
+    values = [sum(gain.figure.value or 0.0 for gain in gains) for gains in (own, ensemble)]
+    samples = [np.sum([gain.samples for gain in gains], axis=0) for gains in (own, ensemble)]
+    return share(values[0] / values[1], samples[0], samples[1], confidence)
+
+
+def figures(found: Mapping[str, Found], confidence: float) -> dict[str, Any]:
+    """Return the pooled shares, and for each data set gains and how the student's doubt follows."""
+    networks = (STUDENT, *CONTROLS)
+    return {
+        "data_sets": len(found),
+        "that_count": sum(each.counts for each in found.values()),
+        "pooled_share": {name: pooled(list(found.values()), name, confidence).as_json() for name in networks},
+        "by_data_set": {
+            data_set: {
+                "counts": each.counts,
+                "nll": {name: each.report["systems"][name]["nll"] for name in (DIRECT, *each.gains)},
+                "accuracy": {
+                    name: each.report["systems"][name]["accuracy"] for name in (DIRECT, *each.gains)
+                },
+                "gains": {name: gain.figure.as_json() for name, gain in each.gains.items()},
+                "share": {name: pooled([each], name, confidence).as_json() for name in networks},
+                "spearman": each.report["agreement"],
+                "ood_auroc": _told_apart(each.report),
+            }
+            for data_set, each in found.items()
+        },
+    }
+
+
+def _told_apart(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how well total uncertainty tells each shift set's texts from the test texts."""
+    return {
+        split: {name: systems[name]["ood_auroc"] for name in (DIRECT, ENSEMBLE, STUDENT)}
+        for split, systems in report["shift"].items()
+    }
+
+
+def needed(recipe: Path) -> list[str]:
+    """Return the data files that a recipe needs."""
+    data = load_recipe(recipe).data
+    return [name for name in (data.train, data.test, *data.shift.values()) if name]
+
+
+def main() -> None:
+    """Fit every recipe whose data are there, and pool what the students keep."""
+    load_before, folder = load(), os.environ.get(VARIABLE)
+    recipes = [
+        recipe
+        for recipe in sorted(RECIPES.glob("*.yaml"))
+        if folder and all((Path(folder) / name).is_file() for name in needed(recipe))
+    ]
+    if not folder or not recipes:
+        write_skipped(NAME, WHAT, missing("trec_train"))
+        return
+    os.chdir(folder)  # recipes name their files alone
+    found = {}
+    for seed, recipe in enumerate(recipes):
+        output = RUNS / recipe.stem
+        run = fit(recipe, output, resume=output.is_dir())
+        found[recipe.stem] = found_in(run, Resampling(seed=seed))
+        say(f"{recipe.stem}: {found[recipe.stem].gains[STUDENT].figure}")
+    content = figures(found, Resampling().confidence)
+    if not content["that_count"]:
+        write_skipped(NAME, WHAT, "no ensemble gains on direct training beyond its interval")
+        return
+    kept = content["pooled_share"]
+    write(
+        Result(
+            name=NAME,
+            what=WHAT,
+            ratio=kept[STUDENT]["value"],
+            unit="nats of NLL below direct training, a data set each",
+            sides={
+                name: [each.gains[name].figure.value or 0.0 for each in found.values() if each.counts]
+                for name in (ENSEMBLE, STUDENT)
+            },
+            at_least=AT_LEAST,
+            holds=all(kept[STUDENT]["value"] > kept[name]["value"] for name in CONTROLS),
+            figures=rounded(content),
+        ),
+        load_before,
+    )
+
+
+if __name__ == "__main__":
+    main()
