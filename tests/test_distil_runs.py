@@ -165,6 +165,42 @@ def test_a_killed_distilling_goes_on_to_the_same_bytes(distilled, fitted, tmp_pa
 
 
 @pytest.mark.slow
+def test_further_controls_and_seeds_come_to_a_finished_run(distilled, fitted, no_plots, tmp_path):
+    few = {**FEW, "distil.controls": ["soft_labels"]}
+    begun = distil(fitted.run, tmp_path / "run", few)
+    student = files_of(begun.student_folder)
+    every = {**FEW, "distil.controls": list(CONTROLS), "distil.seeds": 3}
+    again = distil(fitted.run, tmp_path / "run", every, resume=True)
+    assert files_of(again.student_folder) == student
+    whole = distilled[0].path
+    for folder in ("student", "models", "members", "predictions"):
+        assert _weights(again.path / folder) == _weights(whole / folder)
+    systems, expected = texts_of(again.path)["systems"], texts_of(whole)["systems"]
+    assert {name: own["nll"] for name, own in systems.items()} == {
+        name: own["nll"] for name, own in expected.items()
+    }
+    assert Run.open(again.path).recipe.distil == distilled[0].recipe.distil
+
+
+def _weights(folder):
+    return {name: sha for name, sha in files_of(folder).items() if name.endswith(".safetensors")}
+
+
+def test_a_finished_run_with_fewer_other_or_damaged_networks_is_left_as_it_is(fitted, no_plots, tmp_path):
+    run = distil(fitted.run, tmp_path / "run", {**FEW, "distil.controls": ["direct", "soft_labels"]})
+    before = files_of(run.path)
+    for controls in (["direct"], ["direct", "hydra"], ["hydra", "soft_labels", "label_smoothing"]):
+        with pytest.raises(RunFolderError, match="began with other settings of distil"):
+            distil(fitted.run, run.path, {**FEW, "distil.controls": controls}, resume=True)
+    assert files_of(run.path) == before
+    file = run.predictions_file("student", "test")
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    damaged = files_of(run.path)
+    with pytest.raises(RunFolderError, match="is damaged"):
+        distil(fitted.run, run.path, {**FEW, "distil.controls": list(CONTROLS)}, resume=True)
+    assert files_of(run.path) == damaged
+
+
 def test_another_backbone_and_fewer_layers_make_a_smaller_student(fitted, standin, tmp_path):
     settings = {
         **FEW,

@@ -119,6 +119,17 @@ class Run:
         """Write the resolved recipe."""
         write_text(self.recipe_file, recipe_text(recipe))
 
+    def take_up(self, recipe: Recipe) -> None:
+        """Leave the run unfinished, to go on with a recipe that asks for more; what it holds stays.
+
+        Raises:
+            RunFolderError: a file of the finished run is damaged.
+        """
+        for name in self.manifest.get("files", {}) if self.finished else ():
+            self.check(self.path / name)
+        self.manifest_file.unlink(missing_ok=True)
+        self.save_recipe(recipe)
+
     @classmethod
     def open(cls, path: Path | str, labels: bool = False) -> Run:
         """Return a finished run.

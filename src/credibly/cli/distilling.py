@@ -9,7 +9,7 @@ import typer
 
 from credibly import workflows
 from credibly.cli.console import set_log, show_report, shown_progress
-from credibly.cli.options import Json, Overwrite, Quiet, Resume, Verbose, assigned, given, names
+from credibly.cli.options import Json, Overwrite, Quiet, Verbose, assigned, given, names
 from credibly.settings import CONTROLS, SOUPS
 
 
@@ -42,7 +42,10 @@ def distil(
         list[str] | None,
         typer.Option("--set", help="Any recipe key below distil, as KEY=VALUE; may be given again."),
     ] = None,
-    resume: Resume = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with an unfinished run, or add controls and seeds to a run."),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     verbose: Verbose = False,

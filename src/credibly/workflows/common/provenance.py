@@ -63,11 +63,25 @@ def resolved_before(run: Run, fingerprints: Mapping[str, str]) -> ResolvedSettin
     return resolved
 
 
+def asks_for_more(run: Run, recipe: Recipe) -> bool:
+    """Return whether a recipe asks for further controls, or students of more seeds, than a run began with."""
+    began, now = run.recipe.distil, recipe.distil
+    fewer = {*began.controls} - {*now.controls} or now.seeds < began.seeds
+    return not fewer and (len(now.controls) > len(began.controls) or now.seeds > began.seeds)
+
+
 def check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | None = None) -> None:
-    """Raise RunFolderError where a recipe is another than a run began with, but for these members' rates."""
+    """Raise RunFolderError where a recipe is another than a run began with.
+
+    It may differ in these members' rates, and ask for more networks: those that are there stay as they are.
+    """
     seeds = set(rates or ())
-    allowed = {group.rate_key: group.learning_rate for group in groups_of(recipe) if seeds & {*group.seeds}}
-    began, now = with_values(_comparable(run.recipe), dict(allowed)), _comparable(recipe)
+    allowed: dict[str, Any] = {
+        group.rate_key: group.learning_rate for group in groups_of(recipe) if seeds & {*group.seeds}
+    }
+    if asks_for_more(run, recipe):
+        allowed |= {"distil.controls": recipe.distil.controls, "distil.seeds": recipe.distil.seeds}
+    began, now = with_values(_comparable(run.recipe), allowed), _comparable(recipe)
     different = sorted(key for key in began if began[key] != now[key])
     if different:
         raise RunFolderError(

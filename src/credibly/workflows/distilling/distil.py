@@ -17,7 +17,7 @@ from credibly.records import Examples
 from credibly.runs import Run, replacing, write_bytes
 from credibly.settings import CONTROLS, SOUPS, Recipe
 from credibly.workflows.common.contents import known_costs
-from credibly.workflows.common.provenance import changed_sets, check_same_recipe
+from credibly.workflows.common.provenance import asks_for_more, changed_sets, check_same_recipe
 from credibly.workflows.common.recipes import make_recipe
 from credibly.workflows.common.zero_shot import ZERO_SHOT
 from credibly.workflows.distilling.labellers import labelled_recipe, take_labellers
@@ -53,7 +53,8 @@ def distil(
         settings: recipe values below ``distil``, or ``data.unlabelled``, by dotted key; of a run of labels
             any of ``data``, ``calibration`` and ``evaluation`` too. ``distil.controls`` may be "all" that
             these members allow.
-        resume: go on with an unfinished run that began with the same settings.
+        resume: go on with an unfinished run that began with the same settings; a finished one too, where
+            more controls or seeds are asked for than it has.
         overwrite: replace an existing run.
         stages: told of progress.
 
@@ -70,7 +71,7 @@ def distil(
         if labelled
         else distilled_recipe(finished.recipe, settings or {})
     )
-    if resume and run.finished:
+    if resume and run.finished and not asks_for_more(run, recipe):
         check_same_recipe(run, recipe)
         return run
     if labelled:

@@ -16,6 +16,7 @@ from credibly.settings import Recipe
 from credibly.training import Trackers
 from credibly.workflows.common.lengths import cut_notes, readers_of
 from credibly.workflows.common.provenance import (
+    asks_for_more,
     check_same_recipe,
     fingerprints_of,
     goes_on,
@@ -93,7 +94,7 @@ def _check_patience(recipe: Recipe, splits: Splits) -> None:
 
 
 def _begun(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
-    """Write the resolved recipe, or return the one that an unfinished run began with."""
+    """Write the resolved recipe, or return the one that a run began with, with what is new in it."""
     fingerprints = fingerprints_of(splits)
     if not goes_on(run, resume):
         recipe = resolved_here(recipe, fingerprints)
@@ -104,5 +105,8 @@ def _begun(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
     resolved = resolved_before(run, fingerprints)
     if rates:
         resolved = resolved.model_copy(update={"learning_rates": {**resolved.learning_rates, **rates}})
-        run.save_recipe(run.recipe.model_copy(update={"resolved": resolved}))
+    more = {"controls": recipe.distil.controls, "seeds": recipe.distil.seeds}
+    if rates or asks_for_more(run, recipe):
+        distil = run.recipe.distil.model_copy(update=more)
+        run.take_up(run.recipe.model_copy(update={"resolved": resolved, "distil": distil}))
     return run.recipe

@@ -15,7 +15,7 @@ from credibly.progress import Stages, silent
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe
 from credibly.workflows.common.contents import Calibration, further_students, network_systems
-from credibly.workflows.common.provenance import check_same_recipe, facts_of
+from credibly.workflows.common.provenance import asks_for_more, check_same_recipe, facts_of
 from credibly.workflows.common.recipes import make_recipe
 from credibly.workflows.evaluating.runs import write_run_report
 from credibly.workflows.fitting.beginning import begin, tell_opinions
@@ -44,7 +44,8 @@ def fit(
         output: the run folder.
         settings: recipe values by dotted key, such as ``{"members.count": 5}``.
         resume: go on with an unfinished run; the recipe must be the one it began with, but for the learning
-            rate of members that are missing: those are then trained with the new one.
+            rate of members that are missing: those are then trained with the new one. A finished run goes on
+            where more controls, or students of more seeds, are asked for than it has.
         overwrite: replace an existing run.
         stages: told of progress.
 
@@ -55,7 +56,7 @@ def fit(
     """
     run = Run.claim(output, resume, overwrite)
     recipe = make_recipe(source, settings)
-    if resume and run.finished:
+    if resume and run.finished and not asks_for_more(run, recipe):
         check_same_recipe(run, recipe)
         return run
     splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
