@@ -51,7 +51,7 @@ def calibrated(fitted, tmp_path):
     return copy
 
 
-@pytest.mark.parametrize("method", ["vector", "dirichlet", "isotonic"])
+@pytest.mark.parametrize("method", ["entropy_temperature", "vector", "dirichlet", "isotonic"])
 def test_the_calibrator_asked_for_stands_beside_the_temperature(fitted, method):
     run = Run.open(fitted.run)
     members = run.load_predictions("members", "calibration")

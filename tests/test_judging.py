@@ -67,7 +67,7 @@ def test_a_file_that_is_its_own_calibration_set_is_cross_fitted_and_said_so(tmp_
     assert any("the other four" in note for note in report["notes"])
 
 
-@pytest.mark.parametrize("kind", ["vector", "dirichlet", "isotonic"])
+@pytest.mark.parametrize("kind", ["entropy_temperature", "vector", "dirichlet", "isotonic"])
 def test_another_calibrator_can_be_cross_fitted(tmp_path, no_plots, kind):
     probs, labels = made()
     report = evaluate_predictions(table(tmp_path, probs[:1], labels), evaluation=QUICK, calibrator=kind)

@@ -20,6 +20,7 @@ from credibly.uncertainty.calibration.calibration_rows import folds_of
 from credibly.uncertainty.calibration.calibrators import (
     BY_CLASS,
     KINDS,
+    MAPS,
     InTurn,
     OnMean,
     calibrator_from_json,
@@ -198,7 +199,7 @@ def test_the_order_of_rows_members_and_classes_does_not_matter(kind, on):
 
 @pytest.mark.slow
 @settings(max_examples=15)
-@given(st.sampled_from(list(BY_CLASS)), st.integers(0, 10**6), st.booleans(), st.integers(2, 4))
+@given(st.sampled_from(list(MAPS)), st.integers(0, 10**6), st.booleans(), st.integers(2, 4))
 def test_saturated_probabilities_stay_finite_and_normalised(kind, seed, right, C):
     random = np.random.default_rng(seed)
     labels = np.arange(6 * C) % C
@@ -285,7 +286,7 @@ def test_any_rule_can_be_calibrated_on_its_combination(rule):
         fit_calibrator(predictions, "vector", "members", rule)
 
 
-@pytest.mark.parametrize("kind", list(BY_CLASS))
+@pytest.mark.parametrize("kind", list(MAPS))
 def test_a_dirichlet_keeps_its_total_concentration(kind):
     random = np.random.default_rng(0)
     before = dirichlet_of(random.gamma(1.0, 4.0, (60, 3)) + 0.01, np.arange(60) % 3)
@@ -295,7 +296,7 @@ def test_a_dirichlet_keeps_its_total_concentration(kind):
     assert fit_calibrator(before, kind, on="mean").apply(before).concentrations is None
 
 
-@pytest.mark.parametrize("kind", list(BY_CLASS))
+@pytest.mark.parametrize("kind", list(MAPS))
 def test_raters_shares_that_are_one_hot_fit_as_labels_do(kind):
     labels = np.arange(60) % 3
     probs = np.exp(random_predictions(N=60, M=1).log_probs)
@@ -308,7 +309,7 @@ def test_raters_shares_that_are_one_hot_fit_as_labels_do(kind):
 def test_rows_of_unknown_label_do_not_count():
     predictions = random_predictions(N=100, unknown=0.3)
     known = predictions.take(predictions.labels >= 0)
-    for kind in BY_CLASS:
+    for kind in MAPS:
         assert fit_calibrator(predictions, kind) == fit_calibrator(known, kind)
 
 

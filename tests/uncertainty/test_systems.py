@@ -3,9 +3,10 @@ import pytest
 
 from credibly.errors import InputError
 from credibly.uncertainty.calibration.calibrate import Temperature
+from credibly.uncertainty.calibration.calibrators import InTurn, fit_calibrator
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.decompose import decompose
-from credibly.uncertainty.systems import answers, source_of
+from credibly.uncertainty.systems import answers, keeps_labels, source_of
 from uncertainty.cases import dirichlet_of, random_predictions
 
 FROM_MEMBERS = ["single", "ensemble", "majority_vote", "mean_logits"]
@@ -75,3 +76,25 @@ def test_a_missing_calibrator_is_named():
         answers("direct+temperature", random_predictions(M=1), {"student": Temperature()})
     with pytest.raises(InputError, match="got none"):
         answers("direct+temperature", random_predictions(M=1), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "kept"),
+    [
+        ("student", "temperature", True),
+        ("student", "entropy_temperature", True),
+        ("student", "vector", False),
+        ("ensemble", "temperature", True),
+        ("ensemble", "entropy_temperature", False),
+        ("ensemble", "isotonic", False),
+    ],
+)
+def test_labels_stay_under_maps_that_move_no_class_past_another(name, kind, kept):
+    predictions = random_predictions(N=200, M=3 if name == "ensemble" else 1, raters=False)
+    fitted = fit_calibrator(predictions, kind, on="members")
+    system = f"{name}+{kind}"
+    assert keeps_labels(system, {system: fitted}) is kept
+    assert keeps_labels(system, {system: InTurn((fitted, Temperature(1.0, 0.5)))}) is kept
+    if kept and name == "student":
+        mapped = fitted.apply(predictions)
+        assert np.array_equal(combine(mapped).argmax(1), combine(predictions).argmax(1))

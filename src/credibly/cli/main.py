@@ -277,7 +277,7 @@ def evaluate(
         typer.Option(help="Saved predictions of any model, as a table or .npz file; then no run is needed."),
     ] = None,
     calibrator: Annotated[
-        Literal["temperature", "vector", "dirichlet", "isotonic", "auto"] | None,
+        Literal["temperature", "entropy_temperature", "vector", "dirichlet", "isotonic", "auto"] | None,
         typer.Option(help="What saved predictions are cross-fitted with; a temperature by default."),
     ] = None,
     text: TextColumns = None,

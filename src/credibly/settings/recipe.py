@@ -121,7 +121,7 @@ class DistilSettings(Settings):
 class CalibrationSettings(Settings):
     """What makes probabilities hold, fitted on the calibration split; a temperature is fitted in any case."""
 
-    method: Literal["temperature", "vector", "dirichlet", "isotonic", "auto"] = Field(
+    method: Literal["temperature", "entropy_temperature", "vector", "dirichlet", "isotonic", "auto"] = Field(
         "temperature", description="auto takes the simplest that cross-validated NLL bears out, if any"
     )
     on: Literal["members", "mean"] = Field(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from credibly.errors import InputError, listed
 from credibly.records import IntArray, Predictions
 from credibly.uncertainty.calibration.calibrate import Temperature
-from credibly.uncertainty.calibration.calibrators import Calibrator
+from credibly.uncertainty.calibration.calibrators import Calibrator, InTurn
+from credibly.uncertainty.calibration.entropy_temperature import EntropyTemperature
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.decompose import Uncertainty, decompose
 
@@ -111,9 +112,13 @@ def shipped_system(names: Iterable[str], choices: Choices | None = None) -> str:
 def keeps_labels(name: str, calibrators: Mapping[str, Calibrator]) -> bool:
     """Return whether a system's labels are those that it gives without its calibrator.
 
-    So they are after z / T + c, but for ensembles where two classes are all but equal.
+    So they are after z / T + c, but for ensembles where two classes are all but equal, and after a
+    temperature by entropy where one network answers.
     """
-    return isinstance(calibrators.get(name, Temperature()), Temperature)
+    calibrator = calibrators.get(name, Temperature())
+    maps = calibrator.calibrators if isinstance(calibrator, InTurn) else (calibrator,)
+    kept = Temperature if source_of(name) == "members" else Temperature | EntropyTemperature
+    return all(isinstance(own, kept) for own in maps)
 
 
 def source_of(name: str) -> str:

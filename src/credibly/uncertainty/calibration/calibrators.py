@@ -1,8 +1,9 @@
 """Every calibrator by its kind: fitted on members or on their mean, cross-fitted, read back.
 
 A calibrator is one map, shared by all members, with `fit`, `apply`, `as_json` and `from_json`.
-`Temperature` is one number, `VectorScaling` two a class, `DirichletCalibration` a matrix,
-`IsotonicCalibration` a curve a class; `OnMean` averages the members first, `InTurn` joins several.
+`Temperature` is one number, `EntropyTemperature` two, `VectorScaling` two a class,
+`DirichletCalibration` a matrix, `IsotonicCalibration` a curve a class; `OnMean` averages the members
+first, `InTurn` joins several.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from credibly.uncertainty.calibration.calibration_rows import (
     folds_of,
     targets_of,
 )
+from credibly.uncertainty.calibration.entropy_temperature import EntropyTemperature
 from credibly.uncertainty.calibration.isotonic import IsotonicCalibration
 from credibly.uncertainty.combine import averaged, check_rule
 
@@ -123,7 +125,13 @@ BY_CLASS: dict[str, type[VectorScaling] | type[DirichletCalibration] | type[Isot
 }
 """The maps that have numbers of their own for each class."""
 
-KINDS = ("identity", "temperature", *BY_CLASS)
+MAPS: dict[
+    str,
+    type[EntropyTemperature] | type[VectorScaling] | type[DirichletCalibration] | type[IsotonicCalibration],
+] = {"entropy_temperature": EntropyTemperature, **BY_CLASS}
+"""All maps but one temperature for all rows."""
+
+KINDS = ("identity", "temperature", *MAPS)
 """Every kind of map, the simplest first; the identity is the temperature 1."""
 
 
@@ -231,7 +239,7 @@ def calibrator_from_json(content: Any) -> Calibrator:
     kind = content.get("kind") if isinstance(content, Mapping) else None
     if kind is None:
         return Temperature.from_json(content)
-    readers = {**BY_CLASS, "on_mean": OnMean, "in_turn": InTurn}
+    readers = {**MAPS, "on_mean": OnMean, "in_turn": InTurn}
     if not isinstance(kind, str) or kind not in readers:
         raise InputError(f"unknown kind of calibrator '{kind}'{did_you_mean(str(kind), readers)}")
     return readers[kind].from_json(content)
@@ -242,7 +250,7 @@ def _fit(predictions: Predictions, kind: str, targets: Targets) -> Calibrator:
         return Temperature()
     if kind == "temperature":
         return Temperature.fit(predictions, targets=targets)
-    return BY_CLASS[kind].fit(predictions, targets)
+    return MAPS[kind].fit(predictions, targets)
 
 
 def _check_names(kind: str, on: str, rule: str) -> None:

@@ -3,7 +3,8 @@
 Everything is fitted on the calibration split, on a system as it stands before its calibrator: that was
 fitted on the same rows, and a promise holds only for scores that these rows had no part in. For a network
 that is exact, since its temperature moves no label. The label of an ensemble can move where two classes are
-all but equal. Calibrators with numbers for each class move labels, so with these no risk is promised.
+all but equal. Calibrators with numbers for each class move labels, and a temperature by entropy moves
+those of ensembles, so with these no risk is promised.
 """
 
 from __future__ import annotations
