@@ -173,6 +173,7 @@ def test_an_overconfident_system_is_said_to_be_uncalibrated() -> None:
     run["stored"] = {"members": {"test": Predictions.from_logits(members, test)}}
     report = built(run)
     assert "ensemble is not calibrated." in claims(report)
+    assert "credibly calibrate RUN" not in " ".join(own.evidence for own in findings(report))
     assert "do not hold" in report["headline"]
 
 

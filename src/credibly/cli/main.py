@@ -306,6 +306,27 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    run: RunFolder,
+    method: Annotated[
+        Literal["temperature", "entropy_temperature", "vector", "dirichlet", "isotonic", "auto"],
+        typer.Option(help="auto takes the simplest that cross-validated NLL bears out, if any."),
+    ] = "auto",
+    on: Annotated[
+        Literal["members", "mean"], typer.Option(help="Every member alike, or their mean.")
+    ] = "members",
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Calibrate a finished run by another method and score it anew; nothing is trained."""
+    set_log(verbose, quiet)
+    with shown_progress(quiet) as stages:
+        made = workflows.recalibrate(run, method, on, stages)
+    show_report(made.path, as_json)
+
+
+@app.command()
 def shift(
     run: RunFolder,
     source: Annotated[str, typer.Argument(help="A data file; labels are not needed.", metavar="FILE")],

@@ -14,6 +14,7 @@ from credibly.errors import MissingExtraError
 _HOMES = {
     "fit": "credibly.workflows.fitting.fit",
     "fit_splits": "credibly.workflows.fitting.fit",
+    "recalibrate": "credibly.workflows.fitting.recalibrate",
     "distil": "credibly.workflows.distilling.distil",
     "add_student": "credibly.workflows.distilling.distil",
     "label": "credibly.workflows.labelling.label",

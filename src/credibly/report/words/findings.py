@@ -30,7 +30,7 @@ from credibly.report.words.text import capital, listed_words
 from credibly.report.words.unknown import fixed_in_words
 from credibly.report.words.verdicts import Verdict, verdict
 from credibly.uncertainty.calibration.sampling_error import TemperatureError
-from credibly.uncertainty.systems import bare_name
+from credibly.uncertainty.systems import CALIBRATED, bare_name
 
 REJECTED_BELOW = 0.01
 """A calibration test with a p-value below this rejects calibration."""
@@ -180,11 +180,18 @@ def _calibration(report: Report) -> Iterator[Finding]:
         f"{_tests_said(tests, rejecting)}"
     )
     if rejecting:
-        yield Finding("bad", f"{name} is not calibrated.", evidence)
+        yield Finding("bad", f"{name} is not calibrated.", evidence + _other_maps(name))
     elif doubting:
         yield Finding("equal", f"{name} passes as calibrated, though narrowly.", evidence)
     else:
         yield Finding("good", f"{name} is calibrated as far as {rows} rows can tell.", evidence)
+
+
+def _other_maps(name: str) -> str:
+    """Say what might do where one temperature does not."""
+    if not name.endswith(CALIBRATED):
+        return ""
+    return " A map that bends may do what one temperature cannot: credibly calibrate RUN looks for one."
 
 
 def _calibration_rows(report: Report) -> Iterator[Finding]:

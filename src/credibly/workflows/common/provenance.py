@@ -11,13 +11,15 @@ import torch
 
 from credibly.backbones import resolve_precision
 from credibly.backbones.placement import best_device
-from credibly.data import Splits
-from credibly.errors import RunFolderError
+from credibly.data import Splits, load_splits
+from credibly.errors import CrediblyError, RunFolderError, listed
 from credibly.passes import groups_of, member_seeds
 from credibly.runs import Run
 from credibly.settings import BackboneSettings, Recipe, ResolvedSettings
 from credibly.settings.dotted import with_values
 
+TRANSFER = "unlabelled"
+"""The one set that may be another than a finished run's."""
 PACKAGES = ("credibly", "torch", "transformers", "numpy", "scipy", "safetensors")
 
 
@@ -63,24 +65,30 @@ def resolved_before(run: Run, fingerprints: Mapping[str, str]) -> ResolvedSettin
     return resolved
 
 
-def asks_for_more(run: Run, recipe: Recipe) -> bool:
-    """Return whether a recipe asks for further controls, or students of more seeds, than a run began with."""
+def taken_up(run: Run, recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe asks for that a run can come to have without training anew, by dotted key.
+
+    Further controls, students of more seeds, and another calibration of a run that was calibrated.
+    """
     began, now = run.recipe.distil, recipe.distil
     fewer = {*began.controls} - {*now.controls} or now.seeds < began.seeds
-    return not fewer and (len(now.controls) > len(began.controls) or now.seeds > began.seeds)
+    more = len(now.controls) > len(began.controls) or now.seeds > began.seeds
+    changes: dict[str, Any] = {}
+    if more and not fewer:
+        changes |= {"distil.controls": now.controls, "distil.seeds": now.seeds}
+    if recipe.calibration != run.recipe.calibration and run.calibration_file.is_file():
+        changes["calibration"] = recipe.calibration.model_dump(mode="json")
+    return changes
 
 
 def check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | None = None) -> None:
     """Raise RunFolderError where a recipe is another than a run began with.
 
-    It may differ in these members' rates, and ask for more networks: those that are there stay as they are.
+    It may differ in these members' rates, and in what can be taken up: what is there stays as it is.
     """
     seeds = set(rates or ())
-    allowed: dict[str, Any] = {
-        group.rate_key: group.learning_rate for group in groups_of(recipe) if seeds & {*group.seeds}
-    }
-    if asks_for_more(run, recipe):
-        allowed |= {"distil.controls": recipe.distil.controls, "distil.seeds": recipe.distil.seeds}
+    rate_keys = {group.rate_key: group.learning_rate for group in groups_of(recipe) if seeds & {*group.seeds}}
+    allowed = {**rate_keys, **taken_up(run, recipe)}
     began, now = with_values(_comparable(run.recipe), allowed), _comparable(recipe)
     different = sorted(key for key in began if began[key] != now[key])
     if different:
@@ -102,6 +110,27 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
     precision = {"precision"}
     chosen: Any = {"resolved": True, "backbone": precision, "distil": {"backbone": precision}}
     return recipe.model_dump(mode="json", exclude=chosen)
+
+
+def splits_of(finished: Run, recipe: Recipe) -> Splits:
+    """Return the texts of a run as its recipe's data files hold them, with the recipe's transfer texts.
+
+    Raises:
+        RunFolderError: they cannot be read, or are others than those the run was made from.
+    """
+    try:
+        splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
+    except CrediblyError as error:
+        raise RunFolderError(
+            f"the texts that {finished.path} was made from are needed, and cannot be read (file names in its "
+            f"recipe count from the folder in which a command is given): {error}"
+        ) from None
+    if changed := [name for name in changed_sets(finished, splits) if name != TRANSFER]:
+        raise RunFolderError(
+            f"expected the texts that {finished.path} was made from, got others in {listed(changed)}; put "
+            "the files back as they were, or fit a new run"
+        )
+    return splits
 
 
 def fingerprints_of(splits: Splits) -> dict[str, str]:

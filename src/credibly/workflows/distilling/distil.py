@@ -11,13 +11,13 @@ import numpy as np
 
 from credibly.data import Splits, load_splits
 from credibly.ensemble import Ensemble
-from credibly.errors import CrediblyError, InputError, RunFolderError, listed
+from credibly.errors import InputError, listed
 from credibly.progress import Stages, silent
 from credibly.records import Examples
 from credibly.runs import Run, replacing, write_bytes
 from credibly.settings import CONTROLS, SOUPS, Recipe
 from credibly.workflows.common.contents import known_costs
-from credibly.workflows.common.provenance import asks_for_more, changed_sets, check_same_recipe
+from credibly.workflows.common.provenance import TRANSFER, check_same_recipe, splits_of, taken_up
 from credibly.workflows.common.recipes import make_recipe
 from credibly.workflows.common.zero_shot import ZERO_SHOT
 from credibly.workflows.distilling.labellers import labelled_recipe, take_labellers
@@ -29,8 +29,6 @@ from credibly.workflows.steps.work import Work
 
 SUFFIX = "-distilled"
 """What the new run's name ends with where none is given."""
-TRANSFER = "unlabelled"
-"""The one set that may be another than the source's."""
 
 
 def distil(
@@ -71,7 +69,7 @@ def distil(
         if labelled
         else distilled_recipe(finished.recipe, settings or {})
     )
-    if resume and run.finished and not asks_for_more(run, recipe):
+    if resume and run.finished and not taken_up(run, recipe):
         check_same_recipe(run, recipe)
         return run
     if labelled:
@@ -118,27 +116,6 @@ def distilled_recipe(began: Recipe, settings: Mapping[str, object]) -> Recipe:
 def all_controls(recipe: Recipe) -> list[str]:
     """Return every control that a run's members allow: soups only of those whose weights have a mean."""
     return [*CONTROLS, *([] if why_not_averaged(recipe) else SOUPS)]
-
-
-def splits_of(finished: Run, recipe: Recipe) -> Splits:
-    """Return the texts of a run as its recipe's data files hold them, with the recipe's transfer texts.
-
-    Raises:
-        RunFolderError: they cannot be read, or are others than those the run was made from.
-    """
-    try:
-        splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
-    except CrediblyError as error:
-        raise RunFolderError(
-            f"the texts that {finished.path} was made from are needed, and cannot be read (file names in its "
-            f"recipe count from the folder in which a command is given): {error}"
-        ) from None
-    if changed := [name for name in changed_sets(finished, splits) if name != TRANSFER]:
-        raise RunFolderError(
-            f"expected the texts that {finished.path} was made from, got others in {listed(changed)}; put "
-            "the files back as they were, or fit a new run"
-        )
-    return splits
 
 
 def _apart(finished: Run, output: str | Path | None) -> Path:

@@ -68,7 +68,7 @@ def write_run_report(
         choices=calibration.choices,
         costs=costs_by_system(run),
         test=test,
-        notes=[*splits.notes, *round_notes(run)],
+        notes=list(dict.fromkeys([*splits.notes, *round_notes(run)])),
         resamples=recipe.evaluation.resamples,
         confidence=recipe.evaluation.confidence,
         seed=recipe.seed,

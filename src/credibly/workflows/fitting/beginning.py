@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import replace
 
 from credibly.backbones.loading import count_blocks, label_words_head
@@ -16,12 +17,12 @@ from credibly.settings import Recipe
 from credibly.training import Trackers
 from credibly.workflows.common.lengths import cut_notes, readers_of
 from credibly.workflows.common.provenance import (
-    asks_for_more,
     check_same_recipe,
     fingerprints_of,
     goes_on,
     resolved_before,
     resolved_here,
+    taken_up,
 )
 from credibly.workflows.common.zero_shot import starting_from_words
 from credibly.workflows.planning import check_room
@@ -105,8 +106,12 @@ def _begun(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
     resolved = resolved_before(run, fingerprints)
     if rates:
         resolved = resolved.model_copy(update={"learning_rates": {**resolved.learning_rates, **rates}})
-    more = {"controls": recipe.distil.controls, "seeds": recipe.distil.seeds}
-    if rates or asks_for_more(run, recipe):
+    if rates or taken_up(run, recipe):
+        more = {"controls": recipe.distil.controls, "seeds": recipe.distil.seeds}
         distil = run.recipe.distil.model_copy(update=more)
-        run.take_up(run.recipe.model_copy(update={"resolved": resolved, "distil": distil}))
+        if recipe.calibration != run.recipe.calibration and run.export_folder.is_dir():
+            log.warning("the export answers by the earlier calibration and is removed; export the run again")
+            shutil.rmtree(run.export_folder)
+        changed = {"resolved": resolved, "distil": distil, "calibration": recipe.calibration}
+        run.take_up(run.recipe.model_copy(update=changed))
     return run.recipe

@@ -14,8 +14,13 @@ from credibly.passes import groups_of, missing_of
 from credibly.progress import Stages, silent
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe
-from credibly.workflows.common.contents import Calibration, further_students, network_systems
-from credibly.workflows.common.provenance import asks_for_more, check_same_recipe, facts_of
+from credibly.workflows.common.contents import (
+    Calibration,
+    calibration_in,
+    further_students,
+    network_systems,
+)
+from credibly.workflows.common.provenance import check_same_recipe, facts_of, taken_up
 from credibly.workflows.common.recipes import make_recipe
 from credibly.workflows.evaluating.runs import write_run_report
 from credibly.workflows.fitting.beginning import begin, tell_opinions
@@ -45,7 +50,7 @@ def fit(
         settings: recipe values by dotted key, such as ``{"members.count": 5}``.
         resume: go on with an unfinished run; the recipe must be the one it began with, but for the learning
             rate of members that are missing: those are then trained with the new one. A finished run goes on
-            where more controls, or students of more seeds, are asked for than it has.
+            where another calibration, more controls, or students of more seeds are asked for.
         overwrite: replace an existing run.
         stages: told of progress.
 
@@ -56,7 +61,7 @@ def fit(
     """
     run = Run.claim(output, resume, overwrite)
     recipe = make_recipe(source, settings)
-    if resume and run.finished and not asks_for_more(run, recipe):
+    if resume and run.finished and not taken_up(run, recipe):
         check_same_recipe(run, recipe)
         return run
     splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
@@ -97,7 +102,7 @@ def carry_out(work: Work) -> Run:
     tune_networks(work)
     fitted = [calibrate(run, source, recipe.calibration) for source in _calibrated(recipe)]
     fitted += [calibrate(run, source) for source in further_students(recipe)]
-    calibration = reduce(Calibration.joined, fitted)
+    calibration = _as_folded(run, reduce(Calibration.joined, fitted))
     log_choices(calibration)
     write_json(run.calibration_file, calibration.as_json())
     embedder = Embedder.of(recipe)
@@ -109,6 +114,14 @@ def carry_out(work: Work) -> Run:
     run.remove_checkpoints()
     run.finish(facts_of(recipe))
     return run
+
+
+def _as_folded(run: Run, calibration: Calibration) -> Calibration:
+    """Return a calibration that knows what the student's weights hold, if that is of an earlier one."""
+    if not (run.calibration_file.is_file() and run.recipe.distil.enabled):
+        return calibration
+    before = calibration_in(run).folded
+    return calibration if before == calibration.folded else replace(calibration, folded_before=before)
 
 
 def _calibrated(recipe: Recipe) -> list[str]:
