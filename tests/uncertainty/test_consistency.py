@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -5,7 +7,7 @@ from scipy import stats
 from credibly.errors import InputError
 from credibly.uncertainty.scoring.consistency import perfect_ece, perfect_errors, spiegelhalter
 from credibly.uncertainty.scoring.scores import METRICS
-from uncertainty.cases import answer_of, random_answer
+from uncertainty.cases import answer_of, copied, random_answer
 
 
 def binary(confidence, truth, seed):
@@ -44,6 +46,33 @@ def test_p_values_of_perfect_models_are_uniform():
         found.append((test.consistency_p, test.spiegelhalter_p))
     for p_values in zip(*found, strict=True):
         assert stats.kstest(p_values, "uniform").pvalue > 0.01
+
+
+@pytest.mark.slow
+def test_copies_of_a_perfect_model_are_rejected_no_more_often_than_chance():
+    found, alone = [], []
+    for seed in range(200):
+        confidence = confidences(150, seed + 3000)
+        answer = copied(binary(confidence, confidence, seed + 103000), 4)
+        for p_values, taken in ((found, answer), (alone, replace(answer, groups=None))):
+            test = perfect_ece(taken, draws=199)
+            p_values.append((test.consistency_p, test.spiegelhalter_p))
+    for p_values in zip(*found, strict=True):
+        assert stats.kstest(p_values, "uniform").pvalue > 0.01
+    # As if every copy told something new, four times as many rows would reject what holds.
+    assert (np.array(alone) < 0.05).mean(axis=0).min() > 0.2
+
+
+def test_copies_say_what_one_of_each_says():
+    confidence = confidences(300)
+    once = binary(confidence, confidence - 0.04, 3)
+    one, four = perfect_ece(once), perfect_ece(copied(once, 4))
+    # A group's rows share its draw, so that the draws are the very same.
+    assert four.ece_perfect_mean == pytest.approx(one.ece_perfect_mean, rel=1e-9)
+    assert four.ece_perfect_p95 == pytest.approx(one.ece_perfect_p95, rel=1e-9)
+    assert four.consistency_p == one.consistency_p
+    # The standard error is measured here, and follows from the probabilities there.
+    assert four.spiegelhalter_p == pytest.approx(one.spiegelhalter_p, abs=0.02)
 
 
 def test_an_overconfident_model_is_rejected():

@@ -40,7 +40,7 @@ def what_groups_mean(report: Report) -> Iterator[Finding]:
     )
     alike = f", which tell as much as {groups:.0f} of one size," if round(groups) < found["groups"] else ""
     taken = (
-        "They are drawn as one; tests of calibration and the bands of plots take texts for independent."
+        "They are drawn as one, in tests of calibration too; the bands of plots take texts for independent."
         if allowed
         else "The intervals take the texts for independent."
     )

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from credibly.errors import InputError
-from credibly.records import UNKNOWN
+from credibly.records import UNKNOWN, IntArray
 from credibly.uncertainty.scoring.binning import BINS, bin_of, plain_error
 from credibly.uncertainty.scoring.calibration_interval import answer_bins
+from credibly.uncertainty.scoring.clusters import units_of, widening
 from credibly.uncertainty.scoring.resampling import CHUNK
 from credibly.uncertainty.systems import Answer
 
@@ -45,6 +46,8 @@ def perfect_ece(answer: Answer, draws: int = 1000, seed: int = 0) -> Calibration
     Consistency resampling (Bröcker & Smith 2007, https://doi.org/10.1175/WAF993.1; Vaicenavicius et al.
     2019, https://arxiv.org/abs/1902.06977): labels are drawn from the predicted probabilities, the
     predictions stay, and the plain ECE is computed on each draw. p = (1 + draws as large) / (1 + draws).
+    Rows that belong together (`units_of`) are right or wrong as one, as copies of a text are: where they
+    depend less on one another, the test rejects rather too seldom than too often.
 
     Args:
         answer: rows of unknown label are left out.
@@ -54,22 +57,30 @@ def perfect_ece(answer: Answer, draws: int = 1000, seed: int = 0) -> Calibration
     Raises:
         InputError: fewer than one draw.
     """
-    confidence, correct = _labelled(answer)
+    confidence, correct, units = _labelled(answer)
     if not len(confidence):
         return CalibrationTest(None, None, None, None)
-    drawn = perfect_errors(confidence, draws, seed)
+    drawn = perfect_errors(confidence, draws, seed, units)
     observed = float(plain_error(answer_bins(answer))[0])
     as_large = int((drawn >= observed - 1e-12).sum())
     return CalibrationTest(
         ece_perfect_mean=float(drawn.mean()),
         ece_perfect_p95=float(np.quantile(drawn, 0.95)),
         consistency_p=(1 + as_large) / (1 + draws),
-        spiegelhalter_p=spiegelhalter(confidence, correct),
+        spiegelhalter_p=spiegelhalter(confidence, correct, units),
     )
 
 
-def perfect_errors(confidence: FloatArray, draws: int = 1000, seed: int = 0) -> FloatArray:
+def perfect_errors(
+    confidence: FloatArray, draws: int = 1000, seed: int = 0, units: IntArray | None = None
+) -> FloatArray:
     """Return the plain ECE on draws of labels from the confidences themselves: (N,) -> (draws,).
+
+    Args:
+        confidence: (N,).
+        draws: how many.
+        seed: of the draws.
+        units: the number of each row's group, (N,), from 0, whose rows share one draw; None for one each.
 
     Raises:
         InputError: fewer than one draw.
@@ -80,28 +91,40 @@ def perfect_errors(confidence: FloatArray, draws: int = 1000, seed: int = 0) -> 
     bins = bin_of(confidence)
     expected = np.bincount(bins, confidence, minlength=BINS)
     errors = []
+    groups = N if units is None else units.max() + 1
     for start in range(0, draws, CHUNK):
-        correct = random.random((min(CHUNK, draws - start), N)) < confidence
+        levels = random.random((min(CHUNK, draws - start), groups))
+        correct = (levels if units is None else levels[:, units]) < confidence
         sums = [np.bincount(bins, row, minlength=BINS) for row in correct]
         errors.append(np.abs(np.stack(sums) - expected).sum(axis=1) / N)
     return np.concatenate(errors)
 
 
-def spiegelhalter(confidence: FloatArray, correct: NDArray[np.bool_]) -> float | None:
+def spiegelhalter(
+    confidence: FloatArray, correct: NDArray[np.bool_], units: IntArray | None = None
+) -> float | None:
     """Return the two-sided p-value of Spiegelhalter's Z on the top label; None where it is undefined.
 
     Z = sum (y - p)(1 - 2p) / sqrt(sum (1 - 2p)^2 p (1 - p)): the Brier score against its expectation if
     the probabilities hold (Spiegelhalter 1986, https://doi.org/10.1002/sim.4780050506). Undefined if
-    every p is 1/2 or 1.
+    every p is 1/2 or 1. Where rows belong together Z is smaller by the root of its terms' design effect.
+
+    Args:
+        confidence: (N,).
+        correct: (N,).
+        units: the number of each row's group, (N,), from 0; None where each row stands for itself.
     """
     slope = 1 - 2 * confidence
     variance = float((slope**2 * confidence * (1 - confidence)).sum())
     if variance <= 0:
         return None
-    z = float(((correct - confidence) * slope).sum()) / np.sqrt(variance)
+    terms = (correct - confidence) * slope
+    z = float(terms.sum()) / np.sqrt(variance) / widening(terms, units)
     return float(2 * ndtr(-abs(z)))
 
 
-def _labelled(answer: Answer) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _labelled(answer: Answer) -> tuple[FloatArray, NDArray[np.bool_], IntArray | None]:
+    """Return confidence, whether the answer is right, and the groups, of rows of known label."""
     rows = answer.labels != UNKNOWN
-    return answer.confidence[rows], (answer.predicted == answer.labels)[rows]
+    units = units_of(None if answer.groups is None else answer.groups[rows])
+    return answer.confidence[rows], (answer.predicted == answer.labels)[rows], units
