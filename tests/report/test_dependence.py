@@ -70,8 +70,8 @@ def test_the_report_says_how_far_its_intervals_can_be_trusted():
     assert mark == "noted"
     assert sentence == (
         "Texts of a group belong together, and the intervals of tables allow for it. They are drawn as one, "
-        "in tests of calibration too; the bands of plots take texts for independent. Over the 1,200 groups the "
-        "standard errors of ensemble are 1.5 times for accuracy what they would be of independent texts."
+        "in tests of calibration too; the bands of plots take texts for independent. Over the 1,200 groups "
+        "the standard errors of ensemble are 1.5 times for accuracy what they would be of independent texts."
     )
     ((mark, sentence),) = said(groups=20, accuracy=2.5, nll=None)
     assert mark == "bad"
