@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data import VARIABLE, missing
+from benchmarks.data import VARIABLE
 from benchmarks.measure import ROOT, Result, load, rounded, say, write, write_skipped
 from credibly.records import Interval
 from credibly.report.figures.comparisons import Paired, share
@@ -114,7 +114,8 @@ def _told_apart(report: Mapping[str, Any]) -> dict[str, Any]:
 def needed(recipe: Path) -> list[str]:
     """Return the data files that a recipe needs."""
     data = load_recipe(recipe).data
-    return [name for name in (data.train, data.test, *data.shift.values()) if name]
+    files = (data.train, data.validation, data.calibration, data.test, data.unlabelled, *data.shift.values())
+    return [name for name in files if name]
 
 
 def main() -> None:
@@ -126,7 +127,7 @@ def main() -> None:
         if folder and all((Path(folder) / name).is_file() for name in needed(recipe))
     ]
     if not folder or not recipes:
-        write_skipped(NAME, WHAT, missing("trec_train"))
+        write_skipped(NAME, WHAT, "needs the data that recipes/students name: make bench DATA=FOLDER")
         return
     os.chdir(folder)  # recipes name their files alone
     found = {}

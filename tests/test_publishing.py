@@ -249,7 +249,7 @@ def test_settings_keep_the_names_of_what_lies_here_and_not_where(here):
     assert there.data.shift == {"tweets": "tweets.csv"}
     assert there.backbone.name == there.members.parts[0].backbone.name == "./models/own"
     assert there.members.parts[0].members.adapters == ["one", "own", "someone/adapter"]
-    assert there.distil.controls == []
+    assert (there.distil.controls, there.distil.seeds) == ([], 1)
     # What members of parts answered does not go up: distilling a pulled run must not train them again.
     assert (there.evaluation.learning_curve, there.evaluation.resamples) == ([], 7)
     assert "/home/me" not in recipe_text(there)

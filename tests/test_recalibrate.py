@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 from credibly.cli.main import app
 from credibly.data import load_splits
 from credibly.errors import InputError, RunFolderError
-from credibly.runs import Run, sha256
+from credibly.runs import Run, sha256, write_json
 from credibly.uncertainty.calibration import calibrators
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.calibration.calibrator_choice import CalibratorChoice, Candidate
 from credibly.uncertainty.calibration.calibrators import fit_calibrator
 from credibly.uncertainty.systems import answers
-from credibly.workflows import evaluate, fit, load, recalibrate
+from credibly.workflows import distil, evaluate, fit, load, recalibrate, report
 from credibly.workflows.answering.opening import open_source
 from credibly.workflows.common.contents import calibration_in
 from credibly.workflows.fitting import fit as fitting
@@ -93,11 +93,6 @@ def test_a_students_weights_keep_what_was_folded_into_them(run, monkeypatch):
     assert test.ids == stored.ids
     raw = open_source(run, "student").predict(test)
     assert raw.log_probs == pytest.approx(stored.log_probs, abs=1e-4)
-    # And back again: as it was, and nothing is left to remember.
-    monkeypatch.undo()
-    recalibrate(run.path, "temperature")
-    assert calibration_in(run).folded_before is None
-    assert calibration_in(run).folded == folded
 
 
 def test_back_to_a_temperature_is_what_was_before(run):
@@ -148,18 +143,6 @@ def test_a_damaged_run_is_left_as_it_is(run, file):
     assert files_of(run) == before
 
 
-def test_too_few_rows_are_refused_before_anything_is_written(run, monkeypatch):
-    before = files_of(run)
-
-    def refused(*arguments):
-        raise InputError("expected more rows")
-
-    monkeypatch.setattr("credibly.workflows.fitting.beginning.check_calibrates", refused)
-    with pytest.raises(InputError, match="more rows"):
-        recalibrate(run.path, "vector")
-    assert files_of(run) == before
-
-
 def test_the_command_says_what_came_of_it(run):
     printed = CliRunner().invoke(app, ["calibrate", str(run.path), "--method", "vector", "--json", "--quiet"])
     assert printed.exit_code == 0, printed.output
@@ -169,3 +152,60 @@ def test_the_command_says_what_came_of_it(run):
     assert set(calibrators.KINDS) - {"identity"} <= set(
         unknown.output.replace("'", " ").replace(",", " ").split()
     )
+
+
+def test_a_run_with_an_export_takes_controls_and_then_another_calibration(exported, tmp_path):
+    run = Run(shutil.copytree(exported, tmp_path / "run"))
+    more = [*run.recipe.distil.controls, "label_smoothing"]
+    fit(run.recipe_file, run.path, {"distil.controls": more}, resume=True)
+    assert run.export_folder.is_dir()
+    assert not any(name.startswith("export") for name in run.manifest["files"])
+    recalibrate(run.path, "vector")
+    assert "label_smoothing+vector" in report_of(run)["systems"]
+
+
+def test_a_page_rendered_anew_is_no_damage(run, monkeypatch):
+    monkeypatch.setattr("credibly.workflows.evaluating.runs.render_html", lambda content: "<html>new</html>")
+    report(run.path)
+    recalibrate(run.path, "vector")
+    assert report_of(run)["shipped"] == "student+vector"
+
+
+def test_a_run_that_goes_on_keeps_its_calibration(run, tmp_path, caplog):
+    made = distil(run.path, tmp_path / "distilled", {"distil.optimiser.epochs": 1, "distil.controls": []})
+    recalibrate(made.path, "vector")
+    before = files_of(made)
+    same = {"distil.optimiser.epochs": 1, "distil.controls": []}
+    distil(run.path, made.path, same, resume=True)
+    assert files_of(made) == before
+    assert "keeps its calibration (vector)" in caplog.text
+    distil(run.path, made.path, {**same, "distil.controls": ["direct"]}, resume=True)
+    assert report_of(made)["shipped"] == "student+vector"
+    assert "direct+vector" in report_of(made)["systems"]
+
+
+def test_auto_looks_again_where_there_are_kinds_that_it_did_not_know(run):
+    recalibrate(run.path, "auto")
+    before = files_of(run)
+    recalibrate(run.path, "auto")
+    assert files_of(run) == before
+    content = json.loads(run.calibration_file.read_text(encoding="utf-8"))
+    for choice in content["choices"].values():
+        del choice["candidates"][2]
+    write_json(run.calibration_file, content)
+    run.finish({})
+    recalibrate(run.path, "auto")
+    again = calibration_in(run).choices["student"]["candidates"]
+    assert [own["kind"] for own in again] == list(calibrators.KINDS)
+
+
+def test_rows_that_are_too_few_for_one_of_its_systems_are_found_before_anything_is_written(run, monkeypatch):
+    before = files_of(run)
+
+    def refused(predictions, kind, on):
+        raise InputError("expected more rows")
+
+    monkeypatch.setattr(calibrating, "fit_calibrator", refused)
+    with pytest.raises(InputError, match="more rows"):
+        recalibrate(run.path, "vector")
+    assert files_of(run) == before

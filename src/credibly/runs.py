@@ -126,7 +126,8 @@ class Run:
             RunFolderError: a file of the finished run is damaged.
         """
         for name in self.manifest.get("files", {}) if self.finished else ():
-            self.check(self.path / name)
+            if name != self._name_of(self.report_html):  # a page may have been rendered anew since
+                self.check(self.path / name)
         self.manifest_file.unlink(missing_ok=True)
         self.save_recipe(recipe)
 
@@ -240,10 +241,14 @@ class Run:
         return file.relative_to(self.path).as_posix()
 
     def _files(self) -> Iterator[Path]:
-        """Yield all files but the manifest; what is hidden was left behind by a killed process."""
+        """Yield all files of the run but the manifest.
+
+        An export has sums of its own, and may be made anew; what is hidden was left by a killed process.
+        """
         for file in self.path.rglob("*"):
             hidden = any(part.startswith(".") for part in file.relative_to(self.path).parts)
-            if file.is_file() and file not in (self.manifest_file, self.card_file) and not hidden:
+            apart = file in (self.manifest_file, self.card_file) or file.is_relative_to(self.export_folder)
+            if file.is_file() and not apart and not hidden:
                 yield file
 
     def _remove(self) -> None:

@@ -164,6 +164,23 @@ def test_calibration_is_judged_by_the_tests(binary: dict[str, Any], p: float, cl
     assert ("do not hold" in headline(report)) == (p < 0.01)
 
 
+def test_where_a_temperature_does_not_do_another_map_is_named(binary: dict[str, Any]) -> None:
+    def hinted(**values: Any) -> bool:
+        report = changed(binary, "calibration_tests/student+temperature", rejected)
+        told = " ".join(own.evidence for own in findings({**report, **values}))
+        return "credibly calibrate RUN" in told
+
+    rejected = {
+        "ece_perfect_mean": 0.02, "ece_perfect_p95": 0.03, "consistency_p": 0.002, "spiegelhalter_p": 0.5
+    }  # fmt: skip
+    error = {"temperature": 1.2, "log_error": 0.01, "confidence_error": 0.001, "rows": 500}
+    assert hinted(temperature_error=error, choices={})
+    # Neither where there are no calibration rows to go by, nor where something was chosen already.
+    assert not hinted(temperature_error=None, choices={})
+    chosen = {"student": {"system": "student+temperature", "candidates": []}}
+    assert not hinted(temperature_error=error, choices=chosen)
+
+
 def test_an_overconfident_system_is_said_to_be_uncalibrated() -> None:
     test = examples(400)
     random = np.random.default_rng(0)

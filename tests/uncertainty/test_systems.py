@@ -87,10 +87,12 @@ def test_a_missing_calibrator_is_named():
         ("ensemble", "temperature", True),
         ("ensemble", "entropy_temperature", False),
         ("ensemble", "isotonic", False),
+        ("hydra", "temperature", True),
+        ("hydra", "entropy_temperature", False),
     ],
 )
 def test_labels_stay_under_maps_that_move_no_class_past_another(name, kind, kept):
-    predictions = random_predictions(N=200, M=3 if name == "ensemble" else 1, raters=False)
+    predictions = random_predictions(N=200, M=1 if name == "student" else 3, raters=False)
     fitted = fit_calibrator(predictions, kind, on="members")
     system = f"{name}+{kind}"
     assert keeps_labels(system, {system: fitted}) is kept

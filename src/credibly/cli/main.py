@@ -67,7 +67,9 @@ def main() -> None:
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _complain("stopped; the same command goes on from here (fit, label and distil: with --resume)")
+        _complain(
+            "stopped; the same command goes on from here, or says how (fit, label and distil: with --resume)"
+        )
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output went away, as `head` does; what is left must not be flushed at exit.

@@ -14,7 +14,7 @@ from credibly.errors import InputError
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON alone on standard output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only, show no progress.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run, or add to one.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 System = Annotated[str | None, typer.Option(help="Which system answers; the calibrated student by default.")]

@@ -25,6 +25,9 @@ CALIBRATED = "+temperature"
 ON_MEAN = "_on_mean"
 """What it ends with where the calibrator maps the members' combination: ``ensemble+vector_on_mean``."""
 
+OF_MEMBERS = ("members", "hydra")
+"""Sources whose answers are means of several."""
+
 Choices = Mapping[str, Mapping[str, Any]]
 """By a bare system's name: the ``system`` as which it answers, and the ``candidates`` for it, if any."""
 
@@ -112,12 +115,12 @@ def shipped_system(names: Iterable[str], choices: Choices | None = None) -> str:
 def keeps_labels(name: str, calibrators: Mapping[str, Calibrator]) -> bool:
     """Return whether a system's labels are those that it gives without its calibrator.
 
-    So they are after z / T + c, but for ensembles where two classes are all but equal, and after a
-    temperature by entropy where one network answers.
+    So they are after z / T + c, but for means of members where two classes are all but equal, and after a
+    temperature by entropy where there is one member.
     """
     calibrator = calibrators.get(name, Temperature())
     maps = calibrator.calibrators if isinstance(calibrator, InTurn) else (calibrator,)
-    kept = Temperature if source_of(name) == "members" else Temperature | EntropyTemperature
+    kept = Temperature if source_of(name) in OF_MEMBERS else Temperature | EntropyTemperature
     return all(isinstance(own, kept) for own in maps)
 
 

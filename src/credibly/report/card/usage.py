@@ -102,10 +102,11 @@ def usage(report: Report, repository: str, name: str) -> str:
 def folded(report: Report) -> bool:
     """Return whether the student's weights hold the calibrator with which it answers.
 
-    Only z / T + c goes into its last layer; other calibrators map its probabilities afterwards.
+    Its temperature goes into its last layer; other calibrators map its probabilities afterwards.
     """
-    chosen = report.get("choices", {}).get("student", {}).get("system", f"student{CALIBRATED}")
-    return "temperature" in report["calibrators"].get(chosen, {})
+    student = f"student{CALIBRATED}"
+    chosen = report.get("choices", {}).get("student", {}).get("system", student)
+    return chosen == student and student in report["calibrators"]
 
 
 def _probabilities(report: Report) -> str:
@@ -116,6 +117,11 @@ def _probabilities(report: Report) -> str:
             "folded into the last layer."
         )
     chosen = report.get("choices", {}).get("student", {}).get("system")
+    if chosen == "student":
+        return (
+            "These probabilities are **not** those of `student`, as which it answers below: the last layer "
+            "holds a temperature, which was found not to help. Credibly takes it off."
+        )
     if chosen and f"student{CALIBRATED}" in report["calibrators"]:
         return (
             f"These probabilities are **not** those of `{chosen}`, as which it answers below: they have a "

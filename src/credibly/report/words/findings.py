@@ -30,7 +30,7 @@ from credibly.report.words.text import capital, listed_words
 from credibly.report.words.unknown import fixed_in_words
 from credibly.report.words.verdicts import Verdict, verdict
 from credibly.uncertainty.calibration.sampling_error import TemperatureError
-from credibly.uncertainty.systems import CALIBRATED, bare_name
+from credibly.uncertainty.systems import bare_name
 
 REJECTED_BELOW = 0.01
 """A calibration test with a p-value below this rejects calibration."""
@@ -180,16 +180,16 @@ def _calibration(report: Report) -> Iterator[Finding]:
         f"{_tests_said(tests, rejecting)}"
     )
     if rejecting:
-        yield Finding("bad", f"{name} is not calibrated.", evidence + _other_maps(name))
+        yield Finding("bad", f"{name} is not calibrated.", evidence + _other_maps(report))
     elif doubting:
         yield Finding("equal", f"{name} passes as calibrated, though narrowly.", evidence)
     else:
         yield Finding("good", f"{name} is calibrated as far as {rows} rows can tell.", evidence)
 
 
-def _other_maps(name: str) -> str:
-    """Say what might do where one temperature does not."""
-    if not name.endswith(CALIBRATED):
+def _other_maps(report: Report) -> str:
+    """Say what might do where a run's one temperature does not, and nothing else was tried."""
+    if report.get("choices") or not report.get("temperature_error"):
         return ""
     return " A map that bends may do what one temperature cannot: credibly calibrate RUN looks for one."
 

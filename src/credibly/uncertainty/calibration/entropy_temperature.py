@@ -27,8 +27,8 @@ class EntropyTemperature(SavedMap):
     """The softmax of x / T, T = ln(1 + exp(b + w ln h)), h a member's entropy as a share of ln C.
 
     Entropy-based temperature scaling (Balanya, Maroñas and Ramos 2022, https://arxiv.org/abs/2208.00461).
-    It mends a model that is too sure where it hesitates and not sure enough where it does not, as networks
-    tuned for few steps are, and leaves every member's most probable class as it is.
+    It mends a model that is too sure where it hesitates and sure enough, or not enough, where it does not
+    (or the other way round), and leaves every member's most probable class as it is.
 
     Args:
         intercept: b.

@@ -46,8 +46,8 @@ def perfect_ece(answer: Answer, draws: int = 1000, seed: int = 0) -> Calibration
     Consistency resampling (Bröcker & Smith 2007, https://doi.org/10.1175/WAF993.1; Vaicenavicius et al.
     2019, https://arxiv.org/abs/1902.06977): labels are drawn from the predicted probabilities, the
     predictions stay, and the plain ECE is computed on each draw. p = (1 + draws as large) / (1 + draws).
-    Rows that belong together (`units_of`) are right or wrong as one, as copies of a text are: where they
-    depend less on one another, the test rejects rather too seldom than too often.
+    Where rows belong together (`units_of`), each draw is larger by the root of the design effect of being
+    right: all of such an error is chance, and chance is as much more as the rows tell less.
 
     Args:
         answer: rows of unknown label are left out.
@@ -60,7 +60,7 @@ def perfect_ece(answer: Answer, draws: int = 1000, seed: int = 0) -> Calibration
     confidence, correct, units = _labelled(answer)
     if not len(confidence):
         return CalibrationTest(None, None, None, None)
-    drawn = perfect_errors(confidence, draws, seed, units)
+    drawn = perfect_errors(confidence, draws, seed) * widening(correct - confidence, units)
     observed = float(plain_error(answer_bins(answer))[0])
     as_large = int((drawn >= observed - 1e-12).sum())
     return CalibrationTest(
@@ -71,16 +71,8 @@ def perfect_ece(answer: Answer, draws: int = 1000, seed: int = 0) -> Calibration
     )
 
 
-def perfect_errors(
-    confidence: FloatArray, draws: int = 1000, seed: int = 0, units: IntArray | None = None
-) -> FloatArray:
+def perfect_errors(confidence: FloatArray, draws: int = 1000, seed: int = 0) -> FloatArray:
     """Return the plain ECE on draws of labels from the confidences themselves: (N,) -> (draws,).
-
-    Args:
-        confidence: (N,).
-        draws: how many.
-        seed: of the draws.
-        units: the number of each row's group, (N,), from 0, whose rows share one draw; None for one each.
 
     Raises:
         InputError: fewer than one draw.
@@ -91,10 +83,8 @@ def perfect_errors(
     bins = bin_of(confidence)
     expected = np.bincount(bins, confidence, minlength=BINS)
     errors = []
-    groups = N if units is None else units.max() + 1
     for start in range(0, draws, CHUNK):
-        levels = random.random((min(CHUNK, draws - start), groups))
-        correct = (levels if units is None else levels[:, units]) < confidence
+        correct = random.random((min(CHUNK, draws - start), N)) < confidence
         sums = [np.bincount(bins, row, minlength=BINS) for row in correct]
         errors.append(np.abs(np.stack(sums) - expected).sum(axis=1) / N)
     return np.concatenate(errors)

@@ -13,7 +13,7 @@ from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.calibration.calibrators import Calibrator, calibrator_from_json
 from credibly.uncertainty.systems import CALIBRATED, Choices
 
-CHOICES, FOLDED = "choices", "folded"
+CHOICES = "choices"
 """The key of calibration.json beside the systems' names; not there where every system has its temperature."""
 
 NOT_SCORED = ("train", "unlabelled")
@@ -30,21 +30,17 @@ class Calibration:
     Args:
         calibrators: by system.
         choices: the form in which each system answers, where more than a temperature was asked for.
-        folded_before: what the student's last layer holds where the run was calibrated anew since.
     """
 
     calibrators: Mapping[str, Calibrator]
     choices: Choices = field(default_factory=dict)
-    folded_before: Temperature | None = None
 
     @property
     def folded(self) -> Temperature:
-        """What the student's last layer holds: its calibrator if that is z / T + c, else its temperature."""
-        if self.folded_before is not None:
-            return self.folded_before
-        chosen = self.choices.get("student", {}).get("system", "")
-        found = [self.calibrators.get(name) for name in (chosen, f"student{CALIBRATED}")]
-        return next(own for own in found if isinstance(own, Temperature))
+        """What the student's last layer holds: its temperature, whatever else it answers with."""
+        folded = self.calibrators[f"student{CALIBRATED}"]
+        assert isinstance(folded, Temperature)
+        return folded
 
     def joined(self, other: Calibration) -> Calibration:
         """Return both in one."""
@@ -53,8 +49,7 @@ class Calibration:
     def as_json(self) -> dict[str, Any]:
         """Return what calibration.json holds."""
         fitted = {name: calibrator.as_json() for name, calibrator in self.calibrators.items()}
-        chosen = {CHOICES: self.choices} if self.choices else {}
-        return {**fitted, **chosen, **({FOLDED: self.folded_before.as_json()} if self.folded_before else {})}
+        return {**fitted, CHOICES: self.choices} if self.choices else fitted
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Calibration:
@@ -63,11 +58,9 @@ class Calibration:
         Raises:
             InputError: a calibrator cannot be read.
         """
-        fitted = {name: own for name, own in content.items() if name not in (CHOICES, FOLDED)}
+        fitted = {name: own for name, own in content.items() if name != CHOICES}
         return cls(
-            {name: calibrator_from_json(own) for name, own in fitted.items()},
-            content.get(CHOICES, {}),
-            Temperature.from_json(content[FOLDED]) if FOLDED in content else None,
+            {name: calibrator_from_json(own) for name, own in fitted.items()}, content.get(CHOICES, {})
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -17,6 +18,8 @@ from credibly.passes import groups_of, member_seeds
 from credibly.runs import Run
 from credibly.settings import BackboneSettings, Recipe, ResolvedSettings
 from credibly.settings.dotted import with_values
+
+log = logging.getLogger(__name__)
 
 TRANSFER = "unlabelled"
 """The one set that may be another than a finished run's."""
@@ -65,30 +68,29 @@ def resolved_before(run: Run, fingerprints: Mapping[str, str]) -> ResolvedSettin
     return resolved
 
 
-def taken_up(run: Run, recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe asks for that a run can come to have without training anew, by dotted key.
-
-    Further controls, students of more seeds, and another calibration of a run that was calibrated.
-    """
+def asks_for_more(run: Run, recipe: Recipe) -> bool:
+    """Return whether a recipe asks for further controls, or students of more seeds, than a run began with."""
     began, now = run.recipe.distil, recipe.distil
     fewer = {*began.controls} - {*now.controls} or now.seeds < began.seeds
-    more = len(now.controls) > len(began.controls) or now.seeds > began.seeds
-    changes: dict[str, Any] = {}
-    if more and not fewer:
-        changes |= {"distil.controls": now.controls, "distil.seeds": now.seeds}
-    if recipe.calibration != run.recipe.calibration and run.calibration_file.is_file():
-        changes["calibration"] = recipe.calibration.model_dump(mode="json")
-    return changes
+    return not fewer and (len(now.controls) > len(began.controls) or now.seeds > began.seeds)
 
 
 def check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | None = None) -> None:
     """Raise RunFolderError where a recipe is another than a run began with.
 
-    It may differ in these members' rates, and in what can be taken up: what is there stays as it is.
+    It may differ in these members' rates, and ask for more networks: those that are there stay as they are.
+    A run that was calibrated keeps its calibration, which `recalibrate` alone changes; a warning says so.
     """
     seeds = set(rates or ())
-    rate_keys = {group.rate_key: group.learning_rate for group in groups_of(recipe) if seeds & {*group.seeds}}
-    allowed = {**rate_keys, **taken_up(run, recipe)}
+    allowed: dict[str, Any] = {
+        group.rate_key: group.learning_rate for group in groups_of(recipe) if seeds & {*group.seeds}
+    }
+    if asks_for_more(run, recipe):
+        allowed |= {"distil.controls": recipe.distil.controls, "distil.seeds": recipe.distil.seeds}
+    if recipe.calibration != run.recipe.calibration and run.calibration_file.is_file():
+        method, place = run.recipe.calibration.method, run.path
+        log.warning("%s keeps its calibration (%s); for another: credibly calibrate %s", place, method, place)
+        allowed["calibration"] = recipe.calibration.model_dump(mode="json")
     began, now = with_values(_comparable(run.recipe), allowed), _comparable(recipe)
     different = sorted(key for key in began if began[key] != now[key])
     if different:

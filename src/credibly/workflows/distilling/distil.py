@@ -17,7 +17,7 @@ from credibly.records import Examples
 from credibly.runs import Run, replacing, write_bytes
 from credibly.settings import CONTROLS, SOUPS, Recipe
 from credibly.workflows.common.contents import known_costs
-from credibly.workflows.common.provenance import TRANSFER, check_same_recipe, splits_of, taken_up
+from credibly.workflows.common.provenance import TRANSFER, asks_for_more, check_same_recipe, splits_of
 from credibly.workflows.common.recipes import make_recipe
 from credibly.workflows.common.zero_shot import ZERO_SHOT
 from credibly.workflows.distilling.labellers import labelled_recipe, take_labellers
@@ -69,7 +69,7 @@ def distil(
         if labelled
         else distilled_recipe(finished.recipe, settings or {})
     )
-    if resume and run.finished and not taken_up(run, recipe):
+    if resume and run.finished and not asks_for_more(run, recipe):
         check_same_recipe(run, recipe)
         return run
     if labelled:

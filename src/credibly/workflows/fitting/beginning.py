@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import replace
 
 from credibly.backbones.loading import count_blocks, label_words_head
@@ -17,12 +16,12 @@ from credibly.settings import Recipe
 from credibly.training import Trackers
 from credibly.workflows.common.lengths import cut_notes, readers_of
 from credibly.workflows.common.provenance import (
+    asks_for_more,
     check_same_recipe,
     fingerprints_of,
     goes_on,
     resolved_before,
     resolved_here,
-    taken_up,
 )
 from credibly.workflows.common.zero_shot import starting_from_words
 from credibly.workflows.planning import check_room
@@ -40,7 +39,8 @@ def begin(
 ) -> Work:
     """Check that model, recipe and machine fit, and write the resolved recipe: the first file of the run.
 
-    A run that goes on was checked for room when it began, and members that are not to be `trained` need none.
+    A run that goes on was checked for room when it began, and members that are not to be `trained` need none;
+    nor is room checked for the controls and seeds that are added to one.
     """
     _check_blocks(recipe)
     _check_patience(recipe, splits)
@@ -106,12 +106,8 @@ def _begun(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
     resolved = resolved_before(run, fingerprints)
     if rates:
         resolved = resolved.model_copy(update={"learning_rates": {**resolved.learning_rates, **rates}})
-    if rates or taken_up(run, recipe):
+    if rates or asks_for_more(run, recipe):
         more = {"controls": recipe.distil.controls, "seeds": recipe.distil.seeds}
         distil = run.recipe.distil.model_copy(update=more)
-        if recipe.calibration != run.recipe.calibration and run.export_folder.is_dir():
-            log.warning("the export answers by the earlier calibration and is removed; export the run again")
-            shutil.rmtree(run.export_folder)
-        changed = {"resolved": resolved, "distil": distil, "calibration": recipe.calibration}
-        run.take_up(run.recipe.model_copy(update=changed))
+        run.take_up(run.recipe.model_copy(update={"resolved": resolved, "distil": distil}))
     return run.recipe

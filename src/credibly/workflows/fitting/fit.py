@@ -14,13 +14,8 @@ from credibly.passes import groups_of, missing_of
 from credibly.progress import Stages, silent
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe
-from credibly.workflows.common.contents import (
-    Calibration,
-    calibration_in,
-    further_students,
-    network_systems,
-)
-from credibly.workflows.common.provenance import check_same_recipe, facts_of, taken_up
+from credibly.workflows.common.contents import Calibration, further_students, network_systems
+from credibly.workflows.common.provenance import asks_for_more, check_same_recipe, facts_of
 from credibly.workflows.common.recipes import make_recipe
 from credibly.workflows.evaluating.runs import write_run_report
 from credibly.workflows.fitting.beginning import begin, tell_opinions
@@ -50,7 +45,7 @@ def fit(
         settings: recipe values by dotted key, such as ``{"members.count": 5}``.
         resume: go on with an unfinished run; the recipe must be the one it began with, but for the learning
             rate of members that are missing: those are then trained with the new one. A finished run goes on
-            where another calibration, more controls, or students of more seeds are asked for.
+            where more controls, or students of more seeds, are asked for.
         overwrite: replace an existing run.
         stages: told of progress.
 
@@ -61,7 +56,7 @@ def fit(
     """
     run = Run.claim(output, resume, overwrite)
     recipe = make_recipe(source, settings)
-    if resume and run.finished and not taken_up(run, recipe):
+    if resume and run.finished and not asks_for_more(run, recipe):
         check_same_recipe(run, recipe)
         return run
     splits = load_splits(recipe.data, recipe.seed, recipe.members.count)
@@ -100,9 +95,19 @@ def carry_out(work: Work) -> Run:
     learn_on_parts(work)
     make_soups(work)
     tune_networks(work)
+    return conclude(work, calibrated(run, recipe))
+
+
+def calibrated(run: Run, recipe: Recipe) -> Calibration:
+    """Fit what the recipe asks for, for every source, on the stored predictions of the calibration split."""
     fitted = [calibrate(run, source, recipe.calibration) for source in _calibrated(recipe)]
     fitted += [calibrate(run, source) for source in further_students(recipe)]
-    calibration = _as_folded(run, reduce(Calibration.joined, fitted))
+    return reduce(Calibration.joined, fitted)
+
+
+def conclude(work: Work, calibration: Calibration) -> Run:
+    """Write calibration and report, and finish the run: all its networks have answered."""
+    run, recipe = work.run, work.recipe
     log_choices(calibration)
     write_json(run.calibration_file, calibration.as_json())
     embedder = Embedder.of(recipe)
@@ -114,14 +119,6 @@ def carry_out(work: Work) -> Run:
     run.remove_checkpoints()
     run.finish(facts_of(recipe))
     return run
-
-
-def _as_folded(run: Run, calibration: Calibration) -> Calibration:
-    """Return a calibration that knows what the student's weights hold, if that is of an earlier one."""
-    if not (run.calibration_file.is_file() and run.recipe.distil.enabled):
-        return calibration
-    before = calibration_in(run).folded
-    return calibration if before == calibration.folded else replace(calibration, folded_before=before)
 
 
 def _calibrated(recipe: Recipe) -> list[str]:

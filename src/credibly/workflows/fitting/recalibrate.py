@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from credibly.progress import Stages, silent
 from credibly.runs import Run
+from credibly.uncertainty.calibration.calibrators import KINDS
+from credibly.workflows.common.contents import calibration_in
 from credibly.workflows.common.provenance import splits_of
 from credibly.workflows.common.recipes import make_recipe
-from credibly.workflows.fitting.beginning import begin
-from credibly.workflows.fitting.fit import carry_out
+from credibly.workflows.fitting.fit import calibrated, conclude
+from credibly.workflows.steps.work import Work
+
+log = logging.getLogger(__name__)
 
 
 def recalibrate(path: str | Path, method: str = "auto", on: str = "members", stages: Stages = silent) -> Run:
     """Calibrate a finished run by another method, score it anew, and return it: nothing is trained.
 
-    The run's recipe, calibration and report are replaced; its networks and what they said stay. The student's
-    weights, if a temperature is folded into them, keep it. What was exported is removed.
+    The run's recipe, calibration and report are replaced; its networks and what they said stay, and so does
+    the temperature that the student's weights hold. What was exported, and a model card, are removed.
 
     Args:
         path: the run folder; its data files must be there as they were.
@@ -31,9 +37,21 @@ def recalibrate(path: str | Path, method: str = "auto", on: str = "members", sta
     """
     run = Run.open(path)
     recipe = make_recipe(run.recipe, {"calibration.method": method, "calibration.on": on})
-    if recipe.calibration == run.recipe.calibration:
+    if recipe.calibration == run.recipe.calibration and not _has_new_candidates(run):
+        log.warning("%s is calibrated in this way already; nothing was done", path)
         return run
-    known = run.read_json(run.check(run.report_json))["notes"] if run.report_json.is_file() else []
-    work = begin(run, recipe, splits_of(run, run.recipe), stages, resume=True)
-    notes = tuple(dict.fromkeys([*known, *work.splits.notes]))
-    return carry_out(replace(work, splits=replace(work.splits, notes=notes)))
+    splits = splits_of(run, run.recipe)
+    notes = run.read_json(run.check(run.report_json))["notes"] if run.report_json.is_file() else splits.notes
+    calibration = calibrated(run, recipe)  # whatever cannot be fitted is found before anything is written
+    run.take_up(recipe)
+    if run.export_folder.is_dir():
+        log.warning("the export answers by the earlier calibration and is removed; export the run again")
+        shutil.rmtree(run.export_folder)
+    run.card_file.unlink(missing_ok=True)
+    return conclude(Work(run, recipe, replace(splits, notes=tuple(notes)), stages), calibration)
+
+
+def _has_new_candidates(run: Run) -> bool:
+    """Return whether there are kinds of calibrators by now that a run could not choose among."""
+    candidates = [choice["candidates"] for choice in calibration_in(run).choices.values()]
+    return any([own["kind"] for own in tried] != list(KINDS) for tried in candidates if tried)

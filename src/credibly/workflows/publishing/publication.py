@@ -95,13 +95,13 @@ def publication_of(run: Run, repository: str, wishes: Wishes) -> dict[str, Conte
 
 
 def published_recipe(recipe: Recipe) -> Recipe:
-    """Return a run's settings without its controls and learning curve, and without where its data lie."""
+    """Return a run's settings without controls, further seeds and learning curve, nor where its data lie."""
     return recipe.model_copy(
         update={
             "data": _data(recipe.data),
             "backbone": _backbone(recipe.backbone),
             "members": _members(recipe.members),
-            "distil": recipe.distil.model_copy(update={"controls": []}),
+            "distil": recipe.distil.model_copy(update={"controls": [], "seeds": 1}),
             # What members of parts answered stays here, and is not to be trained again there.
             "evaluation": recipe.evaluation.model_copy(update={"learning_curve": []}),
         }
