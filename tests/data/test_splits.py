@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from credibly.data import load_splits, split_examples, with_unlabelled
 from credibly.data.cutting import cut_by_group, limited
 from credibly.data.leaks import Parts, without_shown
+from credibly.data.lengths import distance
 from credibly.data.text import text_key
 from credibly.errors import DataError
 from credibly.records import Examples
@@ -155,6 +156,37 @@ def test_repeats_within_a_file_are_kept_and_counted(tmp_path):
     splits = load_splits(settings, seed=0)
     assert len(splits.train) == 22
     assert splits.notes == ("train: 2 rows repeat an earlier text, 1 of them with another label; kept",)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "test", "count", "told"),
+    [
+        ("short", "a much longer text", 100, ["shorter"]),
+        ("a much longer text", "short", 100, ["longer"]),
+        ("short", "brief", 100, []),
+        ("short", "a much longer text", 99, []),
+    ],
+)
+def test_calibration_texts_of_another_length_than_test_texts_are_told(
+    tmp_path, calibration, test, count, told
+):
+    files = {"train": "text", "calibration": calibration, "test": test}
+    given = {name: jsonl(tmp_path, f"{name}.jsonl", rows(count, text)) for name, text in files.items()}
+    notes = load_splits(DataSettings(label="label", **given), seed=0).notes
+    found = [note for note in notes if "may not hold there" in note]
+    assert [note.split()[4] for note in found] == told
+    for note in found:
+        middle = {name: np.median([len(f"{text} {n}") for n in range(count)]) for name, text in files.items()}
+        assert f"up to {middle['calibration']:.0f} and {middle['test']:.0f} characters" in note
+
+
+@given(st.lists(st.integers(1, 9), min_size=1), st.lists(st.integers(1, 9), min_size=1))
+def test_the_distance_of_lengths_is_the_largest_gap_between_their_shares(one, other):
+    def share(lengths, most):
+        return sum(length <= most for length in lengths) / len(lengths)
+
+    expected = max(abs(share(one, most) - share(other, most)) for most in range(10))
+    assert distance(np.sort(one), np.sort(other)) == pytest.approx(expected)
 
 
 def test_groups_shared_across_files_are_told(tmp_path):

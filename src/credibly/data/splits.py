@@ -13,6 +13,7 @@ from credibly.data.containment import containers, grouped
 from credibly.data.cutting import cut_by_group, limited
 from credibly.data.examples import blind, read_elsewhere, read_examples
 from credibly.data.leaks import Parts, rows, without_leaks, without_shown
+from credibly.data.lengths import length_notes
 from credibly.data.opinions import certainty, opinion_notes, read_opinions, surest_rows
 from credibly.data.reviews import REVIEWS, load_reviews
 from credibly.data.text import words
@@ -125,6 +126,7 @@ def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: li
     notes.extend(weight_notes(settings, clean.train))
     notes.extend(group_notes(clean))
     notes.extend(containment_notes(settings, clean))
+    notes.extend(length_notes(clean))
     return Splits(
         clean.train,
         clean.calibration,
