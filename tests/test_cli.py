@@ -29,6 +29,7 @@ ALL = [
     "predict",
     "serve",
     "evaluate",
+    "calibrate",
     "shift",
     "suggest",
     "compare",

@@ -15,7 +15,7 @@ from credibly import workflows
 from credibly.runs import Run, write_json
 from workshop import CLASSES, jsonl, made_rows
 
-STOPPED = "stopped; the same command goes on from here (fit, label and distil: with --resume)"
+STOPPED = "stopped; the same command goes on from here, or says how (fit, label and distil: with --resume)"
 
 # Failures
 
@@ -81,9 +81,7 @@ def test_ctrl_c_stops_cleanly_and_the_run_goes_on(command, fit_options, tmp_path
         finally:
             process.kill()
     assert (process.returncode, out) == (130, "")
-    assert err.strip().endswith(
-        "credibly: stopped; the same command goes on from here (fit, label and distil: with --resume)"
-    )
+    assert err.strip().endswith(f"credibly: {STOPPED}")
     assert not Run(tmp_path / "run").finished
     told = command("predict", tmp_path / "run", data)
     assert told.code == 2
