@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize
+from scipy.optimize import approx_fprime, minimize
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
 from credibly.errors import InputError
 from credibly.records import Predictions
+from credibly.uncertainty.calibration import entropy_temperature
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.calibration.calibrators import calibrator_from_json
 from credibly.uncertainty.calibration.entropy_temperature import EntropyTemperature, log_shares
@@ -113,3 +114,16 @@ def test_the_range_leaves_out_one_in_a_hundred_at_either_end():
 def test_json_of_another_shape_is_refused(content):
     with pytest.raises(InputError, match="expected"):
         calibrator_from_json({"kind": "entropy_temperature", **content})
+
+
+@pytest.mark.parametrize("at", [(1.0, 0.3), (2.5, -0.7), (0.2, 1.4)])
+def test_the_gradient_is_that_of_the_loss(at):
+    predictions = random_predictions(N=40, M=3, seed=1, raters=False)
+    x = predictions.log_probs.astype(float)
+    truth = np.eye(x.shape[-1])[predictions.labels]
+
+    def loss(values):
+        scaling = EntropyTemperature(*map(float, values), -2.0, -0.05)
+        return entropy_temperature._loss(scaling, x, log_shares(x), truth)
+
+    assert loss(at)[1] == pytest.approx(approx_fprime(at, lambda values: loss(values)[0], 1e-7), abs=1e-5)

@@ -41,7 +41,7 @@ from credibly.cli.options import (
 from credibly.cli.publishing import pull, push
 from credibly.cli.suggesting import suggest
 from credibly.errors import CrediblyError, InputError
-from credibly.settings import with_columns
+from credibly.settings import CalibrationMethod, with_columns
 
 app = typer.Typer(
     name="credibly",
@@ -279,7 +279,7 @@ def evaluate(
         typer.Option(help="Saved predictions of any model, as a table or .npz file; then no run is needed."),
     ] = None,
     calibrator: Annotated[
-        Literal["temperature", "entropy_temperature", "vector", "dirichlet", "isotonic", "auto"] | None,
+        CalibrationMethod | None,
         typer.Option(help="What saved predictions are cross-fitted with; a temperature by default."),
     ] = None,
     text: TextColumns = None,
@@ -311,7 +311,7 @@ def evaluate(
 def calibrate(
     run: RunFolder,
     method: Annotated[
-        Literal["temperature", "entropy_temperature", "vector", "dirichlet", "isotonic", "auto"],
+        CalibrationMethod,
         typer.Option(help="auto takes the simplest that cross-validated NLL bears out, if any."),
     ] = "auto",
     on: Annotated[

@@ -118,10 +118,14 @@ class DistilSettings(Settings):
         return list(dict.fromkeys(value))
 
 
+CalibrationMethod = Literal["temperature", "entropy_temperature", "vector", "dirichlet", "isotonic", "auto"]
+"""What a calibrator can be asked for as."""
+
+
 class CalibrationSettings(Settings):
     """What makes probabilities hold, fitted on the calibration split; a temperature is fitted in any case."""
 
-    method: Literal["temperature", "entropy_temperature", "vector", "dirichlet", "isotonic", "auto"] = Field(
+    method: CalibrationMethod = Field(
         "temperature", description="auto takes the simplest that cross-validated NLL bears out, if any"
     )
     on: Literal["members", "mean"] = Field(
