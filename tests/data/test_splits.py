@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from credibly.data import load_splits, split_examples, with_unlabelled
 from credibly.data.cutting import cut_by_group, limited
 from credibly.data.leaks import Parts, without_shown
-from credibly.data.lengths import distance
+from credibly.data.lengths import as_long_as, distance
 from credibly.data.text import text_key
 from credibly.errors import DataError
 from credibly.records import Examples
@@ -178,6 +179,79 @@ def test_calibration_texts_of_another_length_than_test_texts_are_told(
     for note in found:
         middle = {name: np.median([len(f"{text} {n}") for n in range(count)]) for name, text in files.items()}
         assert f"up to {middle['calibration']:.0f} and {middle['test']:.0f} characters" in note
+
+
+def examples_of(lengths, labels=None):
+    """Return examples with distinct texts of these lengths."""
+    texts = tuple(f"{row:x}".rjust(length, "x") for row, length in enumerate(lengths))
+    labels = np.zeros(len(lengths), np.int64) if labels is None else np.asarray(labels)
+    return Examples(tuple(map(str, range(len(texts)))), texts, ("no", "yes"), labels)
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=200, max_size=400),
+    st.lists(st.integers(1, 30), min_size=250, max_size=500),
+    st.integers(0, 3),
+)
+def test_texts_are_drawn_as_long_as_others_and_as_many_as_there_are(own, like, seed):
+    own, like = examples_of([4 + length for length in own]), ["x" * (4 + length) for length in like]
+    try:
+        drawn = as_long_as(own, like, seed)
+    except DataError as error:
+        assert "as no calibration text has" in str(error)  # noqa: PT017 - not every draw fails
+        return
+    wanted, held, there = (np.sort([len(text) for text in texts]) for texts in (like, drawn.texts, own.texts))
+    assert len(drawn) == len({*drawn.ids}) <= len(own)
+    assert wanted[0] <= held[0] <= held[-1] <= wanted[-1]
+    edges = np.unique(np.quantile(wanted, np.arange(21) / 20, method="inverted_cdf"))
+
+    def counted(lengths):  # from above an edge to the next
+        return np.histogram(np.nextafter(lengths, 0), [0, *edges[1:-1], np.inf])[0]
+
+    inside = there[(there >= wanted[0]) & (there <= wanted[-1])]
+    expected = len(drawn) * counted(wanted) / len(like)
+    assert np.abs(counted(held) - expected).max() <= 0.5 + len(edges) / 2  # each count is rounded
+    assert (counted(held) == counted(inside)).any()
+    shuffled = own.take(np.random.default_rng(seed).permutation(len(own)))
+    assert {*as_long_as(shuffled, like, seed).ids} == {*drawn.ids}
+
+
+def test_drawn_by_length_the_labels_are_those_of_the_texts_to_come():
+    """Where the label hangs on the length alone, drawing by length gives the share that is to come."""
+    generator = np.random.default_rng(0)
+
+    def labels_of(lengths):
+        return (generator.random(len(lengths)) < np.asarray(lengths) / 100).astype(np.int64)
+
+    lengths = np.minimum(4 + generator.geometric(0.05, size=20_000), 90)
+    own = examples_of(lengths, labels_of(lengths))
+    to_come = generator.integers(30, 90, size=4_000)
+    share = labels_of(to_come).mean()
+    drawn = as_long_as(own, ["x" * length for length in to_come])
+    error = np.sqrt(0.25 / len(drawn) + 0.25 / len(to_come))
+    assert len(drawn) > 200
+    assert abs(own.labels.mean() - share) > 8 * error
+    assert abs(drawn.labels.mean() - share) < 3 * error
+
+
+def test_calibration_like_draws_before_the_limit_and_says_so(tmp_path):
+    train = [
+        {"id": f"{n}", "text": f"{n} " + "long " * (n % 3 == 0) * 9, "label": "ab"[n % 2]} for n in range(300)
+    ]
+    like = [{"text": f"{n} " + "long " * 9, "label": "no class of these"} for n in range(150)]
+    settings = DataSettings(
+        train=jsonl(tmp_path, "train.jsonl", train),
+        label="label",
+        calibration_share=0.5,
+        calibration_like=jsonl(tmp_path, "like.jsonl", like),
+        limit={"calibration": 20},
+    )
+    splits = load_splits(settings, seed=1)
+    assert len(splits.calibration) == 20
+    assert all("long" in text for text in splits.calibration.texts)
+    (said,) = [note for note in splits.notes if "as long as the texts of" in note]
+    assert re.match("calibration: .* of .* rows are drawn, .*like.jsonl", said)
+    assert not [note for note in splits.notes if "may not hold there" in note]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1), st.lists(st.integers(1, 9), min_size=1))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from credibly.data.containment import families
 from credibly.data.leaks import rows
-from credibly.data.text import text_key
+from credibly.data.text import ordered_by_hash, seeded_hash
 from credibly.errors import DataError
 from credibly.records import UNKNOWN, Examples
 from credibly.settings import DataSettings
@@ -57,11 +56,6 @@ def strata(examples: Examples, by_group: Mapping[str, list[int]], seed: int) -> 
     return [by_class[label] for label in sorted(by_class)]
 
 
-def seeded_hash(seed: int, key: str) -> str:
-    """Return a hash that orders groups."""
-    return hashlib.sha256(f"{seed}\n{key}".encode()).hexdigest()
-
-
 def assigned(groups: Sequence[list[int]], shares: Mapping[str, float]) -> list[tuple[str, list[int]]]:
     """Return the set of each group that is not left to train: while half of it still fits the set's share."""
     total = sum(map(len, groups))
@@ -83,7 +77,7 @@ def limited(
     Rows are drawn in the order of a seeded hash of their texts, so the order of the rows has no say. What
     `limit` leaves has each class in its share, give or take a row.
     """
-    order = sorted(range(len(examples)), key=lambda row: seeded_hash(seed, text_key(examples.texts[row])))
+    order = ordered_by_hash(examples.texts, seed)
     # How far along its class a row stands: the first of ten at a twentieth, as the fifth of a hundred.
     places = np.full(len(examples), np.inf)
     for label in np.unique(examples.labels):

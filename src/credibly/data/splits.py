@@ -13,7 +13,7 @@ from credibly.data.containment import containers, grouped
 from credibly.data.cutting import cut_by_group, limited
 from credibly.data.examples import blind, read_elsewhere, read_examples
 from credibly.data.leaks import Parts, rows, without_leaks, without_shown
-from credibly.data.lengths import length_notes
+from credibly.data.lengths import as_long_as, length_notes
 from credibly.data.opinions import certainty, opinion_notes, read_opinions, surest_rows
 from credibly.data.reviews import REVIEWS, load_reviews
 from credibly.data.text import words
@@ -117,6 +117,7 @@ def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: li
     """Drop what leaks and what is beyond the limits, and check the rest; the notes so far come first."""
     clean, leak_notes = without_leaks(parts)
     notes.extend(leak_notes)
+    clean = with_like_calibration(settings, clean, seed, notes)
     clean = with_targets(settings, limited_parts(settings, clean, seed, notes), notes)
     if settings.group is None:
         test = None if clean.test is None else grouped(clean.test)
@@ -136,6 +137,24 @@ def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: li
         tuple(notes),
         clean.validation,
     )
+
+
+def with_like_calibration(settings: DataSettings, parts: Parts, seed: int, notes: list[str]) -> Parts:
+    """Return the sets, of calibration such texts as are as long as those of `data.calibration_like`.
+
+    Raises:
+        DataError: the file cannot be used, or its texts are of lengths that no calibration text has.
+    """
+    if settings.calibration_like is None:
+        return parts
+    classes = parts.train.class_names
+    like = read_unlabelled(settings, settings.calibration_like, classes, "calibration_like")
+    chosen = as_long_as(parts.calibration, like.texts, seed)
+    notes.append(
+        f"calibration: {len(chosen):,} of {rows(len(parts.calibration))} are drawn, as long as the texts of "
+        f"{settings.calibration_like}"
+    )
+    return replace(parts, calibration=chosen)
 
 
 def limited_parts(settings: DataSettings, parts: Parts, seed: int, notes: list[str]) -> Parts:
@@ -200,7 +219,7 @@ def reviews_parts(settings: DataSettings, seed: int, notes: list[str]) -> Parts:
         validation=sets.get("validation"),
         calibration=given.get("calibration", reviews.calibration),
         test=given.get("test", reviews.test),
-        unlabelled=read_unlabelled(settings, classes),
+        unlabelled=read_transfer(settings, classes),
         shift={**reviews.shift, **read_shift(settings, classes, notes)},
     )
 
@@ -256,7 +275,7 @@ def file_parts(settings: DataSettings, whole: Examples, seed: int, notes: list[s
         calibration=sets["calibration"],
         test=sets.get("test"),
         validation=sets.get("validation"),
-        unlabelled=read_unlabelled(settings, whole.class_names),
+        unlabelled=read_transfer(settings, whole.class_names),
         shift=read_shift(settings, whole.class_names, notes),
     )
 
@@ -271,11 +290,15 @@ def given_files(settings: DataSettings, classes: Sequence[str]) -> dict[str, Exa
     return {name: read_examples(path, settings, classes, name=name) for name, path in paths.items() if path}
 
 
-def read_unlabelled(settings: DataSettings, classes: Sequence[str]) -> Examples | None:
-    """Read the transfer texts; labels that the file may hold are not looked at."""
-    if not settings.unlabelled:
-        return None
-    return read_examples(settings.unlabelled, blind(settings), classes, labelled=False, name="unlabelled")
+def read_transfer(settings: DataSettings, classes: Sequence[str]) -> Examples | None:
+    """Read the transfer texts, if there are any."""
+    path = settings.unlabelled
+    return read_unlabelled(settings, path, classes, "unlabelled") if path else None
+
+
+def read_unlabelled(settings: DataSettings, path: str, classes: Sequence[str], name: str) -> Examples:
+    """Read texts; labels that the file may hold are not looked at."""
+    return read_examples(path, blind(settings), classes, labelled=False, name=name)
 
 
 def read_shift(settings: DataSettings, classes: Sequence[str], notes: list[str]) -> dict[str, Examples]:

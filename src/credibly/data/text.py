@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Sequence
 
 CHUNK = 10_000
 """Longer texts are normalised piece by piece: sorting a long run of combining marks takes quadratic time."""
@@ -67,3 +68,13 @@ def folded(text: str) -> str:
 def text_key(text: str) -> str:
     """Return a sha256 of the normalised text: equal for texts that differ in case, spaces and punctuation."""
     return hashlib.sha256(normalised(text).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def seeded_hash(seed: int, key: str) -> str:
+    """Return a hash by which a seed puts keys in an order."""
+    return hashlib.sha256(f"{seed}\n{key}".encode()).hexdigest()
+
+
+def ordered_by_hash(texts: Sequence[str], seed: int) -> list[int]:
+    """Return the rows of texts in the order of a seeded hash, in which the order they stand in has no say."""
+    return sorted(range(len(texts)), key=lambda row: seeded_hash(seed, text_key(texts[row])))

@@ -58,6 +58,10 @@ class DataSettings(Settings):
     group: str | None = Field(None, description="group column: rows of a group are never split apart")
     validation: str | None = Field(None, description="a further file, for curves and early stopping")
     calibration: str | None = Field(None, description="a further file; else cut from train")
+    calibration_like: str | None = Field(
+        None,
+        description="texts as they are to come: calibration texts are drawn that are as long as these",
+    )
     test: str | None = Field(None, description="a further file; else cut from train")
     unlabelled: str | None = Field(None, description="texts without labels, for distilling")
     shift: dict[str, str] = Field(default_factory=dict, description="files of other domains, by name")
