@@ -29,7 +29,7 @@ from credibly.uncertainty.systems import Answer
 
 NAME = "scores"
 WHAT = "seconds for all metrics on 1,000 resamples: loop over the faster library / ours"
-CLASSES, RESAMPLES, LOOPED, ROUNDS = 3, 1000, 50, 3
+CLASSES, RESAMPLES, LOOPED, ROUNDS = 3, 1000, 50, 7
 AT_LEAST = 5.0
 TOLERANCE = 1e-6
 """By which a figure of all rows may differ from a library's."""

@@ -118,9 +118,9 @@ def counted(drawn: IntArray, N: int) -> FloatArray:
            [0., 1.],
            [1., 2.]])
     """
-    counts = np.empty((N, len(drawn)))
+    counts = np.zeros((N, len(drawn)))
     for resample, rows in enumerate(drawn):
-        counts[:, resample] = np.bincount(rows, minlength=N)
+        np.add.at(counts[:, resample], rows, 1.0)
     return counts
 
 
