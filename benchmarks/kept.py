@@ -96,6 +96,7 @@ def figures(found: Mapping[str, Found], confidence: float) -> dict[str, Any]:
                 "gains": {name: gain.figure.as_json() for name, gain in each.gains.items()},
                 "share": {name: pooled([each], name, confidence).as_json() for name in networks},
                 "spearman": each.report["agreement"],
+                "spearman_of_ensembles": each.report["agreement_of_ensembles"],
                 "ood_auroc": _told_apart(each.report),
             }
             for data_set, each in found.items()
@@ -114,8 +115,9 @@ def _told_apart(report: Mapping[str, Any]) -> dict[str, Any]:
 def needed(recipe: Path) -> list[str]:
     """Return the data files that a recipe needs."""
     data = load_recipe(recipe).data
-    files = (data.train, data.validation, data.calibration, data.test, data.unlabelled, *data.shift.values())
-    return [name for name in files if name]
+    cut = (data.train, data.validation, data.calibration, data.test)
+    files = (*cut, data.unlabelled, data.calibration_like, *data.shift.values())
+    return list(dict.fromkeys(name for name in files if name))
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from credibly.workflows import fit
 from standins import made_texts
 from workshop import jsonl
 
+LENGTH = 100
+"""Of texts, all alike: a few are as long as those of any file."""
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes" / "students").glob("*.yaml"))
 
@@ -70,7 +72,10 @@ def test_a_recipe_runs_and_its_gains_are_found(kept, path, standin, no_plots, tm
     labels = [number % 2 for number in range(90)]
     for name in kept.needed(path):
         texts = zip(made_texts(labels), labels, strict=True)
-        rows = [{"text": f"{text} {name}", "label_name": ("ham", "spam")[label]} for text, label in texts]
+        rows = [
+            {"text": f"{text} {name} ".ljust(LENGTH, "."), "label_name": ("ham", "spam")[label]}
+            for text, label in texts
+        ]
         jsonl(Path(name), rows)
     tiny = {
         "backbone.name": str(standin("mpnet")),

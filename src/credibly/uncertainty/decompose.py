@@ -21,6 +21,9 @@ from credibly.uncertainty.numerics import (
 
 FloatArray = NDArray[np.float64]
 
+KINDS = ("total", "aleatoric", "epistemic")
+"""The entropy of a prediction, and its two parts."""
+
 
 @dataclass(frozen=True)
 class Uncertainty:

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from credibly.records import Interval
-from credibly.report.figures.curves import KINDS
 from credibly.report.figures.metrics import MAIN_METRICS, higher_is_better
 from credibly.report.figures.p_values import p_value, sign_test
 from credibly.report.figures.systems import Answers
 from credibly.report.figures.types import Json
+from credibly.uncertainty.decompose import KINDS
 from credibly.uncertainty.scoring.estimates import (
     CORRECTED,
     corrected_difference,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from credibly.records import UNKNOWN
+from credibly.uncertainty.decompose import KINDS
 from credibly.uncertainty.systems import Answer
 
 Floats = NDArray[np.float64]
@@ -20,7 +21,6 @@ Floats = NDArray[np.float64]
 RELIABILITY_BINS = 15
 MOST_POINTS = 100
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-KINDS = ("total", "aleatoric", "epistemic")
 
 
 def wilson(successes: Floats, trials: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:

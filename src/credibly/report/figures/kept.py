@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from credibly.records import Interval
 from credibly.report.figures.comparisons import SAMPLED, Paired, share
-from credibly.report.figures.curves import KINDS
 from credibly.report.figures.metrics import higher_is_better
 from credibly.report.figures.systems import Answers
 from credibly.report.figures.types import Json
+from credibly.uncertainty.decompose import KINDS
 from credibly.uncertainty.scoring.clusters import units_of
 from credibly.uncertainty.scoring.estimates import CORRECTED, resampled_as
 from credibly.uncertainty.scoring.intervals import rank_correlation, score_sampled

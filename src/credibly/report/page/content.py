@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from credibly.report.figures.curves import KINDS, at_coverage
+from credibly.report.figures.curves import at_coverage
 from credibly.report.figures.learning import METRICS
 from credibly.report.figures.metrics import COST_METRICS, MAIN_METRICS, SHIFT_METRICS
 from credibly.report.figures.types import Report
@@ -35,6 +35,7 @@ from credibly.report.words.metrics import METRIC_WORDS, SCORE_WORDS
 from credibly.report.words.numbers import UNDEFINED, bracket, count, number, with_interval
 from credibly.report.words.text import listed_words
 from credibly.report.words.verdicts import against_shipped
+from credibly.uncertainty.decompose import KINDS
 from credibly.uncertainty.systems import bare_name, chosen_form
 
 CLASS_FIGURES = ("precision", "recall")

@@ -343,7 +343,19 @@ def _agreement(report: Report) -> Iterator[Finding]:
     yield Finding(
         mark,
         claim,
-        f"Rank correlation with the ensemble's on the test texts: {listed_words(parts)} uncertainty.",
+        f"Rank correlation with the ensemble's on the test texts: {listed_words(parts)} uncertainty."
+        + _of_ensembles(report),
+    )
+
+
+def _of_ensembles(report: Report) -> str:
+    """Say how far another ensemble's epistemic uncertainty would follow; empty where too few members tell."""
+    figure = report.get("agreement_of_ensembles", {}).get("epistemic")
+    if figure is None or figure["low"] is None:
+        return ""
+    return (
+        f" Another ensemble of {count(report['members'])} members trained alike would come to "
+        f"{in_hundredths(figure)} for epistemic uncertainty, as halves of this one show."
     )
 
 
