@@ -82,8 +82,13 @@ def test_a_recipe_runs_and_its_gains_are_found(kept, path, standin, no_plots, tm
         "distil.backbone.name": str(standin()),
         "evaluation.resamples": 5,
     }
-    if load_recipe(path).members.source == "top_blocks":
-        tiny["members.blocks"] = 1
+    members = load_recipe(path).members
+    if members.source == "mixed":
+        one_block = {"blocks": 1, "count": 2}
+        tiny["members.parts"] = [
+            {"backbone": {"name": str(standin(kind))}, "members": {**part.members.model_dump(), **one_block}}
+            for kind, part in zip(("mpnet", "bert", "llama"), members.parts, strict=True)
+        ]
     run = fit(path, tmp_path / "run", tiny)
     found = kept.found_in(Run(run.path), Resampling(resamples=5))
     report = found.report

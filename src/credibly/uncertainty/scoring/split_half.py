@@ -16,7 +16,7 @@ from credibly.uncertainty.scoring.resampling import Resampling
 FloatArray = NDArray[np.float64]
 
 FEWEST_MEMBERS = 6
-"""Halves of two overstate how ensembles differ: by 0.08 for epistemic uncertainty, halves of three by 0.03."""
+"""Halves of two overstate how ensembles differ, by 0.08 for epistemic uncertainty; those of three by 0.03."""
 HALVINGS = 10
 
 
