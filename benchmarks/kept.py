@@ -2,15 +2,17 @@
 
 Each recipe of `recipes/students` trains an ensemble, a student and the controls with the same texts, steps
 and tuning. A data set counts where the ensemble's gain in NLL over `direct+temperature` lies beyond its
-interval; what a network keeps is its own gains over these sets, added up, as a share of the ensemble's. Runs
-stand under `runs/students`: finished ones are used as they are, so that hours of training are not lost.
+interval; what a network keeps is its own gains over these sets, added up, as a share of the ensemble's;
+figures of students of several seeds are means over these. Runs stand under `runs/students`: finished ones
+are used as they are, so that hours of training are not lost.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,17 @@ import numpy as np
 
 from benchmarks.data import VARIABLE
 from benchmarks.measure import ROOT, Result, load, rounded, say, write, write_skipped
-from credibly.records import Interval
+from credibly.records import Interval, Predictions
 from credibly.report.figures.comparisons import Paired, share
 from credibly.report.figures.kept import DIRECT, ENSEMBLE, Gain, gain_of
 from credibly.report.figures.scoring import scored_systems
-from credibly.report.figures.systems import answered
+from credibly.report.figures.systems import answered, answered_by_students
 from credibly.runs import Run
 from credibly.settings import load_recipe
 from credibly.uncertainty.scoring.resampling import Resampling
+from credibly.uncertainty.systems import CALIBRATED
 from credibly.workflows import fit
-from credibly.workflows.common.contents import calibration_in, network_systems
+from credibly.workflows.common.contents import calibration_in, further_students, network_systems
 from credibly.workflows.evaluating.runs import scored_predictions
 
 NAME = "kept"
@@ -44,10 +47,12 @@ class Found:
 
     Args:
         gains: over direct training, of the ensemble, the student and the controls.
+        systems: their figures, and those of direct training.
         report: the run's report.
     """
 
     gains: Mapping[str, Gain]
+    systems: Mapping[str, Any]
     report: Mapping[str, Any]
 
     @property
@@ -59,13 +64,20 @@ class Found:
 
 def found_in(run: Run, resampling: Resampling) -> Found:
     """Return the gains in NLL of a finished run, on its test texts."""
-    stored = {source: scored_predictions(run, source) for source in ["members", *network_systems(run.recipe)]}
-    on_test = answered(stored, "test", calibration_in(run).calibrators)
-    names = [DIRECT, ENSEMBLE, STUDENT, *CONTROLS]
-    systems, sampled = scored_systems({name: on_test[name] for name in names}, {}, resampling)
-    paired = Paired(on_test, systems, sampled, resampling)
-    gains = {name: gain for name in names[1:] if (gain := gain_of(paired, name, "nll"))}
-    return Found(gains, run.read_json(run.report_json))
+
+    def stored(sources: Iterable[str]) -> dict[str, dict[str, Predictions]]:
+        return {source: scored_predictions(run, source) for source in sources}
+
+    calibrators = calibration_in(run).calibrators
+    on_test = answered(stored(["members", *network_systems(run.recipe)]), "test", calibrators)
+    further = answered_by_students(stored(further_students(run.recipe)), CALIBRATED, calibrators)
+    chosen = {name: on_test[name] for name in (DIRECT, ENSEMBLE, *CONTROLS)}
+    chosen[STUDENT] = (*on_test[STUDENT], *chain(*further.get("test", {}).values()))
+    systems, sampled = scored_systems(chosen, {}, resampling)
+    paired = Paired(chosen, systems, sampled, resampling)
+    names = (ENSEMBLE, STUDENT, *CONTROLS)
+    gains = {name: gain for name in names if (gain := gain_of(paired, name, "nll"))}
+    return Found(gains, systems, run.read_json(run.report_json))
 
 
 def pooled(found: Sequence[Found], name: str, confidence: float) -> Interval:
@@ -89,19 +101,25 @@ def figures(found: Mapping[str, Found], confidence: float) -> dict[str, Any]:
         "by_data_set": {
             data_set: {
                 "counts": each.counts,
-                "nll": {name: each.report["systems"][name]["nll"] for name in (DIRECT, *each.gains)},
-                "accuracy": {
-                    name: each.report["systems"][name]["accuracy"] for name in (DIRECT, *each.gains)
+                **{
+                    metric: {name: each.systems[name][metric] for name in (DIRECT, *each.gains)}
+                    for metric in ("nll", "accuracy")
                 },
                 "gains": {name: gain.figure.as_json() for name, gain in each.gains.items()},
                 "share": {name: pooled([each], name, confidence).as_json() for name in networks},
-                "spearman": each.report["agreement"],
+                "students": (each.report["student_seeds"] or {"count": 1})["count"],
+                "spearman": (each.report["student_seeds"] or each.report)["agreement"],
                 "spearman_of_ensembles": each.report["agreement_of_ensembles"],
                 "ood_auroc": _told_apart(each.report),
             }
             for data_set, each in found.items()
         },
     }
+
+
+def beats_controls(kept: Mapping[str, Any]) -> bool:
+    """Return whether the student keeps more than every control."""
+    return all(kept[STUDENT]["value"] > kept[name]["value"] for name in CONTROLS)
 
 
 def _told_apart(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +172,7 @@ def main() -> None:
                 for name in (ENSEMBLE, STUDENT)
             },
             at_least=AT_LEAST,
-            holds=all(kept[STUDENT]["value"] > kept[name]["value"] for name in CONTROLS),
+            holds=beats_controls(kept),
             figures=rounded(content),
         ),
         load_before,

@@ -36,7 +36,8 @@ def found(kept):
         def gain(own):
             return Gain(Interval(own[0], min(own[1:]), max(own[1:])), np.array(own[1:]))
 
-        return kept.Found({name.replace("_T", "+temperature"): gain(own) for name, own in gains.items()}, {})
+        named = {name.replace("_T", "+temperature"): gain(own) for name, own in gains.items()}
+        return kept.Found(named, {}, {})
 
     return of
 
@@ -54,6 +55,12 @@ def test_shares_are_pooled_as_sums_of_gains(kept, found):
 @pytest.mark.parametrize(("low", "counts"), [(0.01, True), (0.0, False), (-0.1, False)])
 def test_a_data_set_counts_where_the_ensemble_gains_beyond_its_interval(found, low, counts):
     assert found(ensemble_T=[0.1, low, 0.2]).counts is counts
+
+
+@pytest.mark.parametrize(("others", "holds"), [((0.4, 0.3), True), ((0.5, 0.3), False), ((0.3, 0.6), False)])
+def test_the_student_is_to_keep_more_than_every_control(kept, others, holds):
+    shares = dict(zip((kept.STUDENT, *kept.CONTROLS), (0.5, 0.1, *others), strict=True))
+    assert kept.beats_controls({name: {"value": value} for name, value in shares.items()}) is holds
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -89,12 +96,16 @@ def test_a_recipe_runs_and_its_gains_are_found(kept, path, standin, no_plots, tm
             {"backbone": {"name": str(standin(kind))}, "members": {**part.members.model_dump(), **one_block}}
             for kind, part in zip(("mpnet", "bert", "llama"), members.parts, strict=True)
         ]
-    run = fit(path, tmp_path / "run", tiny)
+    seeds = 2 if path == RECIPES[0] else 1
+    run = fit(path, tmp_path / "run", {**tiny, "distil.seeds": seeds})
     found = kept.found_in(Run(run.path), Resampling(resamples=5))
     report = found.report
+    losses = {name: own["nll"]["value"] for name, own in report["systems"].items()}
+    if seeds > 1:
+        losses[kept.STUDENT] = report["student_seeds"]["figures"]["nll"]["value"]
     for name in (ENSEMBLE, kept.STUDENT, *kept.CONTROLS):
-        expected = report["systems"][DIRECT]["nll"]["value"] - report["systems"][name]["nll"]["value"]
-        assert found.gains[name].figure.value == pytest.approx(expected)
+        assert found.gains[name].figure.value == pytest.approx(losses[DIRECT] - losses[name])
     content = kept.figures({path.stem: found}, 0.95)
     assert content["data_sets"] == 1
+    assert content["by_data_set"][path.stem]["students"] == seeds
     assert set(content["by_data_set"][path.stem]["ood_auroc"]) == set(load_recipe(path).data.shift)
