@@ -3,8 +3,8 @@
 Each recipe of `recipes/students` trains an ensemble, a student and the controls with the same texts, steps
 and tuning. A data set counts where the ensemble's gain in NLL over `direct+temperature` lies beyond its
 interval; what a network keeps is its own gains over these sets, added up, as a share of the ensemble's;
-figures of students of several seeds are means over these. Runs stand under `runs/students`: finished ones
-are used as they are, so that hours of training are not lost.
+NLL and accuracy of students of several seeds are means over these. Runs stand under `runs/students`:
+finished ones are used as they are, so that hours of training are not lost.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def figures(found: Mapping[str, Found], confidence: float) -> dict[str, Any]:
                 "share": {name: pooled([each], name, confidence).as_json() for name in networks},
                 "students": (each.report["student_seeds"] or {"count": 1})["count"],
                 "spearman": (each.report["student_seeds"] or each.report)["agreement"],
-                "spearman_of_ensembles": each.report["agreement_of_ensembles"],
+                "spearman_of_halves": each.report.get("agreement_of_halves"),
                 "ood_auroc": _told_apart(each.report),
             }
             for data_set, each in found.items()

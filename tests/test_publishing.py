@@ -17,7 +17,7 @@ from credibly import workflows
 from credibly.report import render_html
 from credibly.runs import Run, read_predictions, sha256, write_json
 from credibly.serve import create_app
-from credibly.settings import parse_recipe, recipe_text
+from credibly.settings import DataSettings, parse_recipe, recipe_text
 from credibly.workflows.answering.serving import answering_of, unfamiliar_to
 from credibly.workflows.common.provenance import facts_of
 from credibly.workflows.publishing.layout import name_there
@@ -254,6 +254,16 @@ def test_settings_keep_the_names_of_what_lies_here_and_not_where(here):
     assert (there.evaluation.learning_curve, there.evaluation.resamples) == ([], 7)
     assert "/home/me" not in recipe_text(there)
     assert parse_recipe(json.loads(there.model_dump_json())) == there
+
+
+def test_every_setting_that_may_name_a_file_loses_its_place():
+    columns_and_choices = {"template", "cut", "label", "id", "group", "targets", "row_weights"}
+    fields = DataSettings.model_fields.items()
+    named = {name for name, field in fields if field.annotation in (str, str | None)} - columns_and_choices
+    assert {"train", "calibration_like", "unlabelled"} <= named
+    recipe = parse_recipe({"data": {name: f"/home/me/{name}.csv" for name in named}})
+    there = published_recipe(recipe).data
+    assert {name: getattr(there, name) for name in named} == {name: f"{name}.csv" for name in named}
 
 
 def test_prompts_that_show_examples_are_refused(command, fitted, here):

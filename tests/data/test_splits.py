@@ -1,5 +1,6 @@
 """Splits and the leak check: nothing judged was learned, every class is there, and what went is told."""
 
+import itertools
 import json
 import os
 import re
@@ -190,30 +191,57 @@ def examples_of(lengths, labels=None):
 
 @given(
     st.lists(st.integers(1, 30), min_size=200, max_size=400),
-    st.lists(st.integers(1, 30), min_size=250, max_size=500),
+    st.lists(st.integers(1, 30), min_size=100, max_size=500),
     st.integers(0, 3),
 )
 def test_texts_are_drawn_as_long_as_others_and_as_many_as_there_are(own, like, seed):
     own, like = examples_of([4 + length for length in own]), ["x" * (4 + length) for length in like]
     try:
-        drawn = as_long_as(own, like, seed)
+        found = as_long_as(own, like, seed)
     except DataError as error:
         assert "as no calibration text has" in str(error)  # noqa: PT017 - not every draw fails
         return
+    drawn = found.examples
     wanted, held, there = (np.sort([len(text) for text in texts]) for texts in (like, drawn.texts, own.texts))
     assert len(drawn) == len({*drawn.ids}) <= len(own)
     assert wanted[0] <= held[0] <= held[-1] <= wanted[-1]
-    edges = np.unique(np.quantile(wanted, np.arange(21) / 20, method="inverted_cdf"))
-
-    def counted(lengths):  # from above an edge to the next
-        return np.histogram(np.nextafter(lengths, 0), [0, *edges[1:-1], np.inf])[0]
-
-    inside = there[(there >= wanted[0]) & (there <= wanted[-1])]
-    expected = len(drawn) * counted(wanted) / len(like)
-    assert np.abs(counted(held) - expected).max() <= 0.5 + len(edges) / 2  # each count is rounded
-    assert (counted(held) == counted(inside)).any()
+    ends = sorted({wanted[0] - 1, *(wanted[-(-len(like) * part // 20) - 1] for part in range(1, 21))})
+    for after, end in itertools.pairwise(ends):
+        counts = [((after < lengths) & (lengths <= end)).sum() for lengths in (wanted, held, there)]
+        assert abs(counts[1] - len(drawn) * counts[0] / len(like)) <= 0.5 + len(ends) / 2  # all are rounded
+        assert counts[1] <= counts[2]
+        assert (after + 1, end) != found.scarcest or counts[1] == counts[2]
     shuffled = own.take(np.random.default_rng(seed).permutation(len(own)))
-    assert {*as_long_as(shuffled, like, seed).ids} == {*drawn.ids}
+    assert {*as_long_as(shuffled, like, seed).examples.ids} == {*drawn.ids}
+
+
+def test_a_limit_after_the_draw_keeps_the_lengths():
+    """Drawn by one order and cut by the same, what is short and plenty would come first again."""
+    generator = np.random.default_rng(0)
+    own = examples_of(np.minimum(8 + generator.geometric(0.06, size=6_000), 90))
+    like = ["x" * length for length in generator.integers(20, 80, size=500)]
+    drawn = as_long_as(own, like, seed=4).examples
+    cut = limited(drawn, len(drawn) // 2, seed=4)
+    gap = distance(*(np.sort([len(text) for text in texts]) for texts in (cut.texts, like)))
+    assert gap < 1.6 * np.sqrt(1 / len(cut) + 1 / len(like))
+
+
+@pytest.mark.parametrize(
+    ("own", "like", "said"),
+    [
+        ([5, 6, 7], [5] * 99, "expected 100 texts or more"),
+        ([5, 6, 7], [9] * 100, "100.0% of the texts .* have 9 to 9 characters"),
+        ([5] * 50, [5] * 90 + [200] * 10, "10.0% of the texts .* have 6 to 200 characters"),
+    ],
+)
+def test_lengths_that_cannot_be_drawn_are_told(own, like, said):
+    with pytest.raises(DataError, match=said):
+        as_long_as(examples_of(own), ["x" * length for length in like])
+
+
+def test_where_most_are_of_one_length_so_is_what_is_drawn():
+    drawn = as_long_as(examples_of([30] * 2000 + [200]), ["x" * 30] * 95 + ["x" * 200] * 5).examples
+    assert sorted(map(len, drawn.texts)) == [30] * 19 + [200]
 
 
 def test_drawn_by_length_the_labels_are_those_of_the_texts_to_come():
@@ -227,7 +255,7 @@ def test_drawn_by_length_the_labels_are_those_of_the_texts_to_come():
     own = examples_of(lengths, labels_of(lengths))
     to_come = generator.integers(30, 90, size=4_000)
     share = labels_of(to_come).mean()
-    drawn = as_long_as(own, ["x" * length for length in to_come])
+    drawn = as_long_as(own, ["x" * length for length in to_come]).examples
     error = np.sqrt(0.25 / len(drawn) + 0.25 / len(to_come))
     assert len(drawn) > 200
     assert abs(own.labels.mean() - share) > 8 * error

@@ -283,16 +283,16 @@ def test_the_students_doubt_is_judged_by_its_rank_correlation(
     assert claim in claims(changed(binary, "agreement/epistemic", interval))
 
 
-def test_what_another_ensemble_would_come_to_stands_beside_the_student(binary: dict[str, Any]) -> None:
+def test_how_halves_of_the_ensemble_agree_stands_beside_the_student(binary: dict[str, Any]) -> None:
     def evidence(report: dict[str, Any]) -> str:
         (said,) = (own for own in findings(report) if "ensemble's in part" in own.claim)
         return said.evidence
 
     part = changed(binary, "agreement/epistemic", figure(0.6, 0.5, 0.7))
-    told = {"members": 10, "agreement_of_ensembles": {"epistemic": figure(0.68, 0.64, 0.72)}}
-    said = "Another ensemble of 10 members trained alike would come to 0.68 [0.64, 0.72]"
+    told = {"members": 10, "agreement_of_halves": {"epistemic": figure(0.68, 0.64, 0.72)}}
+    said = "Halves of the 10 members agree with one another on epistemic uncertainty by 0.68 [0.64, 0.72],"
     assert said in evidence({**part, **told})
-    assert "Another" not in evidence({**part, "agreement_of_ensembles": {}})
+    assert "Halves" not in evidence({**part, "agreement_of_halves": {}})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,7 @@ FAR = 0.3
 """Kolmogorov and Smirnov's distance of the two distributions of lengths from which it is said."""
 
 RANGES = 20
-"""Of lengths, at most, each of which is to hold its share: the more, the closer, and the fewer texts fit."""
-FEWEST_IN_A_RANGE = 10
-OUTSIDE = -1
+"""Of lengths, each of which is to hold its share: the more, the closer, and the fewer texts fit."""
 
 
 def length_notes(parts: Parts) -> Iterator[str]:
@@ -43,7 +42,20 @@ def length_notes(parts: Parts) -> Iterator[str]:
     )
 
 
-def as_long_as(examples: Examples, like: Sequence[str], seed: int = 0) -> Examples:
+@dataclass(frozen=True)
+class Drawn:
+    """Examples that are as long as other texts.
+
+    Args:
+        examples: what was drawn, in the order it had.
+        scarcest: the lengths from and to, in characters, of which all there are were drawn.
+    """
+
+    examples: Examples
+    scarcest: tuple[int, int]
+
+
+def as_long_as(examples: Examples, like: Sequence[str], seed: int = 0) -> Drawn:
     """Return as many examples as can be drawn of which each range of lengths holds its share of other texts.
 
     Lengths, in characters, are parted into ranges that hold about equally many of the other texts. In a range
@@ -52,38 +64,35 @@ def as_long_as(examples: Examples, like: Sequence[str], seed: int = 0) -> Exampl
 
     Args:
         examples: N of them.
-        like: texts of the lengths that are wanted.
+        like: texts of the lengths that are wanted, a hundred or more.
         seed: of the draw; the examples' order has no say.
 
     Raises:
-        DataError: a range holds no example.
+        DataError: there are too few other texts, or a range holds no example.
     """
-    wanted, there = (np.array([len(text) for text in texts]) for texts in (like, examples.texts))
-    count = max(1, min(RANGES, len(like) // FEWEST_IN_A_RANGE))
-    edges = np.unique(np.quantile(wanted, np.arange(count + 1) / count, method="inverted_cdf"))
-    shares = np.bincount(range_of(wanted, edges)) / len(like)
-    places = np.where((there >= edges[0]) & (there <= edges[-1]), range_of(there, edges), OUTSIDE)
-    found = np.array([(places == place).sum() for place in range(len(shares))])
-    if not found.all():
-        empty = int(np.argmin(found))
+    if len(like) < FEWEST:
         raise DataError(
-            f"{shares[empty]:.0%} of the texts of data.calibration_like have {edges[empty]:,.0f} to "
-            f"{edges[empty + 1]:,.0f} characters, as no calibration text has; raise data.calibration_share, "
-            "or give texts of these lengths as data.calibration"
+            f"expected {FEWEST} texts or more in data.calibration_like, whose lengths tell, got {len(like)}"
         )
-    room = np.round((found / shares).min() * shares).astype(np.int64)
-    order = np.array(ordered_by_hash(examples.texts, seed))
+    wanted, there = (np.array([len(text) for text in texts]) for texts in (like, examples.texts))
+    cuts = np.quantile(wanted, np.arange(1, RANGES + 1) / RANGES, method="inverted_cdf")
+    edges = np.unique([wanted.min() - 1, *cuts])
+    # A range goes from above an edge to the next; -1 and K stand for what is shorter and longer than all.
+    own, places = (np.searchsorted(edges, lengths, side="left") - 1 for lengths in (wanted, there))
+    shares = np.bincount(own) / len(like)
+    found = np.array([(places == place).sum() for place in range(len(shares))])
+    scarcest = int((found / shares).argmin())
+    bounds = int(edges[scarcest]) + 1, int(edges[scarcest + 1])
+    if not found[scarcest]:
+        raise DataError(
+            f"{shares[scarcest]:.1%} of the texts of data.calibration_like have {bounds[0]:,} to "
+            f"{bounds[1]:,} characters, as no calibration text has; give more calibration texts, of these "
+            "lengths too"
+        )
+    room = np.round(found[scarcest] / shares[scarcest] * shares).astype(np.int64)
+    order = np.array(ordered_by_hash(examples.texts, seed, "length"))
     chosen = [order[places[order] == place][:most] for place, most in enumerate(room)]
-    return examples.take(np.sort(np.concatenate(chosen)))
-
-
-def range_of(lengths: NDArray[np.int64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the range of each length: from above an edge to the next; the first holds the lowest edge too.
-
-    >>> range_of(np.array([2, 3, 5, 6, 9]), np.array([2.0, 5.0, 9.0]))
-    array([0, 0, 0, 1, 1])
-    """
-    return np.maximum(np.searchsorted(edges, lengths, side="left") - 1, 0).astype(np.int64)
+    return Drawn(examples.take(np.sort(np.concatenate(chosen))), bounds)
 
 
 def distance(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:

@@ -147,14 +147,15 @@ def with_like_calibration(settings: DataSettings, parts: Parts, seed: int, notes
     """
     if settings.calibration_like is None:
         return parts
-    classes = parts.train.class_names
-    like = read_unlabelled(settings, settings.calibration_like, classes, "calibration_like")
-    chosen = as_long_as(parts.calibration, like.texts, seed)
+    columns = settings.model_copy(update={"id": None})
+    like = read_unlabelled(columns, settings.calibration_like, parts.train.class_names, "calibration_like")
+    drawn = as_long_as(parts.calibration, like.texts, seed)
+    shortest, longest = drawn.scarcest
     notes.append(
-        f"calibration: {len(chosen):,} of {rows(len(parts.calibration))} are drawn, as long as the texts of "
-        f"{settings.calibration_like}"
+        f"calibration: {len(drawn.examples):,} of {rows(len(parts.calibration))} are drawn, as long as the "
+        f"texts of {settings.calibration_like}; of {shortest:,} to {longest:,} characters there are no more"
     )
-    return replace(parts, calibration=chosen)
+    return replace(parts, calibration=drawn.examples)
 
 
 def limited_parts(settings: DataSettings, parts: Parts, seed: int, notes: list[str]) -> Parts:

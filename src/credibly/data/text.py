@@ -75,6 +75,11 @@ def seeded_hash(seed: int, key: str) -> str:
     return hashlib.sha256(f"{seed}\n{key}".encode()).hexdigest()
 
 
-def ordered_by_hash(texts: Sequence[str], seed: int) -> list[int]:
-    """Return the rows of texts in the order of a seeded hash, in which the order they stand in has no say."""
-    return sorted(range(len(texts)), key=lambda row: seeded_hash(seed, text_key(texts[row])))
+def ordered_by_hash(texts: Sequence[str], seed: int, purpose: str = "") -> list[int]:
+    """Return the rows of texts in the order of a seeded hash, in which only copies keep the order they had.
+
+    Draws one after the other with one seed need a purpose each: else what the first one took from the front
+    would be the front of the next.
+    """
+    keys = [seeded_hash(seed, f"{purpose}{text_key(text)}") for text in texts]
+    return sorted(range(len(texts)), key=keys.__getitem__)

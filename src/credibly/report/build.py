@@ -46,7 +46,7 @@ from credibly.uncertainty.calibration.sampling_error import temperature_error
 from credibly.uncertainty.scoring.consistency import perfect_ece
 from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.scoring.slices import slices
-from credibly.uncertainty.scoring.split_half import agreement_of_ensembles
+from credibly.uncertainty.scoring.split_half import agreement_of_halves
 from credibly.uncertainty.systems import (
     CALIBRATED,
     Answer,
@@ -128,7 +128,7 @@ def build_report(
         for name in DOUBTING
         if name in on_test
     }
-    other_ensembles = agreement_of_ensembles(stored["members"]["test"], resampling) if agreements else {}
+    halves = agreement_of_halves(stored["members"]["test"], resampling) if agreements else {}
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "credibly_version": __version__,
@@ -166,7 +166,7 @@ def build_report(
         ),
         "agreement": agreements.get("student"),
         "agreements": agreements,
-        "agreement_of_ensembles": {kind: figure.as_json() for kind, figure in other_ensembles.items()},
+        "agreement_of_halves": {kind: figure.as_json() for kind, figure in halves.items()},
         "shift": shift,
         "shift_changes": {
             split: shift_changes(systems[shipped], found[shipped])

@@ -344,18 +344,19 @@ def _agreement(report: Report) -> Iterator[Finding]:
         mark,
         claim,
         f"Rank correlation with the ensemble's on the test texts: {listed_words(parts)} uncertainty."
-        + _of_ensembles(report),
+        + _of_halves(report),
     )
 
 
-def _of_ensembles(report: Report) -> str:
-    """Say how far another ensemble's epistemic uncertainty would follow; empty where too few members tell."""
-    figure = report.get("agreement_of_ensembles", {}).get("epistemic")
+def _of_halves(report: Report) -> str:
+    """Say how far halves of the ensemble agree, to hold the student against; empty where they cannot tell."""
+    figure = report.get("agreement_of_halves", {}).get("epistemic")
     if figure is None or figure["low"] is None:
         return ""
+    members = count(report["members"])
     return (
-        f" Another ensemble of {count(report['members'])} members trained alike would come to "
-        f"{in_hundredths(figure)} for epistemic uncertainty, as halves of this one show."
+        f" Halves of the {members} members agree with one another on epistemic uncertainty by "
+        f"{in_hundredths(figure)}, carried over to {members} members."
     )
 
 

@@ -43,7 +43,7 @@ from credibly.workflows.publishing.layout import (
     refuse_others,
 )
 
-SINGLE = ("train", "labels_from", "validation", "calibration", "test", "unlabelled")
+SINGLE = ("train", "labels_from", "validation", "calibration", "calibration_like", "test", "unlabelled")
 """The settings that name one data file or set each."""
 
 
