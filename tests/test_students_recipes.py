@@ -76,7 +76,7 @@ def test_every_recipe_says_what_it_needs(kept, path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_runs_and_its_gains_are_found(kept, path, standin, no_plots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    labels = [number % 2 for number in range(90)]
+    labels = [number % 2 for number in range(120)]
     for name in kept.needed(path):
         texts = zip(made_texts(labels), labels, strict=True)
         rows = [
