@@ -317,6 +317,53 @@ def test_a_rate_far_too_high_is_told_and_not_kept():
     assert done == [1, 2]
 
 
+@pytest.mark.parametrize("worst", [float("nan"), float("inf")])
+def test_a_member_that_held_out_rows_show_to_have_diverged_stops_before_it_is_stored(tmp_path, worst):
+    stack, made = Stack(), made_batches()
+
+    def validate(limit):
+        return HeldOut(torch.tensor([0.5, worst, 0.6]), torch.full((M,), 0.5), 8)
+
+    monitor = Monitor(checkpoints=Checkpoints(tmp_path / "kept"))
+    histories = train(
+        stack, lambda epoch: made[epoch], stack_losses(stack), 3, optimiser(validations=1), M, monitor,
+        validate=validate,
+    )  # fmt: skip
+    assert "no longer finite at step 3" in histories[1].failure
+    assert [record.step for record in histories[1].records] == [1, 2]
+    assert [history.failure for history in histories[::2]] == [None, None]
+    assert [len(history.records) for history in histories[::2]] == [9, 9]
+    _, facts = monitor.checkpoints.latest()
+    assert facts["active"] == [True, False, True]
+
+
+def test_a_loss_that_is_no_number_at_a_measured_step_alone_stops_the_member():
+    parameter, steps = nn.Linear(1, 1), 5 * LOGGED_STEPS
+
+    def losses(batch):
+        return parameter.weight.square().sum()[None] * (float("nan") if batch == 11 else 1.0)
+
+    (history,) = train(
+        parameter, lambda epoch: range(steps), losses, steps, optimiser(epochs=1, validations=steps // 3),
+        validate=lambda limit: HeldOut(torch.zeros(1), torch.zeros(1), 8),
+    )  # fmt: skip
+    assert "no longer finite at step 12" in history.failure
+    assert all(math.isfinite(record.loss) for record in history.records)
+
+
+def test_the_norm_of_a_gradient_is_that_before_clipping_at_every_step():
+    network = nn.Linear(1, 1, bias=False)
+    network.weight.data.fill_(3.0)
+    steps = 5 * LOGGED_STEPS
+    (history,) = train(
+        network, lambda epoch: range(steps), lambda batch: 5 * network.weight.sum()[None], steps,
+        optimiser(epochs=1, clip_norm=0.5, validations=steps // 3),
+        validate=lambda limit: HeldOut(torch.zeros(1), torch.zeros(1), 8),
+    )  # fmt: skip
+    assert 3 in [record.step for record in history.records]
+    assert {record.gradient_norm for record in history.records} == {5.0}
+
+
 def test_training_is_seen_by_the_module_and_ends_in_evaluation_mode():
     network, modes = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)), []
 

@@ -78,19 +78,16 @@ class _Loop(Generic[Batch]):
         learning = self.active.tolist()
         loss = self._backward(batches)
         self.step += 1
-        logged = self.step % self.logged_every == 0 or self.step == self.total
-        if logged or self.settings.clip_norm is not None:
+        noted = self.step % self.logged_every == 0 or self.step == self.total or self._is_measured
+        if noted or self.settings.clip_norm is not None:
             norms = gradient_norms(self.parameters, self.M)
             if self.settings.clip_norm is not None:
                 clip(self.parameters, norms, self.settings.clip_norm, self.M)
-            if logged:
+            if noted:
                 self._stop_failed(loss + norms)
         self.optimiser.step()
-        held_out = self._held_out()
-        if logged or held_out:
-            if not logged:
-                norms = gradient_norms(self.parameters, self.M)
-            self._note(learning, loss, norms, rate, held_out)
+        if noted:
+            self._note(learning, loss, norms, rate, self._held_out() if self._is_measured else None)
         if self.monitor.progress:
             self.monitor.progress(self.step, self.total)
         if self.monitor.checkpoints and (self._ends_epoch or self.monitor.checkpoints.due):
@@ -120,7 +117,7 @@ class _Loop(Generic[Batch]):
 
     def _stop_failed(self, figures: Tensor) -> None:
         """Stop the members whose figures are not finite, saying why in their histories."""
-        failed = self.active & ~torch.isfinite(figures)
+        failed = self.active & ~torch.isfinite(figures.to(self.active.device))
         for member in failed.nonzero().flatten().tolist():
             self.histories[member].failure = (
                 f"the loss or its gradient is no longer finite at step {self.step}; "
@@ -128,16 +125,20 @@ class _Loop(Generic[Batch]):
             )
         self.active &= ~failed
 
-    def _held_out(self) -> HeldOut | None:
-        """Measure held-out rows where it is due: all of them at an epoch's end, else a few batches."""
-        validate = self.task.validate
+    @property
+    def _is_measured(self) -> bool:
+        """Whether held-out rows are measured after this step."""
         every = max(1, self.task.batches_per_epoch // (self.settings.accumulate * self.settings.validations))
-        if validate is None or not (self._ends_epoch or self.step % every == 0):
-            return None
+        return self.task.validate is not None and (self._ends_epoch or self.step % every == 0)
+
+    def _held_out(self) -> HeldOut:
+        """Measure held-out rows: all of them at an epoch's end, else a few batches."""
+        assert self.task.validate
         self.task.module.eval()
         with torch.no_grad():
-            held_out = validate(None if self._ends_epoch else self.settings.validation_batches)
+            held_out = self.task.validate(None if self._ends_epoch else self.settings.validation_batches)
         self.task.module.train()
+        self._stop_failed(held_out.loss)
         if self._ends_epoch and self.settings.patience:
             self._keep_better(held_out.loss.tolist(), self.settings.patience)
         return held_out
