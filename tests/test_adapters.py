@@ -153,6 +153,8 @@ def test_other_layers_other_classes_and_no_head_are_told(standin, several, tmp_p
         joined(standin("gpt2"), [several["plain"]], base=str(base))
     with pytest.raises(InputError, match=r"does not fit .* with 3 classes \('?bad"):
         joined(base, [made(base, tmp_path / "two", classes=2)])
+    with pytest.raises(InputError, match=r"does not fit .*: its classifier.weight is \(1, 32\), not \(3, 32\)"):
+        joined(base, [made(base, tmp_path / "one", classes=1)])
     folder = changed_config(several["plain"], tmp_path / "headless")
     state = load_file(folder / "adapter_model.safetensors")
     save_file(

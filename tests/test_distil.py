@@ -12,6 +12,7 @@ from scipy.special import softmax
 from torch.distributions import Dirichlet, kl_divergence
 
 import standins
+from credibly.backbones.loading import load_classifier
 from credibly.distil import DirichletTargets, Network, dirichlet_targets, transfer_texts, tune_network
 from credibly.distil.lessons import student_loss
 from credibly.distil.losses import reverse_kl
@@ -448,12 +449,19 @@ def test_a_student_emits_a_dirichlet_and_a_control_does_not(students):
     np.testing.assert_array_equal(control.log_probs, predictions.log_probs)
 
 
-def test_an_offset_needs_a_bias_to_hold_it(students, tmp_path, monkeypatch):
-    network, _ = students()
-    monkeypatch.setattr(network.classifier.model.classifier, "bias", None)
-    with pytest.raises(InputError, match="has no bias to hold the student's precision; take an encoder"):
-        network.save(tmp_path / "student", calibration=FOLDED)
-    assert not (tmp_path / "student").exists()
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_last_layer_without_bias_holds_the_temperature_and_the_offset_stays_beside_it(
+    standin, tmp_path, kind
+):
+    backbone = BackboneSettings(name=str(standin(kind)), precision="fp32")
+    network = Network(load_classifier(backbone, CLASSES, dropout=0.0, seed=0), emits_dirichlet=True)
+    assert network.classifier.model.score.bias is None
+    raw = network.logits(TEXTS[:4])
+    network.save(tmp_path / "student", calibration=FOLDED)
+    opened = Network.open(tmp_path / "student", backbone, emits_dirichlet=True, folded=FOLDED)
+    np.testing.assert_allclose(opened.logits(TEXTS[:4]), raw, rtol=1e-4, atol=1e-5)
+    plain = Network.open(tmp_path / "student", backbone, emits_dirichlet=True).logits(TEXTS[:4])
+    np.testing.assert_allclose(plain, raw / FOLDED.temperature, rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_without_a_layer_of_classes_is_refused(students):

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+import standins
 from credibly.data import load_splits
 from credibly.progress import silent
 from credibly.runs import Run
 from credibly.workflows import fit, load
+from credibly.workflows.answering.opening import open_source
 from credibly.workflows.steps.networks import lesson_of, opinions_of
 from credibly.workflows.steps.work import Work
 from test_workflows import SYSTEMS, report_in
@@ -54,6 +56,24 @@ def test_all_kinds_of_labels_make_a_run(tmp_path, standin, no_plots, data):
     assert content["systems"]["ensemble"]["accuracy"]["value"] > 0.6
     assert set(load(run.path).predict(["good film"])[0]["probabilities"]) == set(names)
     assert any("cut by" in note for note in content["notes"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", standins.DECODERS)
+def test_a_language_model_makes_a_student_that_answers_as_it_was_measured(
+    tmp_path, standin, no_plots, architecture
+):
+    file = jsonl(tmp_path / "a.jsonl", made_rows(90))
+    run = fit(file, tmp_path / "run", quick(standin(architecture), distil__controls=[]))
+    system = report_in(run.path)["shipped"]
+    assert system.startswith("student")
+    stored, splits = run.load_predictions("student", "test"), load_splits(run.recipe.data, run.recipe.seed, 3)
+    again = open_source(run, "student").predict(splits.test)
+    np.testing.assert_allclose(again.concentrations, stored.concentrations, rtol=1e-3)
+    uncertainty = report_in(run.path)["systems"][system]
+    answers = load(run.path).predict(list(splits.test.texts))
+    epistemic = np.mean([answer["epistemic"] for answer in answers])
+    assert epistemic == pytest.approx(uncertainty["mean_epistemic"]["value"], rel=1e-3)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,12 @@ from credibly.settings import BackboneSettings, LoraSettings
 CLASSES = ("bad", "good", "even")
 LABELS = np.arange(24) % 3
 TEXTS = tuple(standins.made_texts(LABELS, seed=3, words=4))
+FAST = ("bert", "distilbert", "roberta", "llama", "gpt2")
+SLOW = [
+    pytest.param(architecture, marks=pytest.mark.slow)
+    for architecture in (*standins.ARCHITECTURES, *standins.FURTHER_ENCODERS, *standins.DECODERS)
+    if architecture not in FAST
+]
 DATA = TrainingData(TEXTS, np.eye(3, dtype=np.float32)[LABELS], CLASSES)
 
 
@@ -29,8 +36,8 @@ def settings(**changed):
     return LoraSettings(**{"count": 3, "r": 4, "optimiser": optimiser, **changed})
 
 
-def fitted(folder, seeds=(5, 6, 7), token_budget=4096, **changed):
-    backbone = BackboneSettings(name=str(folder), precision="fp32", token_budget=token_budget)
+def fitted(folder, seeds=(5, 6, 7), token_budget=4096, precision="fp32", **changed):
+    backbone = BackboneSettings(name=str(folder), precision=precision, token_budget=token_budget)
     chosen = settings(**changed)
     material = lora.prepare(DATA, backbone, chosen, silent)
     return lora.fit(material, chosen, seeds)[0]
@@ -53,7 +60,7 @@ def peft_log_probs(base, adapter, **loading):
 
 # PEFT asks transformers for a name that is going to be replaced.
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
-@pytest.mark.parametrize("architecture", ["bert", "distilbert", "roberta", "llama", "gpt2"])
+@pytest.mark.parametrize("architecture", [*FAST, *SLOW])
 def test_a_saved_member_is_the_same_model_to_peft(standin, tmp_path, architecture):
     base = standin(architecture)
     adapters = fitted(base, target_modules="all-linear")
@@ -74,6 +81,36 @@ def test_the_config_of_a_member_names_rank_layers_and_base(standin, tmp_path):
     layers = {re.search(r"layer\.(\d)", name)[1] for name in config["target_modules"]}
     assert layers == {"1", "2"}
     assert {name.rsplit(".", 1)[-1] for name in config["target_modules"]} == {"query", "value"}
+
+
+@pytest.mark.parametrize("architecture", ["deberta", "deberta-v2"])
+def test_layers_that_all_members_share_are_left_alone_or_refused(standin, architecture):
+    known = set(fitted(standin(architecture), target_modules="all-linear").updates)
+    shared = {"deberta": ("pos_proj", "pos_q_proj"), "deberta-v2": ("key_proj", "query_proj")}[architecture]
+    assert known
+    assert not any(name.endswith(shared) for name in known)
+    with pytest.raises(InputError, match=f"{shared[1]} of this model project its table of relative positions"):
+        fitted(standin(architecture), target_modules=["dense", shared[1]])
+
+
+@pytest.mark.parametrize("architecture", ["bert", "llama"])
+def test_held_out_texts_are_measured_over_a_trunk_as_without_one(standin, architecture):
+    held_out = replace(DATA, validation=TrainingData(TEXTS[:7], DATA.targets[:7], CLASSES))
+    losses = []
+    for blocks in (standins.BLOCKS, None):
+        backbone = BackboneSettings(name=str(standin(architecture)), precision="fp32")
+        chosen = settings(blocks=blocks, target_modules="all-linear")
+        _, histories = lora.fit(lora.prepare(held_out, backbone, chosen, silent), chosen, (5, 6, 7))
+        losses.append([record.validation_loss for record in histories[1].records])
+    assert None not in losses[0]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_a_base_in_half_precision_keeps_its_positions_exact(standin):
+    half = fitted(standin("llama"), precision="bf16").classifier.model
+    exact = AutoModelForSequenceClassification.from_pretrained(standin("llama"), num_labels=3)
+    assert {weight.dtype for weight in half.base_model.parameters()} >= {torch.bfloat16}
+    assert torch.equal(half.model.rotary_emb.inv_freq, exact.model.rotary_emb.inv_freq)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2"])

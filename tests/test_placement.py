@@ -69,12 +69,10 @@ def assert_equal(split, whole):
 @every_architecture
 @pytest.mark.parametrize("blocks", [None, 2])
 def test_members_trained_over_a_split_base_are_those_over_a_whole_one(standin, architecture, blocks):
-    # DeBERTa's relative positions are no rows of a member: what projects them cannot be adapted.
-    layers = ["dense"] if architecture.startswith("deberta") else "all-linear"
     found = []
     for count in (3, 1):
         with standing_in(count):
-            adapters = fitted(standin(architecture), blocks=blocks, target_modules=layers)
+            adapters = fitted(standin(architecture), blocks=blocks, target_modules="all-linear")
             found.append(values_of(adapters))
             where = {
                 weight.device.index

@@ -10,6 +10,9 @@ from transformers import PreTrainedModel
 
 from credibly.errors import InputError
 
+OF_POSITIONS = ("pos_proj", "pos_q_proj", "pos_key_proj", "pos_query_proj")
+"""What DeBERTa calls the layers that project positions alone, where it has such."""
+
 
 def is_causal(model: PreTrainedModel) -> bool:
     """Return whether a token's state is the same whatever follows it."""
@@ -74,3 +77,16 @@ def last_layer(model: nn.Module, classes: int) -> str:
             f"{type(model).__name__} has no linear layer with {classes} outputs to fold a calibration into"
         )
     return str(layers[-1])
+
+
+def position_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the layers that project a table of relative positions, as DeBERTa has them, into each block.
+
+    The table has one row a distance and none a text: what a layer makes of it is shared by all rows of a batch.
+    """
+    found = []
+    for module in model.modules():
+        if getattr(module, "relative_attention", False):
+            own = ("query_proj", "key_proj") if getattr(module, "share_att_key", False) else OF_POSITIONS
+            found += [layer for name in own if (layer := getattr(module, name, None)) is not None]
+    return found

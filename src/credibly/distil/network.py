@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from credibly.backbones.loading import Classifier, open_classifier
 from credibly.backbones.probing import last_layer
 from credibly.backbones.quiet import quietly
 from credibly.batching import padded_batches, tokenise
-from credibly.errors import InputError
 from credibly.records import Examples, Predictions
 from credibly.runs import replacing
 from credibly.settings import BackboneSettings
@@ -79,21 +78,14 @@ class Network:
         Args:
             folder: replaced whole.
             history: of the training.
-            calibration: folded into the last layer: z / T + c.
-
-        Raises:
-            InputError: there is an offset to fold, and the architecture's last layer has no bias.
+            calibration: folded into the last layer: z / T + c, or z / T where `held` says so.
         """
         model = self.classifier.model
         prefix = last_layer(model, len(self.classifier.class_names))
         state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        bias = state.get(f"{prefix}.bias")
-        if bias is None and calibration.offset:
-            raise InputError(
-                f"{type(model).__name__} has no bias to hold the student's precision; take an encoder"
-            )
+        calibration = held(self.classifier, calibration)
         state[f"{prefix}.weight"] /= calibration.temperature
-        if bias is not None:
+        if (bias := state.get(f"{prefix}.bias")) is not None:
             state[f"{prefix}.bias"] = bias / calibration.temperature + calibration.offset
         with replacing(folder) as temporary, quietly():
             model.save_pretrained(temporary, state_dict=state)
@@ -120,9 +112,20 @@ class Network:
         Raises:
             AssetError: the folder holds no model, or a damaged one.
         """
-        return cls(open_classifier(folder, settings), emits_dirichlet, folded)
+        classifier = open_classifier(folder, settings)
+        return cls(classifier, emits_dirichlet, held(classifier, folded))
 
     @property
     def parameters(self) -> int:
         """Number of weights."""
         return sum(parameter.numel() for parameter in self.classifier.model.parameters())
+
+
+def held(classifier: Classifier, calibration: Temperature) -> Temperature:
+    """Return what a classifier's last layer can hold of z / T + c: without a bias, as language models have
+    none there, z / T.
+
+    The plain model's probabilities are the same; how sure they are, the offset tells where it is stored.
+    """
+    layer = classifier.model.get_submodule(last_layer(classifier.model, len(classifier.class_names)))
+    return calibration if layer.bias is not None else replace(calibration, offset=0.0)

@@ -175,7 +175,11 @@ def _put(members: lora.Adapters, place: int, adapter: Adapter) -> None:
     left = dict(adapter.heads)
     for name, head in members.heads.items():
         for inner, stacked in zip(head.names, head.stacked, strict=True):
-            stacked[place].copy_(left.pop(f"{name}.{inner}"))
+            own = left.pop(f"{name}.{inner}")
+            if own.shape != stacked[place].shape:  # one row would be spread over all of them
+                shapes = f"{tuple(own.shape)}, not {tuple(stacked[place].shape)}"
+                raise RuntimeError(f"its {name}.{inner} is {shapes}")
+            stacked[place] = own
     if left:
         raise KeyError(f"no place for its weights {listed(sorted(left))}")
 

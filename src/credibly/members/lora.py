@@ -279,10 +279,11 @@ def _measured(adapters: Adapters, held_out: HeldOutTexts, limit: int | None) -> 
 
     def parts() -> Iterator[tuple[Tensor, Tensor]]:
         for some in some_of(length_batches(tokens.lengths, adapters.tokens_a_member), limit):
-            batch = for_all_members(pad(tokens, some), adapters.count).to(device)
-            hidden = states.of(batch) if states else None
+            batch = pad(tokens, some).to(device)
+            hidden = states.of(batch).repeat(adapters.count, 1, 1) if states else None
+            logits = adapters.logits(for_all_members(batch, adapters.count), hidden)
             yield (
-                torch.log_softmax(adapters.logits(batch, hidden), dim=-1),
+                torch.log_softmax(logits, dim=-1),
                 wanted[torch.from_numpy(some)].to(device),
             )
 
@@ -373,7 +374,9 @@ def _base(
     cut = BlockCut(classifier.model, settings.blocks) if settings.blocks else None
     classifier.model.requires_grad_(False)
     if classifier.precision == "bf16":
-        classifier.model.base_model.to(torch.bfloat16)
+        # Weights alone: rotary positions stay as exact as the base was trained with.
+        for parameter in classifier.model.base_model.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
     if settings.load_in_4bit:
         to_four_bit(classifier.model)
     return classifier, cut

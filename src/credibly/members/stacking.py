@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from credibly.backbones.blocks import blocks_of, features
+from credibly.backbones.probing import position_layers
 from credibly.errors import InputError, did_you_mean, listed
 from credibly.members.common import kept_units
 
@@ -136,11 +137,12 @@ def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_bloc
     Args:
         model: a sequence-classification model.
         targets: names that a layer's own name ends with, as PEFT takes them, or "all-linear": every
-            linear layer of the blocks. Outside the blocks only a full name counts, where all are adapted.
+            linear layer of the blocks but `position_layers`, of which members that stand in one batch cannot
+            have their own. Outside the blocks only a full name counts, where all are adapted.
         last_blocks: adapt only so many blocks from the top; all where None.
 
     Raises:
-        InputError: a name matches no linear layer.
+        InputError: a name matches no linear layer, or one of positions.
     """
     blocks = blocks_of(model)
     chosen = blocks[-last_blocks:] if last_blocks else blocks
@@ -151,8 +153,10 @@ def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_bloc
         if isinstance(module, (nn.Linear, Conv1D))
         and (id(module) in inside or (not last_blocks and name in targets))
     ]
+    shared = {id(layer) for layer in position_layers(model)}
+    of_positions = [name for name in linear if id(model.get_submodule(name)) in shared]
     if targets == "all-linear":
-        return linear
+        return [name for name in linear if name not in of_positions]
     wanted = [targets] if isinstance(targets, str) else list(targets)
     unmatched = [target for target in wanted if not any(_matches(name, target) for name in linear)]
     if unmatched:
@@ -161,7 +165,15 @@ def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_bloc
             f"no linear layer is called {listed(unmatched)}{did_you_mean(unmatched[0], known)}; "
             f"this model has {listed(known, 20)}"
         )
-    return [name for name in linear if any(_matches(name, target) for target in wanted)]
+    matched = [name for name in linear if any(_matches(name, target) for target in wanted)]
+    if of_positions := [name for name in of_positions if name in matched]:
+        apart = sorted({name.rsplit(".", 1)[-1] for name in of_positions})
+        others = sorted({name.rsplit(".", 1)[-1] for name in linear} - set(apart))
+        raise InputError(
+            f"expected layers of which each member can have its own; {listed(apart)} of this model project its "
+            f"table of relative positions, which all texts of a batch share; adapt others of {listed(others, 20)}"
+        )
+    return matched
 
 
 def _matches(name: str, target: str) -> bool:
