@@ -33,6 +33,9 @@ FURTHER_ENCODERS = ("deberta", "modernbert")
 DECODERS = ("gpt2", "llama", "mistral", "gemma2", "gemma3_text", "qwen2", "qwen3")
 """These have a tokenizer without padding, as most of their kin do."""
 
+READS_IMAGES = "gemma3"
+"""A decoder of texts and images."""
+
 PAIRS = dict.fromkeys(("roberta", "mpnet"), "[CLS] $A [SEP] [SEP] $B [SEP]")
 """How sentence pairs are put together, where it is not as BERT does it."""
 
@@ -112,15 +115,20 @@ def config(architecture: str, width: int = WIDTH):
         "mistral": {**causal, "sliding_window": WINDOW},
         "gemma2": gemma,
         "gemma3_text": gemma,
+        "gemma3": gemma,
     }.get(architecture, causal if architecture in DECODERS else usual)  # fmt: skip
-    return AutoConfig.for_model(
-        architecture,
-        **special,
+    every = {
         # One row more for the token that transformers' own class for Qwen 2 brings along.
-        vocab_size=len(tokenizer()) + (architecture == "qwen2"),
-        pad_token_id=None if architecture in DECODERS else SPECIAL.index("[PAD]"),
-        initializer_range=0.1,
-    )
+        "vocab_size": len(tokenizer()) + (architecture == "qwen2"),
+        "pad_token_id": None if architecture in DECODERS else SPECIAL.index("[PAD]"),
+        "initializer_range": 0.1,
+    }
+    if architecture == READS_IMAGES:
+        images = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+                  "num_attention_heads": 2, "image_size": 16, "patch_size": 8}  # fmt: skip
+        parts = {"text_config": {**special, **every}, "vision_config": images, "mm_tokens_per_image": 4}
+        return AutoConfig.for_model(architecture, **parts)
+    return AutoConfig.for_model(architecture, **special, **every)
 
 
 def save_model(
@@ -148,7 +156,8 @@ def save_model(
         # What a text's words are must outweigh what a random network makes of them.
         model.get_input_embeddings().weight.data *= 10
     model.save_pretrained(folder)
-    tokenizer(padding_side, architecture in DECODERS, architecture).save_pretrained(folder)
+    causal = architecture in (*DECODERS, READS_IMAGES)
+    tokenizer(padding_side, causal, architecture).save_pretrained(folder)
     return folder
 
 

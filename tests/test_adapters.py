@@ -20,7 +20,7 @@ from credibly.settings import AdaptersSettings, BackboneSettings
 from credibly.workflows import fit, plan
 from credibly.workflows.planning import machine
 from test_lora import CLASSES, DATA, TEXTS
-from workshop import jsonl, made_rows
+from workshop import jsonl, made_rows, quick
 
 # PEFT asks transformers for a name that is going to be replaced.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -153,7 +153,9 @@ def test_other_layers_other_classes_and_no_head_are_told(standin, several, tmp_p
         joined(standin("gpt2"), [several["plain"]], base=str(base))
     with pytest.raises(InputError, match=r"does not fit .* with 3 classes \('?bad"):
         joined(base, [made(base, tmp_path / "two", classes=2)])
-    with pytest.raises(InputError, match=r"does not fit .*: its classifier.weight is \(1, 32\), not \(3, 32\)"):
+    with pytest.raises(
+        InputError, match=r"does not fit .*: its classifier.weight is \(1, 32\), not \(3, 32\)"
+    ):
         joined(base, [made(base, tmp_path / "one", classes=1)])
     folder = changed_config(several["plain"], tmp_path / "headless")
     state = load_file(folder / "adapter_model.safetensors")
@@ -204,6 +206,30 @@ def test_data_is_not_trained_on(standin, several):
         joined(standin(), [several["plain"]], other).log_probs(TEXTS),
         joined(standin(), [several["plain"]]).log_probs(TEXTS),
     )
+
+
+@pytest.mark.slow
+def test_what_cannot_join_is_refused_before_a_run_is_replaced(standin, several, tmp_path, no_plots):
+    file, folder = jsonl(tmp_path / "a.jsonl", made_rows(60)), tmp_path / "run"
+    fit(file, folder, quick(standin(), distil__enabled=False))
+    stood = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    elsewhere = changed_config(several["plain"], tmp_path / "other", base_model_name_or_path="other/base")
+    wrong = {
+        "is an adapter for other/base": {"adapters": [str(elsewhere)]},
+        "does not fit": {"adapters": [str(made(standin(), tmp_path / "one", classes=1))]},
+        "members.classes to be": {"adapters": [str(several["plain"])], "classes": ["a", "b", "c"]},
+    }
+    for told, members in wrong.items():
+        settings = {
+            "backbone.name": str(standin()), "distil.enabled": False,
+            "members": {"source": "adapters", **members},
+        }  # fmt: skip
+        with pytest.raises(InputError, match=told):
+            fit(file, folder, settings, overwrite=True)
+    without = {"backbone.name": str(standin("llama")), "members.source": "dropout"}
+    with pytest.raises(InputError, match="has no dropout layers"):
+        fit(file, folder, {**without, "distil.enabled": False}, overwrite=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == stood
 
 
 def test_what_they_need_is_told_beforehand_and_no_training_is_in_it(standin, several, tmp_path, monkeypatch):

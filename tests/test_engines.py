@@ -184,11 +184,15 @@ def test_every_missing_member_is_one_process_s_and_groups_stay_together(
     there = data.draw(st.sets(st.integers(0, count - 1), max_size=count - 1))
     for seed in there:
         run.member_folder(seed).mkdir(parents=True)
-    dealt = []
+    dealt, among = [], []
+
+    def side_by_side(run, recipe, rows, shares, beside, *rest):
+        dealt.extend(shares)
+        among.append(beside)
+        return {}
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            jobs, "train_side_by_side", lambda run, recipe, rows, shares, *rest: dealt.extend(shares) or {}
-        )
+        patch.setattr(jobs, "train_side_by_side", side_by_side)
         patch.setattr(
             jobs, "train_members", lambda *rest: dealt.append(set(missing_of(run, run.recipe))) or {}
         )
@@ -196,6 +200,9 @@ def test_every_missing_member_is_one_process_s_and_groups_stay_together(
     assert sorted(seed for share in dealt for seed in share) == sorted(set(range(count)) - there)
     assert len(dealt) <= processes
     assert all(dealt)
+    # However many are missing, the cores are shared out among as many as when the run began.
+    began = min(processes, -(-count // group))
+    assert among == ([began] if began > 1 else [])
     owner = {seed: place for place, share in enumerate(dealt) for seed in share}
     assert all(
         owner[seed] == owner[other] for seed in owner for other in owner if seed // group == other // group

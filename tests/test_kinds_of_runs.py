@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import standins
 from credibly.data import load_splits
@@ -74,6 +75,20 @@ def test_a_language_model_makes_a_student_that_answers_as_it_was_measured(
     answers = load(run.path).predict(list(splits.test.texts))
     epistemic = np.mean([answer["epistemic"] for answer in answers])
     assert epistemic == pytest.approx(uncertainty["mean_epistemic"]["value"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_of_a_model_that_reads_images_too_what_reads_texts_is_tuned_and_stored(tmp_path, no_plots):
+    folder = standins.save_model(tmp_path / "model", standins.READS_IMAGES)
+    settings = quick(folder, distil__controls=[], backbone__precision="fp32")
+    file = jsonl(tmp_path / "a.jsonl", made_rows(90))
+    optimiser = {"epochs": 10, "batch_size": 8, "learning_rate": 5e-3}
+    members = {"source": "top_blocks", "count": 2, "blocks": 1, "optimiser": optimiser}
+    run = fit(file, tmp_path / "run", {**settings, "members": members})
+    one, other = (load_file(file) for file in sorted(run.members_folder.rglob("*.safetensors")))
+    tuned = [name for name in one if not torch.equal(one[name], other[name])]
+    assert any("language_model.layers.2" in name for name in tuned)
+    assert not any("vision" in name or "layers.1" in name for name in one)
 
 
 @pytest.mark.slow

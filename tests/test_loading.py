@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from torch import nn
 
 import standins
@@ -117,6 +118,21 @@ def test_pooling_is_the_one_that_the_model_was_trained_with(standin, tmp_path, m
         (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes), encoding="utf-8")
     assert load_backbone(settings(folder)).pooling == expected
     assert load_backbone(settings(folder, pooling="last")).pooling == "last"
+
+
+def test_a_model_of_the_hub_is_pooled_as_it_was_trained_too(standin, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name, modes in (("plain", None), ("first", {"pooling_mode_cls_token": True})):
+        cached = tmp_path / f"models--owner--{name}"
+        shutil.copytree(standin(), cached / "snapshots" / "0")
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text("0", encoding="utf-8")
+        if modes:
+            (cached / "snapshots" / "0" / "1_Pooling").mkdir()
+            file = cached / "snapshots" / "0" / "1_Pooling" / "config.json"
+            file.write_text(json.dumps(modes), encoding="utf-8")
+    assert load_backbone(settings("owner/plain")).pooling == "mean"
+    assert load_backbone(settings("owner/first")).pooling == "cls"
 
 
 def cut_weights(folder):

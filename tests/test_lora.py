@@ -89,7 +89,9 @@ def test_layers_that_all_members_share_are_left_alone_or_refused(standin, archit
     shared = {"deberta": ("pos_proj", "pos_q_proj"), "deberta-v2": ("key_proj", "query_proj")}[architecture]
     assert known
     assert not any(name.endswith(shared) for name in known)
-    with pytest.raises(InputError, match=f"{shared[1]} of this model project its table of relative positions"):
+    with pytest.raises(
+        InputError, match=f"{shared[1]} of this model project its table of relative positions"
+    ):
         fitted(standin(architecture), target_modules=["dense", shared[1]])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 import standins
@@ -17,6 +18,7 @@ from credibly.backbones.footprint import GAPS, tuned_needs
 from credibly.backbones.outline import Texts, outline
 from credibly.batching import pad, padded_length, tokenise
 from credibly.data import load_splits
+from credibly.errors import InputError
 from credibly.members import SOURCES, TrainingData, lora
 from credibly.members.common import count_weights
 from credibly.settings import (
@@ -109,8 +111,12 @@ def test_weights_and_limits_are_told_as_the_loaded_models_have_them(standin, arc
     needs = needs_of(own, backbone, "lora")
     assert needs.trainable == adapters.member_parameters
     assert needs.parameters == adapters.shared_parameters + adapters.member_parameters
-    needs = needs_of(own, backbone, "dropout")
-    assert (needs.parameters, needs.trainable, needs.one_network) == (whole, above, True)
+    if any(isinstance(module, nn.Dropout) for module in classifier.model.modules()):
+        needs = needs_of(own, backbone, "dropout")
+        assert (needs.parameters, needs.trainable, needs.one_network) == (whole, above, True)
+    else:
+        with pytest.raises(InputError, match="has no dropout layers to mask"):
+            needs_of(own, backbone, "dropout")
     needs = needs_of(own, backbone, "laplace")
     assert needs.trainable == 33 * 3
     needs = needs_of(own, backbone, "heads")
@@ -304,6 +310,26 @@ def test_snapshots_keep_a_checkpoint_of_every_cycle(standin, tmp_path):
     assert planned.disk["checkpoints"] == (recipe.members.count + 1) * one
     parallel = planner_of(standin(), tmp_path, "top_blocks")[1]
     assert planner.plan(make_recipe(parallel, {"distil.enabled": False})).disk["checkpoints"] == 2 * one
+
+
+def test_processes_side_by_side_each_keep_a_trunk_and_checkpoints(standin, tmp_path, monkeypatch):
+    monkeypatch.setattr("credibly.backbones.footprint.IN_MEMORY_BYTES", 0)
+    planner, recipe = planner_of(standin(), tmp_path, "top_blocks")
+    alone, beside = (
+        planner.plan(make_recipe(recipe, {"distil.enabled": False, "processes": processes}))
+        for processes in (1, 3)
+    )
+    assert alone.disk["trunk"] > 0
+    for name in ("trunk", "checkpoints"):
+        assert beside.disk[name] == 3 * alone.disk[name]
+    # Room for one trunk, not for three: each holds its own in memory then.
+    mapped = alone.parts[0].needs.mapped
+    part = beside.parts[0]
+    fits, short = (
+        replace(beside, room=replace(planner.room, cache=room)).held(part)["memory"]
+        for room in (3 * mapped, 2 * mapped)
+    )
+    assert short - fits == 3 * mapped
 
 
 def test_limited_sets_and_every_part_of_a_mixed_ensemble_are_planned(standin, tmp_path):

@@ -146,6 +146,12 @@ def passes_of(run: Run, recipe: Recipe, group: Group, seeds: Collection[int] | N
                 yield Pass(group, members, missing, rate)
 
 
+def count_passes(recipe: Recipe) -> int:
+    """Return how many passes train all members of a recipe."""
+    groups = groups_of(recipe)
+    return sum(-(-len(own.seeds) // SOURCES[own.settings.source].group_size(own.settings)) for own in groups)
+
+
 def changed_rates(run: Run, recipe: Recipe) -> dict[int, float]:
     """Return the rates, by seed, that a recipe gives a run's missing members and the run's own does not."""
     absent = missing_of(run, run.recipe)

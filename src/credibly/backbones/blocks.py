@@ -166,17 +166,17 @@ class BlockCut:
         return arguments, {**named, "hidden_states": self._given.hidden}
 
     def _freeze_below(self) -> None:
-        """Freeze whatever the hidden states at the cut depend on, and nothing else.
+        """Freeze whatever the hidden states at the cut depend on, and what the logits do not.
 
-        Found by differentiating them: some architectures keep weights that every block shares
-        (relative positions) beside the list of blocks, and tuning those would change the trunk.
+        Found by trying: some architectures keep weights that every block shares (relative positions) beside
+        the list of blocks, and tuning those would change the trunk; others bring parts for images.
         """
         self.model.requires_grad_(True)
-        self.model.zero_grad()  # what a training left behind is not of this probe
-        self._states(self._probe()).sum().backward()  # type: ignore[no-untyped-call]
+        below = _weights_behind(self._states(self._probe()))
+        behind = _weights_behind(self.model(**self._probe()).logits)
         for parameter in self.model.parameters():
-            parameter.requires_grad_(parameter.grad is None)
-            parameter.grad = None
+            parameter.requires_grad_(parameter in behind and parameter not in below)
+            parameter.grad = None  # what a training left behind
 
     def _probe(self) -> dict[str, Tensor]:
         """Return the smallest input: ids and mask, (1, 2)."""
@@ -196,6 +196,20 @@ class BlockCut:
             self.model(**self._probe())
         handle.remove()
         return len(outputs[0]) if isinstance(outputs[0], tuple) else None
+
+
+def _weights_behind(output: Tensor) -> set[Tensor]:
+    """Return the weights that an output depends on: the leaves of its graph."""
+    weights, seen, left = set(), set(), [output.grad_fn]
+    while left:
+        step = left.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        if (weight := getattr(step, "variable", None)) is not None:
+            weights.add(weight)
+        left += [before for before, _ in step.next_functions]
+    return weights
 
 
 class _Noted(Exception):

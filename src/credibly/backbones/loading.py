@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 
 from credibly.backbones.label_words import label_tokens, output_rows
 from credibly.backbones.placement import devices_of, place
@@ -363,6 +364,21 @@ def longest_text(wanted: int | None, tokenizer: PreTrainedTokenizerBase, model: 
     return min([*limits, wanted] if wanted else limits)
 
 
+def _described_pooling(source: str) -> Path | None:
+    """Return the file in which a sentence encoder, local or of the hub, says how it pools, if it does."""
+    if Path(source).exists():
+        file = Path(source) / "1_Pooling" / "config.json"
+        return file if file.is_file() else None
+    found = cached_file(
+        source,
+        "config.json",
+        subfolder="1_Pooling",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
+
+
 def _pooling(wanted: str, source: str, model: PreTrainedModel) -> str:
     """Return the pooling asked for, else the one the model was trained with, else a usual one.
 
@@ -371,8 +387,7 @@ def _pooling(wanted: str, source: str, model: PreTrainedModel) -> str:
     """
     if wanted != "auto":
         return wanted
-    described = Path(source) / "1_Pooling" / "config.json"
-    if described.is_file():
+    if described := _described_pooling(source):
         modes: dict[str, Any] = json.loads(described.read_text(encoding="utf-8"))
         if modes.get("pooling_mode_lasttoken"):
             return "last"

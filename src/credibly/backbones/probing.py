@@ -82,7 +82,7 @@ def last_layer(model: nn.Module, classes: int) -> str:
 def position_layers(model: PreTrainedModel) -> list[nn.Module]:
     """Return the layers that project a table of relative positions, as DeBERTa has them, into each block.
 
-    The table has one row a distance and none a text: what a layer makes of it is shared by all rows of a batch.
+    The table has a row for each distance and none for a text: what a layer makes of it, all texts share.
     """
     found = []
     for module in model.modules():

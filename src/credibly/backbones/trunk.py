@@ -44,7 +44,7 @@ def trunk_states(
 ) -> TrunkStates:
     """Run the trunk once over all texts and keep its hidden states in the classifier's precision."""
     dtype = torch.bfloat16 if classifier.precision == "bf16" else torch.float32
-    states = _room(len(tokens.flat), int(classifier.model.config.hidden_size), dtype)
+    states = _room(len(tokens.flat), int(classifier.model.config.get_text_config().hidden_size), dtype)
     done = 0
 
     def below(batch: TokenBatch) -> Tensor:

@@ -122,10 +122,10 @@ class Network:
 
 
 def held(classifier: Classifier, calibration: Temperature) -> Temperature:
-    """Return what a classifier's last layer can hold of z / T + c: without a bias, as language models have
-    none there, z / T.
+    """Return what a classifier's last layer can hold of z / T + c: z / T without a bias.
 
-    The plain model's probabilities are the same; how sure they are, the offset tells where it is stored.
+    Language models have none there. Their probabilities are the same without c; how sure they are, only
+    what stores c beside them can tell.
     """
     layer = classifier.model.get_submodule(last_layer(classifier.model, len(classifier.class_names)))
     return calibration if layer.bias is not None else replace(calibration, offset=0.0)

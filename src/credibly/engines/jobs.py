@@ -7,7 +7,7 @@ import torch
 from credibly.engines.processes import train_side_by_side
 from credibly.ensemble import train_members
 from credibly.errors import TrainingError
-from credibly.passes import groups_of, passes_of
+from credibly.passes import count_passes, groups_of, passes_of
 from credibly.progress import Stages, silent
 from credibly.records import Examples
 from credibly.runs import Run
@@ -37,10 +37,12 @@ def train(
         ProcessError: a process died; what others have finished is written.
     """
     missing = [each.missing for group in groups_of(recipe) for each in passes_of(run, recipe, group)]
-    processes = min(count_processes(recipe), len(missing))
+    processes = min(count_processes(recipe), count_passes(recipe))
     if processes > 1:
-        shares = [frozenset(sum(missing[place::processes], ())) for place in range(processes)]
-        failures = train_side_by_side(run, recipe, examples, shares, stages, validation)
+        # Also where one pass is left of a run that goes on: it takes as many threads as when all began.
+        dealt = [missing[place::processes] for place in range(min(processes, len(missing)))]
+        shares = [frozenset(sum(seeds, ())) for seeds in dealt]
+        failures = train_side_by_side(run, recipe, examples, shares, processes, stages, validation)
     else:
         failures = train_members(run, recipe, examples, stages, validation)
     if failures:

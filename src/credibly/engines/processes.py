@@ -36,7 +36,7 @@ class Share:
         validation: held out.
         seeds: of the members that are this process's.
         place: its number, which is that of its GPU.
-        processes: how many there are.
+        processes: how many there are where no member is trained yet.
     """
 
     run: Run
@@ -53,6 +53,7 @@ def train_side_by_side(
     recipe: Recipe,
     examples: Examples,
     shares: Sequence[frozenset[int]],
+    processes: int,
     stages: Stages,
     validation: Examples | None = None,
 ) -> dict[int, str]:
@@ -63,6 +64,7 @@ def train_side_by_side(
         recipe: what to train.
         examples: to train on.
         shares: the members' seeds, one set a process.
+        processes: how many the run began with, among which the cores are shared out.
         stages: told of progress; what several processes do at once is told apart by their members.
         validation: held out.
 
@@ -75,7 +77,7 @@ def train_side_by_side(
     context = multiprocessing.get_context("spawn")
     children, ends = [], []
     for place, seeds in enumerate(shares):
-        share = Share(run, recipe, examples, validation, seeds, place, len(shares))
+        share = Share(run, recipe, examples, validation, seeds, place, processes)
         ours, theirs = context.Pipe(duplex=False)
         child = context.Process(target=_train, args=(share, theirs), daemon=True)
         child.start()

@@ -18,7 +18,7 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from credibly.backbones.footprint import Needs, Work
 from credibly.backbones.outline import Outline, Texts
@@ -27,6 +27,7 @@ from credibly.backbones.sources import only_pickled, source_of
 from credibly.errors import CrediblyError, InputError, RunFolderError, listed
 from credibly.members import lora
 from credibly.members.common import Histories, TrainingData
+from credibly.members.stacking import head_names
 from credibly.progress import Stages
 from credibly.settings import AdaptersSettings, BackboneSettings, LoraSettings
 from credibly.training import UNWATCHED, History, Monitor
@@ -85,6 +86,15 @@ def prepare(
     Raises:
         InputError: one cannot be had, is none that can join, or was trained on another base.
     """
+    return Read(_read_all(settings, backbone), backbone, data.class_names)
+
+
+def _read_all(settings: AdaptersSettings, backbone: BackboneSettings) -> list[Adapter]:
+    """Read the adapters.
+
+    Raises:
+        InputError: as `prepare`.
+    """
     adapters = [read(folder_of(name), name) for name in settings.adapters]
     known = {settings.base, backbone.name, source_of(backbone.name)} - {None}
     for adapter in adapters:
@@ -94,7 +104,7 @@ def prepare(
                 f"that backbone, or, where it is the same under another name, give "
                 f"members.base={adapter.base}"
             )
-    return Read(adapters, backbone, data.class_names)
+    return adapters
 
 
 def fit(
@@ -140,14 +150,37 @@ def joined(
     members = lora.build(backbone, _together(adapters), class_names, range(len(adapters)))
     with torch.no_grad():
         for place, adapter in enumerate(adapters):
+            heads = {name: head.pattern for name, head in members.heads.items()}
+            _refuse_other_heads(adapter, heads, backbone.name, class_names)
             try:
                 _put(members, place, adapter)
-            except (RuntimeError, KeyError) as error:
+            except RuntimeError as error:
                 raise InputError(
-                    f"{adapter.name} does not fit {backbone.name} with {len(class_names)} classes "
-                    f"({listed(class_names)}): {_reason(error)}"
+                    f"{adapter.name} does not fit {backbone.name}: {str(error).splitlines()[0]}"
                 ) from None
     return members
+
+
+def _refuse_other_heads(
+    adapter: Adapter, heads: Mapping[str, nn.Module], base: str, class_names: Sequence[str]
+) -> None:
+    """Raise InputError where an adapter brings no head, or another than these modules, by name."""
+    wanted = {
+        f"{name}.{inner}": tuple(tensor.shape)
+        for name, head in heads.items()
+        for inner, tensor in head.state_dict().items()
+    }
+    brought = {name: tuple(tensor.shape) for name, tensor in adapter.heads.items()}
+    if missing := [name for name in wanted if name not in brought]:
+        reason = f"it has no {missing[0]}; train it with the head among its modules_to_save"
+    elif other := [name for name, shape in wanted.items() if brought[name] != shape]:
+        reason = f"its {other[0]} is {brought[other[0]]}, not {wanted[other[0]]}"
+    elif more := sorted(set(brought) - set(wanted)):
+        reason = f"no place for its weights {listed(more)}"
+    else:
+        return
+    classes = f"{len(class_names)} classes ({listed(class_names)})"
+    raise InputError(f"{adapter.name} does not fit {base} with {classes}: {reason}")
 
 
 def _together(adapters: Sequence[Adapter]) -> LoraSettings:
@@ -164,7 +197,7 @@ def _together(adapters: Sequence[Adapter]) -> LoraSettings:
 
 
 def _put(members: lora.Adapters, place: int, adapter: Adapter) -> None:
-    """Copy an adapter into its place; KeyError or RuntimeError where it does not fit."""
+    """Copy an adapter into its place; RuntimeError where its layers have other widths."""
     for layer, update in members.updates.items():
         update.down[place] = 0.0
         update.up[place] = 0.0
@@ -172,25 +205,16 @@ def _put(members: lora.Adapters, place: int, adapter: Adapter) -> None:
             rank = len(adapter.down[layer])
             update.down[place, :, :rank].copy_(adapter.down[layer].T)
             update.up[place, :rank].copy_(adapter.up[layer].T)
-    left = dict(adapter.heads)
     for name, head in members.heads.items():
         for inner, stacked in zip(head.names, head.stacked, strict=True):
-            own = left.pop(f"{name}.{inner}")
-            if own.shape != stacked[place].shape:  # one row would be spread over all of them
-                shapes = f"{tuple(own.shape)}, not {tuple(stacked[place].shape)}"
-                raise RuntimeError(f"its {name}.{inner} is {shapes}")
-            stacked[place] = own
-    if left:
-        raise KeyError(f"no place for its weights {listed(sorted(left))}")
+            stacked[place].copy_(adapter.heads[f"{name}.{inner}"])
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        missing = str(error.args[0])
-        if missing.startswith("no place"):
-            return missing
-        return f"it has no {missing}; train it with the head among its modules_to_save"
-    return str(error).splitlines()[0]
+def _refuse_other_classes(classes: Sequence[str], names: Sequence[str]) -> None:
+    if sorted(classes) != sorted(names):
+        raise InputError(
+            f"expected members.classes to be {listed(names)} in some order, got {listed(classes)}"
+        )
 
 
 def _reorder(members: lora.Adapters, classes: Sequence[str]) -> None:
@@ -200,10 +224,7 @@ def _reorder(members: lora.Adapters, classes: Sequence[str]) -> None:
         InputError: the classes are not the run's.
     """
     names = members.classifier.class_names
-    if sorted(classes) != sorted(names):
-        raise InputError(
-            f"expected members.classes to be {listed(names)} in some order, got {listed(classes)}"
-        )
+    _refuse_other_classes(classes, names)
     order = torch.tensor([list(classes).index(name) for name in names])
     head = list(members.heads.values())[-1]
     output = last_layer(head.pattern, len(names))
@@ -291,9 +312,15 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
     """Return what these members need: what such adapters need that are trained here, but for the training.
 
     Raises:
-        InputError: an adapter cannot be had, is none that can join, or changes layers that are not there.
+        InputError: as `prepare`; or an adapter changes layers that are not there, or has other classes.
     """
-    together = _together([read(folder_of(name), name) for name in settings.adapters])
+    adapters, model = _read_all(settings, backbone), outline.classifier
+    names = list(model.config.id2label.values())
+    heads = {name: model.get_submodule(name) for name in head_names(model)}
+    for adapter in adapters:
+        _refuse_other_heads(adapter, heads, backbone.name, names)
+    _refuse_other_classes(settings.classes or names, names)
+    together = _together(adapters)
     trained = lora.needs(outline, texts, backbone, together)
     memory = replace(trained.memory, gradients=0, moments=0, best=0, activations=0)
     return replace(trained, memory=memory, training=Work())

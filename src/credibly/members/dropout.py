@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from credibly.backbones.blocks import BlockCut, holding
 from credibly.backbones.footprint import Needs, tuned_needs
@@ -216,11 +217,15 @@ def widths_of(classifier: Classifier, cut: BlockCut | None) -> dict[str, int]:
     with noting_widths(classifier.model, None if cut is None else cut.blocks[cut.first]) as widths:
         class_logits(classifier, [batch], 1)
     if not widths:
-        raise InputError(
-            f"{type(classifier.model).__name__} has no dropout layers to mask, so that all members would "
-            "be the same; take lora, top_blocks or heads"
-        )
+        raise _all_the_same(classifier.model)
     return widths
+
+
+def _all_the_same(model: nn.Module) -> InputError:
+    return InputError(
+        f"{type(model).__name__} has no dropout layers to mask, so that all members would "
+        "be the same; take lora, top_blocks or heads"
+    )
 
 
 def read_masks(file: Path, widths: Mapping[str, int]) -> tuple[int, int, Masks]:
@@ -245,8 +250,10 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
     """Return what these members need: one network is tuned, and runs once a member above the cut.
 
     Raises:
-        InputError: the model has not so many blocks.
+        InputError: the model has not so many blocks, or no dropout layers.
     """
+    if not any(type(module) is nn.Dropout for module in outline.classifier.modules()):
+        raise _all_the_same(outline.classifier)
     one, each = (
         tuned_needs(outline, texts, backbone.token_budget, settings, settings.blocks, networks)
         for networks in (1, settings.count)

@@ -412,7 +412,10 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
 
     Raises:
         InputError: no layer is called as `target_modules` says, or the model has not so many blocks.
+        MissingExtraError: it is to be held in four bits, and bitsandbytes is not installed.
     """
+    if settings.load_in_4bit:
+        check_four_bit()
     M, group, model, optimiser = settings.count, group_size(settings), outline.classifier, settings.optimiser
     targets = target_names(model, settings.target_modules, settings.blocks)
     shapes = [features(model.get_submodule(name)) for name in targets]

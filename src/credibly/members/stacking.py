@@ -170,8 +170,8 @@ def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_bloc
         apart = sorted({name.rsplit(".", 1)[-1] for name in of_positions})
         others = sorted({name.rsplit(".", 1)[-1] for name in linear} - set(apart))
         raise InputError(
-            f"expected layers of which each member can have its own; {listed(apart)} of this model project its "
-            f"table of relative positions, which all texts of a batch share; adapt others of {listed(others, 20)}"
+            f"expected layers of which each member can have its own; {listed(apart)} of this model project "
+            f"relative positions, which all texts share; adapt others: {listed(others, 20)}"
         )
     return matched
 

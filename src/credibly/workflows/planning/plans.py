@@ -118,10 +118,12 @@ class Plan:
             "shift": self.reference,
             # The one before goes only when the next is there, and the last of a cycle when all have ended;
             # the members of a part of the texts lie beside the run's own until they have answered.
-            "checkpoints": max((own.cycles + 1) * own.memory.checkpoint for _, own in groups + networks)
+            "checkpoints": max(
+                part.together * (part.needs.cycles + 1) * part.needs.memory.checkpoint for part in self.parts
+            )
             + (members if self.curve else 0),
             "embeddings": self.rows * sum(own.embedded for _, own in groups),
-            "trunk": max(own.mapped for _, own in groups + networks),
+            "trunk": max(part.together * part.needs.mapped for part in self.parts),
         }
 
     @property
@@ -140,7 +142,8 @@ class Plan:
         # Of what more GPUs share, each of fewer has a part.
         parts = [(own.needs.memory.prediction, max(1, own.gpus // part.gpus)) for own in groups]
         predicting = sum(size // share for size, share in parts)
-        texts = memory.texts + (part.needs.mapped if part.needs.mapped > self.room.cache else 0)
+        mapped = part.needs.mapped
+        texts = memory.texts + (mapped if part.together * mapped > self.room.cache else 0)
         if part.outline.device.type == "cpu":
             return {"memory": max(part.together * (texts + max(memory.step, memory.loading)), predicting)}
         return {
