@@ -20,8 +20,8 @@ from credibly.members import SOURCES
 from credibly.passes import groups_of
 from credibly.records import unlabelled
 from credibly.runs import Run, sha256
-from credibly.runtime import Runtime
 from credibly.runtime.graph import session_of
+from credibly.runtime.model import Runtime
 from credibly.settings import BackboneSettings
 from credibly.workflows import export, fit
 from credibly.workflows.answering.opening import open_source

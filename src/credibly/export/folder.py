@@ -17,8 +17,9 @@ from credibly.export.rounding import FULL
 from credibly.progress import Stages
 from credibly.records import Examples
 from credibly.runs import CALIBRATION_ROWS, EXPORT_FILE, predictions_bytes, sha256, write_json
-from credibly.runtime import Columns, Contents, Folded, GraphFile, Runtime
+from credibly.runtime import Columns, Contents, Folded, GraphFile
 from credibly.runtime.graph import Graph
+from credibly.runtime.model import Runtime
 
 PACKAGES = ("credibly", "torch", "transformers", "onnx", "onnxruntime", "tokenizers")
 
