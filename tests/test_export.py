@@ -11,7 +11,7 @@ import torch
 import standins
 from console import command  # noqa: F401
 from credibly import workflows
-from credibly.backbones import load_classifier
+from credibly.backbones import load_classifier, placement
 from credibly.encoding import TYPES
 from credibly.errors import InputError, RunFolderError
 from credibly.export import ClassLogits, Source, member_sources
@@ -185,6 +185,15 @@ def test_data_that_changed_are_told(fitted, tmp_path):
     recipe.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="not those that it was fitted on"):
         export(run)
+
+
+def test_networks_are_exported_on_the_processor_whatever_gpus_there_are(fitted, tmp_path, monkeypatch):
+    for name, value in (("best_device", torch.device("meta")), ("all_devices", [torch.device("meta")] * 2)):
+        monkeypatch.setattr(placement, name, lambda value=value: value)
+    content = export(fitted.run, members=True, output=tmp_path / "out")
+    assert content["tried"][0]["passed"]
+    assert content["members"]["tried"][0]["passed"]
+    assert placement.devices_of(BackboneSettings())[0].type == "meta"  # what is loaded elsewhere is not moved
 
 
 def test_rules_over_members_are_not_exported_by_themselves(fitted, tmp_path):

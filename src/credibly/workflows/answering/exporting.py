@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from credibly.backbones.placement import on_processor
 from credibly.data import Splits, load_splits, stream_texts
 from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError, listed
@@ -68,7 +69,8 @@ def export(
     check_known(exported, systems_of(run), "the run")
     folder = _free_folder(Path(output) if output else run.export_folder, overwrite)
     rows, calibration = _rows_of(run, texts)
-    with replacing(folder) as temporary:
+    # Graphs are traced, compared and timed on the processor, which is also where they will run.
+    with on_processor(), replacing(folder) as temporary:
         temporary.mkdir()
         contents = _export(run, exported, temporary, rows, calibration, stages)
         result = contents.model_dump(mode="json")
