@@ -1,5 +1,6 @@
 """Export: networks become graphs that give their logits, at a precision that answers the same."""
 
+import io
 import json
 import shutil
 
@@ -7,24 +8,33 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from rich.console import Console
 
 import standins
 from console import command  # noqa: F401
 from credibly import workflows
 from credibly.backbones import load_classifier, placement
+from credibly.cli.export_table import print_export
 from credibly.encoding import TYPES
 from credibly.errors import InputError, RunFolderError
-from credibly.export import ClassLogits, Source, member_sources
+from credibly.export import ClassLogits, Rows, Source, System, choosing, member_sources
+from credibly.export.folder import described as described_graph
 from credibly.export.graphs import inputs_of, write_float
+from credibly.export.parity import Parity
 from credibly.members import SOURCES
 from credibly.passes import groups_of
 from credibly.records import unlabelled
-from credibly.runs import Run, sha256
-from credibly.runtime.graph import session_of
+from credibly.runs import Run, sha256, write_json
+from credibly.runtime import Columns, Folded
+from credibly.runtime.graph import Graph, session_of
 from credibly.runtime.model import Runtime
 from credibly.settings import BackboneSettings
+from credibly.uncertainty.calibration.affine import VectorScaling
+from credibly.uncertainty.systems import answers
+from credibly.uncertainty.systems import source_of as bare_source
 from credibly.workflows import export, fit
 from credibly.workflows.answering.opening import open_source
+from credibly.workflows.common.contents import calibration_in
 from workshop import CLASSES, jsonl, made_rows, quick
 
 pytestmark = pytest.mark.slow
@@ -168,6 +178,9 @@ def test_data_that_are_gone_are_told_and_texts_may_stand_for_them(fitted, tmp_pa
     assert not (run / "export").exists()
     content = export(run, texts=jsonl(tmp_path / "texts.jsonl", made_rows(90, seed=7)))
     assert content["tried"][0]["ece_points"] is None
+    console = Console(file=io.StringIO())
+    print_export(content, console)
+    assert "The calibration error was not compared, for want of labels." in console.file.getvalue()
     assert content["tried"][0]["rows"] == 45
     with pytest.raises(InputError, match="without --texts"):
         workflows.load(run, wanted=workflows.Wanted(sets=0.8), runtime="onnx")
@@ -185,6 +198,57 @@ def test_data_that_changed_are_told(fitted, tmp_path):
     recipe.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="not those that it was fitted on"):
         export(run)
+
+
+@pytest.fixture
+def steep(fitted, tmp_path):
+    """Return a copy of the run with calibrators that do not fold, and that move what integers hardly do."""
+    run = Run(shutil.copytree(fitted.run, tmp_path / "run"))
+    classes = workflows.load(run.path).class_names
+    names = ("direct+vector", "student+vector", "ensemble+vector")
+    own = {name: VectorScaling(classes, (40.0, 30.0, 20.0), (0.0, 1.0, 0.0)).as_json() for name in names}
+    write_json(run.calibration_file, {**run.read_json(run.calibration_file), **own})
+    run.finish({})
+    return run
+
+
+@pytest.mark.parametrize("system", ["direct+vector", "student+vector", "ensemble+vector"])
+def test_parity_is_that_of_what_the_system_answers_calibrated(steep, tmp_path, monkeypatch, system):
+    compared, between = [], Parity.between
+
+    def noted(reference, found):
+        compared.append((reference, found))
+        return between(reference, found)
+
+    monkeypatch.setattr(Parity, "between", noted)
+    export(steep.path, system, output=tmp_path / "out")
+    stored = steep.load_predictions(bare_source(system), "calibration")
+    (expected,) = answers(system, stored, calibration_in(steep).calibrators)
+    shown, by_float = compared[0]
+    assert shown.ids == expected.ids
+    np.testing.assert_allclose(shown.probs, expected.probs, atol=1e-3)
+    np.testing.assert_allclose(by_float.probs, expected.probs, atol=1e-3)
+
+
+def test_the_more_a_calibrator_makes_of_logits_the_less_runs_on_integers(standin, tmp_path, monkeypatch):
+    monkeypatch.setattr(Parity, "passed", False)
+    monkeypatch.setattr(choosing, "rate", lambda graph, tokens: 1.0)
+    source = source_of(standin("bert"))
+    rows = Rows(TEXTS[:6], unlabelled(TEXTS[6:], CLASSES))
+
+    def sites_in_float(scale):
+        vector = VectorScaling(CLASSES, (scale,) * 3, (0.0,) * 3)
+        system = System(
+            "x+vector", [], CLASSES, False, Columns(text=["text"]), Folded(), {"x+vector": vector}
+        )
+        settings = described_graph(source, system, "model.onnx", "tokenizer.json")
+        source.tokenizer.backend_tokenizer.save(str(tmp_path / settings.tokenizer))
+        write_float(source, tmp_path / settings.file, typed=False)
+        model, graph = onnx.load(tmp_path / settings.file), Graph.open(tmp_path, settings)
+        tried = choosing.try_all(source, model, graph, system.answer, rows, lambda done, total: None)
+        return sum(len(each.in_float) for each in tried if each.precision == "mixed")
+
+    assert sites_in_float(100.0) > sites_in_float(1.0)
 
 
 def test_networks_are_exported_on_the_processor_whatever_gpus_there_are(fitted, tmp_path, monkeypatch):

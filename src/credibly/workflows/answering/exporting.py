@@ -122,7 +122,7 @@ def _export(
         is_dirichlet=source == "student",
         columns=Columns.of(run.recipe.data),
         folded=Folded(**folded.as_json()),
-        calibrators={name: dict(each.as_json()) for name, each in calibrators.items()},
+        calibrators=calibrators,
     )
     sources = _member_sources(run, folded) if source == "members" else _network_source(run, source, folded)
     if calibration is not None and source == GREEDY:  # it may have been chosen on some of these texts
