@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from rich.console import Console
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import standins
 from console import command  # noqa: F401
@@ -109,6 +110,20 @@ def test_a_network_that_cannot_be_exported_is_told(standin, tmp_path, monkeypatc
         monkeypatch.setattr(f"credibly.export.graphs.{name}", lambda *given: (tmp_path / "x").read_bytes())
     with pytest.raises(InputError, match="BertForSequenceClassification cannot be exported"):
         write_float(source, tmp_path / "model.onnx", typed=False)
+
+
+def test_a_network_too_large_for_one_file_is_told_before_it_is_read(standin, tmp_path, monkeypatch):
+    for name in ("_traced", "_captured"):
+        monkeypatch.setattr(f"credibly.export.graphs.{name}", lambda *given: pytest.fail("it was exported"))
+    small = source_of(standin("bert"))
+    config = AutoConfig.from_pretrained(standin("bert"), vocab_size=2**30 // standins.WIDTH)
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    large = Source(ClassLogits(model), small.tokenizer, small.max_tokens)
+    with pytest.raises(
+        InputError, match=r"takes 4\.3 GB in float32, and an ONNX file holds 2\.1 GB; serve it"
+    ):
+        write_float(large, tmp_path / "model.onnx", typed=False)
 
 
 # Runs
