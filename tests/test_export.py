@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from typing import get_type_hints
 
 import numpy as np
 import onnx
@@ -18,22 +19,27 @@ from credibly.backbones import load_classifier, placement
 from credibly.cli.export_table import print_export
 from credibly.encoding import TYPES
 from credibly.errors import InputError, RunFolderError
-from credibly.export import ClassLogits, Rows, Source, System, choosing, member_sources
+from credibly.export import EXPORTED, ClassLogits, Rows, Source, System, choosing, member_sources
 from credibly.export.folder import described as described_graph
 from credibly.export.graphs import inputs_of, write_float
 from credibly.export.parity import Parity
 from credibly.members import SOURCES
+from credibly.members.full import FullMembers
+from credibly.members.heads import HeadMembers
+from credibly.members.lora import Adapters
+from credibly.members.top_blocks import TopBlockMembers
 from credibly.passes import groups_of
 from credibly.records import unlabelled
 from credibly.runs import Run, sha256, write_json
 from credibly.runtime import Columns, Folded
 from credibly.runtime.graph import Graph, session_of
 from credibly.runtime.model import Runtime
-from credibly.settings import BackboneSettings
+from credibly.settings import BackboneSettings, DropoutSettings, LoraSettings, PromptsSettings
 from credibly.uncertainty.calibration.affine import VectorScaling
 from credibly.uncertainty.systems import answers
 from credibly.uncertainty.systems import source_of as bare_source
 from credibly.workflows import export, fit
+from credibly.workflows.answering import exporting
 from credibly.workflows.answering.opening import open_source
 from credibly.workflows.common.contents import calibration_in
 from workshop import CLASSES, jsonl, made_rows, quick
@@ -305,6 +311,32 @@ def test_members_of_every_source_become_graphs_that_answer_as_they_do(standin, t
     found = runtime.raw_predictions(unlabelled(TEXTS, runtime.classes))
     assert runtime.count == 2
     np.testing.assert_allclose(np.exp(found.log_probs), np.exp(expected.log_probs), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (DropoutSettings(count=3), "got 3 dropout on"),
+        (PromptsSettings(count=1, templates=["{text} is"]), "got 1 prompts on"),
+        (LoraSettings(count=3, load_in_4bit=True), "got 3 lora on .*, over a base in four bits"),
+    ],
+    ids=["dropout", "prompts", "four bits"],
+)
+@pytest.mark.parametrize("given", [{"members": True}, {"system": "ensemble"}], ids=["--members", "--system"])
+def test_members_that_cannot_be_exported_are_told_before_anything_is(
+    fitted, tmp_path, monkeypatch, settings, told, given
+):
+    run = Run(shutil.copytree(fitted.run, tmp_path / "run"))
+    run.save_recipe(run.recipe.model_copy(update={"members": settings}))
+    monkeypatch.setattr(exporting, "write_export", lambda *given: pytest.fail("something was exported"))
+    with pytest.raises(InputError, match=rf"expected members of heads, .*{told}.*without --members"):
+        export(run.path, **given)
+
+
+def test_sources_said_to_be_exported_are_those_whose_members_have_networks():
+    kinds = {name: get_type_hints(source.load)["return"] for name, source in SOURCES.items()}
+    known = (HeadMembers, FullMembers, TopBlockMembers, Adapters)
+    assert set(EXPORTED) == {name for name, kind in kinds.items() if kind in known}
 
 
 @pytest.mark.slow
