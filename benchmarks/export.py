@@ -58,7 +58,7 @@ def answer(request):
 measure(answer)
 """
 ONNX = """
-from credibly.runtime import Runtime
+from credibly.runtime.model import Runtime
 
 measure(Runtime.open(sys.argv[1]).logits)
 """

@@ -104,7 +104,7 @@ ALONE = """
 import json, sys, time
 from pathlib import Path
 from statistics import median
-from credibly.runtime import Runtime
+from credibly.runtime.model import Runtime
 runtime = Runtime.open(Path(sys.argv[1], "export"))
 texts, size, span = json.loads(Path(sys.argv[2]).read_text()), int(sys.argv[3]), float(sys.argv[4])
 batches = [texts[start : start + size] for start in range(0, len(texts) - size + 1, size)]

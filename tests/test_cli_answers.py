@@ -89,6 +89,13 @@ def test_predict_keeps_text_columns_on_request(command, fitted):
     assert [row["text"] for row in printed.rows] == [row["text"] for row in rows_of(fitted.test)]
 
 
+def test_predict_keeps_a_text_column_within_an_object(command, fitted, tmp_path):
+    rows = [{"id": 1, "review": {"body": "good film"}}, {"id": 2, "review.body": "bad film"}]
+    file = jsonl(tmp_path / "a.jsonl", rows)
+    printed = command("predict", fitted.run, file, "--text", "review.body", "--keep-text")
+    assert [row["review.body"] for row in printed.rows] == ["good film", "bad film"]
+
+
 def test_predict_reads_other_columns(command, fitted, tmp_path):
     file = jsonl(tmp_path / "a.jsonl", [{"title": "good", "body": "film", "n": 7}])
     printed = command("predict", fitted.run, file, "--text", "title", "--text", "body", "--id", "n")

@@ -1,30 +1,47 @@
 """Export: networks become graphs that give their logits, at a precision that answers the same."""
 
+import io
 import json
 import shutil
+from typing import get_type_hints
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from rich.console import Console
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import standins
 from console import command  # noqa: F401
 from credibly import workflows
-from credibly.backbones import load_classifier
+from credibly.backbones import load_classifier, placement
+from credibly.cli.export_table import print_export
 from credibly.encoding import TYPES
 from credibly.errors import InputError, RunFolderError
-from credibly.export import ClassLogits, Source, member_sources
+from credibly.export import EXPORTED, ClassLogits, Rows, Source, System, choosing, member_sources
+from credibly.export.folder import described as described_graph
 from credibly.export.graphs import inputs_of, write_float
+from credibly.export.parity import Parity
 from credibly.members import SOURCES
+from credibly.members.full import FullMembers
+from credibly.members.heads import HeadMembers
+from credibly.members.lora import Adapters
+from credibly.members.top_blocks import TopBlockMembers
 from credibly.passes import groups_of
 from credibly.records import unlabelled
-from credibly.runs import Run, sha256
-from credibly.runtime import Runtime
-from credibly.runtime.graph import session_of
-from credibly.settings import BackboneSettings
+from credibly.runs import Run, sha256, write_json
+from credibly.runtime import Columns, Folded
+from credibly.runtime.graph import Graph, session_of
+from credibly.runtime.model import Runtime
+from credibly.settings import BackboneSettings, DropoutSettings, LoraSettings, PromptsSettings
+from credibly.uncertainty.calibration.affine import VectorScaling
+from credibly.uncertainty.systems import answers
+from credibly.uncertainty.systems import source_of as bare_source
 from credibly.workflows import export, fit
+from credibly.workflows.answering import exporting
 from credibly.workflows.answering.opening import open_source
+from credibly.workflows.common.contents import calibration_in
 from workshop import CLASSES, jsonl, made_rows, quick
 
 pytestmark = pytest.mark.slow
@@ -101,6 +118,20 @@ def test_a_network_that_cannot_be_exported_is_told(standin, tmp_path, monkeypatc
         write_float(source, tmp_path / "model.onnx", typed=False)
 
 
+def test_a_network_too_large_for_one_file_is_told_before_it_is_read(standin, tmp_path, monkeypatch):
+    for name in ("_traced", "_captured"):
+        monkeypatch.setattr(f"credibly.export.graphs.{name}", lambda *given: pytest.fail("it was exported"))
+    small = source_of(standin("bert"))
+    config = AutoConfig.from_pretrained(standin("bert"), vocab_size=2**30 // standins.WIDTH)
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    large = Source(ClassLogits(model), small.tokenizer, small.max_tokens)
+    with pytest.raises(
+        InputError, match=r"takes 4\.3 GB in float32, and an ONNX file holds 2\.1 GB; serve it"
+    ):
+        write_float(large, tmp_path / "model.onnx", typed=False)
+
+
 # Runs
 
 
@@ -168,6 +199,9 @@ def test_data_that_are_gone_are_told_and_texts_may_stand_for_them(fitted, tmp_pa
     assert not (run / "export").exists()
     content = export(run, texts=jsonl(tmp_path / "texts.jsonl", made_rows(90, seed=7)))
     assert content["tried"][0]["ece_points"] is None
+    console = Console(file=io.StringIO())
+    print_export(content, console)
+    assert "The calibration error was not compared, for want of labels." in console.file.getvalue()
     assert content["tried"][0]["rows"] == 45
     with pytest.raises(InputError, match="without --texts"):
         workflows.load(run, wanted=workflows.Wanted(sets=0.8), runtime="onnx")
@@ -185,6 +219,66 @@ def test_data_that_changed_are_told(fitted, tmp_path):
     recipe.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="not those that it was fitted on"):
         export(run)
+
+
+@pytest.fixture
+def steep(fitted, tmp_path):
+    """Return a copy of the run with calibrators that do not fold, and that move what integers hardly do."""
+    run = Run(shutil.copytree(fitted.run, tmp_path / "run"))
+    classes = workflows.load(run.path).class_names
+    names = ("direct+vector", "student+vector", "ensemble+vector")
+    own = {name: VectorScaling(classes, (40.0, 30.0, 20.0), (0.0, 1.0, 0.0)).as_json() for name in names}
+    write_json(run.calibration_file, {**run.read_json(run.calibration_file), **own})
+    run.finish({})
+    return run
+
+
+@pytest.mark.parametrize("system", ["direct+vector", "student+vector", "ensemble+vector"])
+def test_parity_is_that_of_what_the_system_answers_calibrated(steep, tmp_path, monkeypatch, system):
+    compared, between = [], Parity.between
+
+    def noted(reference, found):
+        compared.append((reference, found))
+        return between(reference, found)
+
+    monkeypatch.setattr(Parity, "between", noted)
+    export(steep.path, system, output=tmp_path / "out")
+    stored = steep.load_predictions(bare_source(system), "calibration")
+    (expected,) = answers(system, stored, calibration_in(steep).calibrators)
+    shown, by_float = compared[0]
+    assert shown.ids == expected.ids
+    np.testing.assert_allclose(shown.probs, expected.probs, atol=1e-3)
+    np.testing.assert_allclose(by_float.probs, expected.probs, atol=1e-3)
+
+
+def test_the_more_a_calibrator_makes_of_logits_the_less_runs_on_integers(standin, tmp_path, monkeypatch):
+    monkeypatch.setattr(Parity, "passed", False)
+    monkeypatch.setattr(choosing, "rate", lambda graph, tokens: 1.0)
+    source = source_of(standin("bert"))
+    rows = Rows(TEXTS[:6], unlabelled(TEXTS[6:], CLASSES))
+
+    def sites_in_float(scale):
+        vector = VectorScaling(CLASSES, (scale,) * 3, (0.0,) * 3)
+        system = System(
+            "x+vector", [], CLASSES, False, Columns(text=["text"]), Folded(), {"x+vector": vector}
+        )
+        settings = described_graph(source, system, "model.onnx", "tokenizer.json")
+        source.tokenizer.backend_tokenizer.save(str(tmp_path / settings.tokenizer))
+        write_float(source, tmp_path / settings.file, typed=False)
+        model, graph = onnx.load(tmp_path / settings.file), Graph.open(tmp_path, settings)
+        tried = choosing.try_all(source, model, graph, system.answer, rows, lambda done, total: None)
+        return sum(len(each.in_float) for each in tried if each.precision == "mixed")
+
+    assert sites_in_float(100.0) > sites_in_float(1.0)
+
+
+def test_networks_are_exported_on_the_processor_whatever_gpus_there_are(fitted, tmp_path, monkeypatch):
+    for name, value in (("best_device", torch.device("meta")), ("all_devices", [torch.device("meta")] * 2)):
+        monkeypatch.setattr(placement, name, lambda value=value: value)
+    content = export(fitted.run, members=True, output=tmp_path / "out")
+    assert content["tried"][0]["passed"]
+    assert content["members"]["tried"][0]["passed"]
+    assert placement.devices_of(BackboneSettings())[0].type == "meta"  # what is loaded elsewhere is not moved
 
 
 def test_rules_over_members_are_not_exported_by_themselves(fitted, tmp_path):
@@ -217,6 +311,32 @@ def test_members_of_every_source_become_graphs_that_answer_as_they_do(standin, t
     found = runtime.raw_predictions(unlabelled(TEXTS, runtime.classes))
     assert runtime.count == 2
     np.testing.assert_allclose(np.exp(found.log_probs), np.exp(expected.log_probs), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (DropoutSettings(count=3), "got 3 dropout on"),
+        (PromptsSettings(count=1, templates=["{text} is"]), "got 1 prompts on"),
+        (LoraSettings(count=3, load_in_4bit=True), "got 3 lora on .*, over a base in four bits"),
+    ],
+    ids=["dropout", "prompts", "four bits"],
+)
+@pytest.mark.parametrize("given", [{"members": True}, {"system": "ensemble"}], ids=["--members", "--system"])
+def test_members_that_cannot_be_exported_are_told_before_anything_is(
+    fitted, tmp_path, monkeypatch, settings, told, given
+):
+    run = Run(shutil.copytree(fitted.run, tmp_path / "run"))
+    run.save_recipe(run.recipe.model_copy(update={"members": settings}))
+    monkeypatch.setattr(exporting, "write_export", lambda *given: pytest.fail("something was exported"))
+    with pytest.raises(InputError, match=rf"expected members of heads, .*{told}.*without --members"):
+        export(run.path, **given)
+
+
+def test_sources_said_to_be_exported_are_those_whose_members_have_networks():
+    kinds = {name: get_type_hints(source.load)["return"] for name, source in SOURCES.items()}
+    known = (HeadMembers, FullMembers, TopBlockMembers, Adapters)
+    assert set(EXPORTED) == {name for name, kind in kinds.items() if kind in known}
 
 
 @pytest.mark.slow

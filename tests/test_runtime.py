@@ -27,7 +27,9 @@ from credibly.export.parity import Parity
 from credibly.parted import filled, paired
 from credibly.records import unlabelled
 from credibly.runs import Run
-from credibly.runtime import GraphFile, PlainTokenizer, Runtime
+from credibly.runtime import GraphFile
+from credibly.runtime.model import Runtime
+from credibly.runtime.tokenizer import PlainTokenizer
 from credibly.uncertainty.decompose import decompose
 from credibly.workflows.answering.opening import open_source
 

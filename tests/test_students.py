@@ -271,6 +271,13 @@ def test_suggested_are_those_of_which_the_run_is_least_sure(fitted: Fitted, tmp_
             assert [row[part] for row in found] == pytest.approx(expected)
 
 
+def test_a_text_within_an_object_is_suggested_under_its_whole_name(fitted: Fitted, tmp_path):
+    rows = [{"id": row["id"], "review": {"body": row["text"]}} for row in pool_rows(12)]
+    found = suggest(fitted.run, jsonl(tmp_path / "a.jsonl", rows), 3, "bald", {"text": ["review.body"]})
+    known = {row["id"]: row["text"] for row in pool_rows(12)}
+    assert [row["review.body"] for row in found] == [known[row["id"]] for row in found]
+
+
 @pytest.mark.parametrize("by", ["diverse", "bald", "entropy"])
 def test_the_files_order_and_its_repeats_have_no_say(fitted: Fitted, tmp_path, by):
     rows = pool_rows(40)

@@ -6,6 +6,8 @@ import functools
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import nn
@@ -18,6 +20,8 @@ from credibly.settings import BackboneSettings
 
 log = logging.getLogger(__name__)
 
+_ON_PROCESSOR = ContextVar("on_processor", default=False)
+
 
 def best_device() -> torch.device:
     """Return the first GPU where there is one, else the processor."""
@@ -29,8 +33,20 @@ def all_devices() -> list[torch.device]:
     return [torch.device("cuda", place) for place in range(torch.cuda.device_count())] or [best_device()]
 
 
+@contextmanager
+def on_processor() -> Iterator[None]:
+    """Within this context every model is loaded onto the processor, whatever GPUs there are."""
+    before = _ON_PROCESSOR.set(True)
+    try:
+        yield
+    finally:
+        _ON_PROCESSOR.reset(before)
+
+
 def devices_of(settings: BackboneSettings) -> list[torch.device]:
     """Return the devices that hold a model, that of its inputs and outputs first."""
+    if _ON_PROCESSOR.get():
+        return [torch.device("cpu")]
     if settings.device_map is None:
         return [best_device()]
     devices = all_devices()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,11 @@ class InputRow:
     id: str
     text: str
     columns: dict[str, object]
+
+    def cells(self, columns: Sequence[str]) -> dict[str, object]:
+        """Return some cells by name, found as the text's own were: `outer.inner` reaches into an object."""
+        row = Row(self.id, self.columns)
+        return {column: row.cell(column) for column in columns}
 
 
 def stream_texts(

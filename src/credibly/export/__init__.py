@@ -2,6 +2,6 @@
 
 from credibly.export.choosing import Rows
 from credibly.export.folder import System, write_export
-from credibly.export.networks import ClassLogits, Source, member_sources
+from credibly.export.networks import EXPORTED, ClassLogits, Source, member_sources
 
-__all__ = ["ClassLogits", "Rows", "Source", "System", "member_sources", "write_export"]
+__all__ = ["EXPORTED", "ClassLogits", "Rows", "Source", "System", "member_sources", "write_export"]

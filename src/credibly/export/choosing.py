@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,17 +11,17 @@ import numpy as np
 from onnx import ModelProto
 
 from credibly.errors import InputError
-from credibly.export.effects import choices_of, chosen, probabilities, roundings_of, with_model
+from credibly.export.effects import choices_of, chosen, roundings_of, with_model
 from credibly.export.networks import Source
 from credibly.export.parity import DIFFERENCE, WITHIN, Parity
 from credibly.export.products import Site, sites_of
 from credibly.export.quantise import quantised
 from credibly.export.rounding import FULL, REDUCED, Rounding
 from credibly.progress import Progress
-from credibly.records import Examples, FloatArray, Predictions
+from credibly.records import Examples, FloatArray, unlabelled
 from credibly.runtime.graph import Graph, Logits, multiplies_integers
 from credibly.tokens import Tokens
-from credibly.uncertainty.systems import Answer, answers
+from credibly.uncertainty.systems import Answer
 
 EFFECT_ROWS = 128
 EXTREMES = 16
@@ -32,6 +32,7 @@ MARGINS = (0.95, 0.85, 0.78, 0.72, 0.66, 0.6)
 STEP, LEAST_SHARE = 0.95, 0.1
 """By how much less of what integers do is tried next, and where that ends."""
 MOST_CANDIDATES = 2 + len(MARGINS)
+Answering = Callable[[Logits, Examples], Answer]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class Tried:
         }
 
 
-def try_all(source: Source, model: ModelProto, graph: Graph, rows: Rows, progress: Progress) -> list[Tried]:
+def try_all(
+    source: Source, model: ModelProto, graph: Graph, answer: Answering, rows: Rows, progress: Progress
+) -> list[Tried]:
     """Return what was tried: float, all on integers and, until one passes, more and more of it in float.
 
     All are judged on the same rows, and the first that passes is taken: of up to eight tries the one that is
@@ -90,17 +93,18 @@ def try_all(source: Source, model: ModelProto, graph: Graph, rows: Rows, progres
         source: the network.
         model: its graph in float32.
         graph: how texts are read.
+        answer: what is compared: what the system answers by the network's logits, and by the graph's.
         rows: texts.
         progress: told of every precision.
     """
     held_out = graph.tokens(rows.held_out.texts)
     timed = graph.tokens(rows.held_out.texts[:SPEED_ROWS])
-    reference = answer_of(source.logits(held_out), rows.held_out)
+    reference = answer(source.logits(held_out), rows.held_out)
     sites = sites_of(model, len(rows.held_out.class_names))
     tried: list[Tried] = []
-    for precision, candidate, roundings in _candidates(model, sites, graph, rows):
+    for precision, candidate, roundings in _candidates(model, sites, graph, answer, rows):
         running = with_model(graph, candidate)
-        found = answer_of(running.token_logits(held_out), rows.held_out)
+        found = answer(running.token_logits(held_out), rows.held_out)
         kept = [site.name for site in sites if site.input not in roundings]
         partly = [site.name for site in sites if len(_outliers(roundings, site))]
         parity = Parity.between(reference, found)
@@ -130,19 +134,23 @@ def fastest(tried: Sequence[Tried]) -> Tried:
 
 
 def _candidates(
-    model: ModelProto, sites: Sequence[Site], graph: Graph, rows: Rows
+    model: ModelProto, sites: Sequence[Site], graph: Graph, answer: Answering, rows: Rows
 ) -> Iterator[tuple[str, ModelProto, dict[str, Rounding]]]:
     """Yield precisions with their graphs and what runs on integers, the faster ones first after float."""
     yield "float", model, {}
     if not sites:
         return
-    tokens = graph.tokens(rows.fitting)
+    tokens, fitting = graph.tokens(rows.fitting), unlabelled(rows.fitting, rows.held_out.class_names)
+
+    def probs_of(candidate: ModelProto) -> FloatArray:
+        return answer(with_model(graph, candidate).token_logits(tokens), fitting).probs
+
     seen = graph.tokens([*rows.fitting, *extremes(rows.fitting)])
     ways = roundings_of(graph, model, sites, seen, largest_weight())
     whole = {name: options[0] for name, options in ways.items()}
     yield "int8", quantised(model, sites, whole), whole
     choices = choices_of(graph, model, sites, ways, graph.tokens(rows.fitting[:EFFECT_ROWS]))
-    exact = probabilities(with_model(graph, model), tokens)
+    exact = probs_of(model)
     share = 1.0
     for margin in MARGINS:
         moved = float("inf")
@@ -150,7 +158,7 @@ def _candidates(
             share *= STEP
             some = chosen(choices, share)
             candidate = quantised(model, sites, some)
-            moved = _moved(probabilities(with_model(graph, candidate), tokens), exact)
+            moved = _moved(probs_of(candidate), exact)
         yield "mixed", candidate, some
 
 
@@ -172,11 +180,6 @@ def _moved(probs: FloatArray, exact: FloatArray) -> float:
 
 def _outliers(roundings: Mapping[str, Rounding], site: Site) -> Sequence[int]:
     return roundings[site.input].outliers.tolist() if site.input in roundings else ()
-
-
-def answer_of(logits: Logits, examples: Examples) -> Answer:
-    """Return what logits, (M, N, C), answer: the mean over members."""
-    return answers("ensemble", Predictions.from_logits(logits, examples), {})[0]
 
 
 def rate(graph: Graph, tokens: Tokens, tries: int = 3) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +15,13 @@ from credibly.export.graphs import write_float
 from credibly.export.networks import Source
 from credibly.export.rounding import FULL
 from credibly.progress import Stages
-from credibly.records import Examples
+from credibly.records import Examples, Predictions
 from credibly.runs import CALIBRATION_ROWS, EXPORT_FILE, predictions_bytes, sha256, write_json
-from credibly.runtime import Columns, Contents, Folded, GraphFile, Runtime
-from credibly.runtime.graph import Graph
+from credibly.runtime import Columns, Contents, Folded, GraphFile
+from credibly.runtime.graph import Graph, Logits
+from credibly.runtime.model import Runtime
+from credibly.uncertainty.calibration.calibrators import Calibrator
+from credibly.uncertainty.systems import Answer, answers
 
 PACKAGES = ("credibly", "torch", "transformers", "onnx", "onnxruntime", "tokenizers")
 
@@ -34,7 +37,7 @@ class System:
         is_dirichlet: whether the logits are log-concentrations.
         columns: that make a text.
         folded: the calibration that the logits hold.
-        calibrators: the run's for these systems, on raw logits.
+        calibrators: the run's for these systems, on raw records.
     """
 
     name: str
@@ -43,7 +46,16 @@ class System:
     is_dirichlet: bool
     columns: Columns
     folded: Folded
-    calibrators: dict[str, dict[str, Any]]
+    calibrators: Mapping[str, Calibrator]
+
+    def answer(self, logits: Logits, examples: Examples) -> Answer:
+        """Return what is said by these logits, (M, N, C), calibrated as the system is: what its users see."""
+        raw = self.folded.raw(logits)
+        if self.is_dirichlet:
+            record = Predictions.from_log_concentrations(raw[0], examples)
+        else:
+            record = Predictions.from_logits(raw, examples)
+        return answers(self.name, record, self.calibrators)[0]
 
 
 def write_export(
@@ -77,7 +89,7 @@ def write_export(
         is_dirichlet=system.is_dirichlet,
         columns=system.columns,
         calibration=system.folded,
-        calibrators=system.calibrators,
+        calibrators={name: dict(each.as_json()) for name, each in system.calibrators.items()},
         graphs=[one.graph for one in written],
         precision="+".join(dict.fromkeys(one.best.precision for one in written)),
         parity=written[0].best.as_json() if len(written) == 1 else None,
@@ -110,7 +122,8 @@ def _write_graph(
     source.tokenizer.backend_tokenizer.save(str(folder / settings.tokenizer))
     progress = stages(f"exporting {settings.file.removesuffix('.onnx')}")
     write_float(source, folder / settings.file, settings.tells_pairs_apart)
-    tried = try_all(source, onnx.load(folder / settings.file), Graph.open(folder, settings), rows, progress)
+    model, graph = onnx.load(folder / settings.file), Graph.open(folder, settings)
+    tried = try_all(source, model, graph, system.answer, rows, progress)
     best = fastest(tried)
     onnx.save(best.model, folder / settings.file)
     needs = best.precision != "float" and largest_weight() == FULL

@@ -18,11 +18,14 @@ from credibly.encoding import TYPES
 from credibly.errors import InputError
 from credibly.export.attention import fused_attention
 from credibly.export.networks import Source
+from credibly.members.common import count_weights
 from credibly.runtime.graph import session_of
 
 OPSET = 17
 TOLERANCE = 1e-3
 """By how much a logit of the graph may differ from the network's own, relative to the largest."""
+LARGEST = 2**31 - 2**24
+"""Bytes of a graph's weights: its file holds two GiB, some of which its nodes need."""
 SHAPES = ((2, 9), (3, 5), (1, 30), (1, 2))
 """The first is traced; at the others it is checked that nothing of its shape stayed in the graph."""
 
@@ -36,8 +39,14 @@ def write_float(source: Source, file: Path, typed: bool) -> None:
         typed: whether the graph is told which text of a pair a token is of.
 
     Raises:
-        InputError: the architecture cannot be exported.
+        InputError: the network is too large for one file, or its architecture cannot be exported.
     """
+    size = 4 * count_weights(source.module.parameters())
+    if size > LARGEST:
+        raise InputError(
+            f"{type(source.model).__name__} takes {size / 1e9:.1f} GB in float32, and an ONNX file holds "
+            f"{LARGEST / 1e9:.1f} GB; serve it with torch, or export a smaller system"
+        )
     reasons = []
     for exporter in (_traced, _captured):
         try:

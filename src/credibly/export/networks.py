@@ -23,6 +23,9 @@ from credibly.members.lora import Adapters
 from credibly.members.top_blocks import TopBlockMembers
 from credibly.runtime.graph import TOKEN_BUDGET
 
+EXPORTED = ("heads", "laplace", "top_blocks", "full", "snapshots", "lora", "adapters")
+"""The sources of members that can be exported; of `lora`, over a base that is not in four bits."""
+
 
 @dataclass(frozen=True)
 class Source:

@@ -1,4 +1,7 @@
-"""An exported model: ONNX graphs and their tokenizers in a folder, run without torch or transformers."""
+"""An exported model: ONNX graphs and their tokenizers in a folder, run without torch or transformers.
+
+What runs it is `model`, which needs ONNX Runtime; what an export says of itself is read without.
+"""
 
 from credibly.runtime.contents import (
     FORMAT_VERSION,
@@ -9,9 +12,6 @@ from credibly.runtime.contents import (
     GraphFile,
     read_contents,
 )
-from credibly.runtime.graph import Graph
-from credibly.runtime.model import Runtime
-from credibly.runtime.tokenizer import PlainTokenizer
 
 __all__ = [
     "FORMAT_VERSION",
@@ -19,9 +19,6 @@ __all__ = [
     "Columns",
     "Contents",
     "Folded",
-    "Graph",
     "GraphFile",
-    "PlainTokenizer",
-    "Runtime",
     "read_contents",
 ]

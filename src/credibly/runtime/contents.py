@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from credibly.errors import RunFolderError
@@ -66,6 +68,10 @@ class Folded(Settings):
 
     temperature: float = Field(1.0, gt=0)
     offset: float = 0.0
+
+    def raw(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return logits as they stood before."""
+        return (logits - np.float32(self.offset)) * np.float32(self.temperature)
 
 
 class Contents(Settings):

@@ -103,11 +103,7 @@ class Runtime:
 
     def raw_predictions(self, examples: Examples) -> Predictions:
         """Return the record of the system as it stood before its calibration, as a run stores it."""
-        folded = self.contents.calibration
-        raw = (self.member_logits(examples.texts) - np.float32(folded.offset)) * np.float32(
-            folded.temperature
-        )
-        return self.record(raw, examples)
+        return self.record(self.contents.calibration.raw(self.member_logits(examples.texts)), examples)
 
     def record(self, logits: Logits, examples: Examples) -> Predictions:
         """Return the record of logits, (M, N, C)."""

@@ -44,7 +44,7 @@ _HOMES = {
 
 _EXTRAS = {
     "credibly.workflows.answering.serving": "serve",
-    "credibly.runtime": "serve",
+    "credibly.runtime.model": "serve",
     "credibly.workflows.answering.exporting": "export",
 }
 """The extra that brings what a module needs, where it is not that of training."""

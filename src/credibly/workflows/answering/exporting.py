@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from credibly.backbones.placement import on_processor
 from credibly.data import Splits, load_splits, stream_texts
 from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError, listed
-from credibly.export import ClassLogits, Rows, Source, System, member_sources, write_export
+from credibly.export import EXPORTED, ClassLogits, Rows, Source, System, member_sources, write_export
 from credibly.members import SOURCES
 from credibly.passes import groups_of
 from credibly.progress import Stages, silent
 from credibly.records import Examples, unlabelled
 from credibly.runs import Run, replacing
 from credibly.runtime import MEMBERS_FOLDER, Columns, Contents, Folded
+from credibly.settings import Recipe
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.calibration.calibrators import Calibrator
 from credibly.uncertainty.systems import CALIBRATED, bare_name, source_of
@@ -66,9 +68,12 @@ def export(
     run = Run.open(path)
     exported = system or _student_of(run)
     check_known(exported, systems_of(run), "the run")
+    if members or source_of(exported) == "members":
+        _check_members(run.recipe)
     folder = _free_folder(Path(output) if output else run.export_folder, overwrite)
     rows, calibration = _rows_of(run, texts)
-    with replacing(folder) as temporary:
+    # Graphs are traced, compared and timed on the processor, which is also where they will run.
+    with on_processor(), replacing(folder) as temporary:
         temporary.mkdir()
         contents = _export(run, exported, temporary, rows, calibration, stages)
         result = contents.model_dump(mode="json")
@@ -88,6 +93,18 @@ def _student_of(run: Run) -> str:
         some = [name for name in known if bare_name(name) not in RULES]
         raise InputError(f"the run has no student; name what to export with --system: {listed(some, 20)}")
     return known[-1]
+
+
+def _check_members(recipe: Recipe) -> None:
+    """Raise InputError where members cannot be exported: before the student is, which takes a while."""
+    for group in groups_of(recipe):
+        in_four_bits = getattr(group.settings, "load_in_4bit", False)
+        if in_four_bits or group.settings.source not in EXPORTED:
+            raise InputError(
+                f"expected members of {listed(EXPORTED, 20)} to export, got {group.name}"
+                f"{', over a base in four bits' if in_four_bits else ''}; export the student, or another "
+                "system, without --members"
+            )
 
 
 def _free_folder(folder: Path, overwrite: bool) -> Path:
@@ -120,7 +137,7 @@ def _export(
         is_dirichlet=source == "student",
         columns=Columns.of(run.recipe.data),
         folded=Folded(**folded.as_json()),
-        calibrators={name: dict(each.as_json()) for name, each in calibrators.items()},
+        calibrators=calibrators,
     )
     sources = _member_sources(run, folded) if source == "members" else _network_source(run, source, folded)
     if calibration is not None and source == GREEDY:  # it may have been chosen on some of these texts

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal
 from credibly.errors import InputError, RunFolderError, did_you_mean, listed
 from credibly.records import Predictions
 from credibly.runs import CALIBRATION_ROWS, EXPORT_FILE, Run, read_predictions
+from credibly.runtime import MEMBERS_FOLDER, read_contents
 from credibly.uncertainty.calibration.calibrators import Calibrator, calibrator_from_json
 from credibly.workflows import imported
 from credibly.workflows.answering.predicting import Predictor
 from credibly.workflows.answering.promises import Promises, Wanted, check_promises
 
 if TYPE_CHECKING:
-    from credibly.runtime import Runtime
+    from credibly.runtime.model import Runtime
 
 Engine = Literal["auto", "torch", "onnx"]
 
@@ -58,7 +59,7 @@ def open_export(folder: Path, system: str | None, wanted: Wanted) -> Predictor:
         InputError: no such system was exported, or too few calibration rows for a promise.
         MissingExtraError: ONNX Runtime is not installed.
     """
-    reading = imported("credibly.runtime")
+    reading = imported("credibly.runtime.model")
     if not has_export(folder):
         raise RunFolderError(
             f"expected an exported run at {folder.parent}; export it where torch is installed: "
@@ -111,9 +112,8 @@ def engine_of(path: str | Path, system: str | None, wanted: Engine) -> Engine:
 
 def _exported(folder: Path) -> dict[str, Path]:
     """Return the folder of each system that was exported, the one to ship first."""
-    reading = imported("credibly.runtime")
-    places = [place for place in (folder, folder / reading.MEMBERS_FOLDER) if has_export(place)]
-    return {name: place for place in places for name in reading.read_contents(place).systems}
+    places = [place for place in (folder, folder / MEMBERS_FOLDER) if has_export(place)]
+    return {name: place for place in places for name in read_contents(place).systems}
 
 
 def export_folder(path: Path) -> Path:

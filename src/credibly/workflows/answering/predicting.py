@@ -172,8 +172,7 @@ def answer_lines(rows: Iterator[dict[str, Any]], form: Literal["jsonl", "csv"]) 
 
 
 def _with_input(row: InputRow, answer: dict[str, Any], data: DataSettings, keep_text: bool) -> dict[str, Any]:
-    kept = {name: row.columns[name] for name in data.text} if keep_text else {}
-    return {"id": row.id, **answer, **kept}
+    return {"id": row.id, **answer, **(row.cells(data.text) if keep_text else {})}
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _line(pool: Pool, row: int) -> dict[str, Any]:
     best = int(pool.probs[row].argmax())
     return {
         data.id or "id": own.id,
-        **{column: own.columns[column] for column in data.text},
+        **own.cells(data.text),
         data.label or "label": "",
         "predicted": pool.class_names[best],
         "probability": float(pool.probs[row, best]),
