@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
 import standins
@@ -89,9 +89,7 @@ def test_layers_that_all_members_share_are_left_alone_or_refused(standin, archit
     shared = {"deberta": ("pos_proj", "pos_q_proj"), "deberta-v2": ("key_proj", "query_proj")}[architecture]
     assert known
     assert not any(name.endswith(shared) for name in known)
-    with pytest.raises(
-        InputError, match=f"{shared[1]} of this model project its table of relative positions"
-    ):
+    with pytest.raises(InputError, match=f"{shared[1]} of this model project relative positions"):
         fitted(standin(architecture), target_modules=["dense", shared[1]])
 
 
@@ -113,6 +111,24 @@ def test_a_base_in_half_precision_keeps_its_positions_exact(standin):
     exact = AutoModelForSequenceClassification.from_pretrained(standin("llama"), num_labels=3)
     assert {weight.dtype for weight in half.base_model.parameters()} >= {torch.bfloat16}
     assert torch.equal(half.model.rotary_emb.inv_freq, exact.model.rotary_emb.inv_freq)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_blocks_to_adapt_can_be_named_as_peft_names_them(standin):
+    base = standin("llama")
+    ours = fitted(base, target_modules=["q_proj", "v_proj"], layers_to_transform=[2, 0])
+    config = LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj", "v_proj"], layers_to_transform=[2, 0])
+    theirs = get_peft_model(AutoModelForSequenceClassification.from_pretrained(base, num_labels=3), config)
+    adapted = {name.split(".lora_A")[0] for name, _ in theirs.named_parameters() if ".lora_A." in name}
+    assert {f"base_model.model.{name}" for name in ours.updates} == adapted
+    with pytest.raises(InputError, match=r"members\.layers_to_transform from 0 to 2, got 3"):
+        fitted(base, layers_to_transform=[0, 3])
+    for wrong, told in (
+        ({"blocks": 1, "layers_to_transform": [1]}, "got both"),
+        ({"layers_to_transform": []}, "one block or more"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            settings(**wrong)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2"])

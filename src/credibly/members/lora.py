@@ -338,13 +338,22 @@ def build(
             settings.lora_dropout,
             streams,
         )
-        for name in target_names(model, settings.target_modules, settings.blocks)
+        for name in adapted_layers(model, settings)
     }
     for name, module in [*heads.items(), *updates.items()]:
         replace_module(model, name, module.eval())
     place(model, devices_of(backbone))
     base_name = str(model.config._name_or_path)
     return Adapters(classifier, settings, base_name, cut, updates, heads, streams)
+
+
+def adapted_layers(model: PreTrainedModel, settings: LoraSettings) -> list[str]:
+    """Return the full names of the layers that settings say to adapt.
+
+    Raises:
+        InputError: as `target_names`.
+    """
+    return target_names(model, settings.target_modules, settings.blocks, settings.layers_to_transform)
 
 
 def untrained(backbone: BackboneSettings, class_names: Sequence[str], settings: LoraSettings) -> Classifier:
@@ -417,7 +426,7 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
     if settings.load_in_4bit:
         check_four_bit()
     M, group, model, optimiser = settings.count, group_size(settings), outline.classifier, settings.optimiser
-    targets = target_names(model, settings.target_modules, settings.blocks)
+    targets = adapted_layers(model, settings)
     shapes = [features(model.get_submodule(name)) for name in targets]
     head = sum(count_weights(model.get_submodule(name).parameters()) for name in head_names(model))
     trainable = head + settings.r * sum(inputs + outputs for inputs, outputs in shapes)

@@ -131,7 +131,12 @@ def head_names(model: PreTrainedModel) -> list[str]:
     ]
 
 
-def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_blocks: int | None) -> list[str]:
+def target_names(
+    model: PreTrainedModel,
+    targets: Sequence[str] | str,
+    last_blocks: int | None,
+    layers: Sequence[int] | None = None,
+) -> list[str]:
     """Return the full names of the layers to adapt.
 
     Args:
@@ -140,18 +145,25 @@ def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_bloc
             linear layer of the blocks but `position_layers`, of which members that stand in one batch cannot
             have their own. Outside the blocks only a full name counts, where all are adapted.
         last_blocks: adapt only so many blocks from the top; all where None.
+        layers: adapt only these blocks, counted from 0; all where None.
 
     Raises:
-        InputError: a name matches no linear layer, or one of positions.
+        InputError: a name matches no linear layer, or one of positions; or there is no such block.
     """
-    blocks = blocks_of(model)
-    chosen = blocks[-last_blocks:] if last_blocks else blocks
+    blocks = list(blocks_of(model))
+    if layers is not None and max(layers) >= len(blocks):
+        raise InputError(
+            f"expected members.layers_to_transform from 0 to {len(blocks) - 1}, got {max(layers)}"
+        )
+    chosen = (
+        blocks[-last_blocks:] if last_blocks else [blocks[layer] for layer in layers or range(len(blocks))]
+    )
     inside = {id(module) for block in chosen for module in block.modules()}
     linear = [
         name
         for name, module in model.named_modules()
         if isinstance(module, (nn.Linear, Conv1D))
-        and (id(module) in inside or (not last_blocks and name in targets))
+        and (id(module) in inside or (not last_blocks and layers is None and name in targets))
     ]
     shared = {id(layer) for layer in position_layers(model)}
     of_positions = [name for name in linear if id(model.get_submodule(name)) in shared]
@@ -166,12 +178,11 @@ def target_names(model: PreTrainedModel, targets: Sequence[str] | str, last_bloc
             f"this model has {listed(known, 20)}"
         )
     matched = [name for name in linear if any(_matches(name, target) for target in wanted)]
-    if of_positions := [name for name in of_positions if name in matched]:
-        apart = sorted({name.rsplit(".", 1)[-1] for name in of_positions})
-        others = sorted({name.rsplit(".", 1)[-1] for name in linear} - set(apart))
+    if asked := {name.rsplit(".", 1)[-1] for name in of_positions if name in matched}:
+        others = sorted({name.rsplit(".", 1)[-1] for name in linear if name not in of_positions})
         raise InputError(
-            f"expected layers of which each member can have its own; {listed(apart)} of this model project "
-            f"relative positions, which all texts share; adapt others: {listed(others, 20)}"
+            f"expected layers of which each member can have its own; {listed(sorted(asked))} of this model "
+            f"project relative positions, which all texts share; adapt others: {listed(others, 20)}"
         )
     return matched
 

@@ -9,6 +9,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from credibly.errors import RecipeError
 from credibly.settings.base import Count, Positive, Settings
 
+Place = Annotated[int, Field(ge=0)]
+
 
 class BackboneSettings(Settings):
     """The pre-trained language model, and how texts go through it."""
@@ -178,6 +180,9 @@ class LoraSettings(TunedSettings):
         "all-linear", description="names that an adapted layer's name ends with"
     )
     blocks: Count | None = Field(None, description="adapt only so many blocks from the top; all if left out")
+    layers_to_transform: list[Place] | None = Field(
+        None, description="adapt only these blocks, counted from 0; all, or those of `blocks`, if left out"
+    )
     load_in_4bit: bool = Field(False, description="hold the frozen base's blocks in four bits, as QLoRA does")
     group: Count = Field(10, description="members that are trained in one pass")
     optimiser: OptimiserSettings = OptimiserSettings(
@@ -189,6 +194,17 @@ class LoraSettings(TunedSettings):
         schedule="linear",
         clip_norm=1.0,
     )
+
+    @field_validator("layers_to_transform")
+    @classmethod
+    def _layers_are_named_in_one_way(cls, value: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        if value is not None and info.data.get("blocks"):
+            raise RecipeError(
+                "expected members.blocks or members.layers_to_transform, got both; leave one out"
+            )
+        if value == []:
+            raise RecipeError("expected one block or more in members.layers_to_transform, got none")
+        return value
 
 
 class AdaptersSettings(Settings):
