@@ -63,7 +63,8 @@ def push(
     target, run = repository_at(repository, revision), Run.open(path)
     contents = publication_of(run, repository, wishes)
     if local := local_models(run.recipe):
-        log.warning(f"the members need {listed(local)}, which this machine alone has; the student does not")
+        named = listed(f"{name} (there {called})" for name, called in local.items())
+        log.warning(f"the members need {named}, which this machine alone has; the student does not")
     files = {name: size(content) for name, content in contents.items()}
     sent = Sent(repository)
     if dry_run:
