@@ -284,22 +284,31 @@ class Run:
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a path beside the target, moved onto it when the block ends well and removed when not.
 
+    A folder that stands there is first moved aside, so that it is lost at no moment: not where the move
+    fails, and a process killed between the two moves leaves both, hidden.
+
     Raises:
         CrediblyError: the disk is full; what stood at the target still stands.
-        InputError: a file would take the place of a folder.
+        InputError: a file would take the place of a folder, or that of a folder that cannot be moved.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{os.getpid()}"
+    place = target.resolve()  # what a link leads to is replaced, and not the link
+    _refuse_fixed(target)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}")
+    aside = place.with_name(f"{temporary.name}.old")
+    _discard(temporary)  # of a process with the same number that was killed, as in containers they repeat
     try:
         yield temporary
         for file in [temporary, *temporary.rglob("*")]:
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-        if target.is_dir() and temporary.is_dir():
-            shutil.rmtree(target)
+        if place.is_dir() and temporary.is_dir():
+            _discard(aside)
+            place.replace(aside)
         refuse_folder(target)
-        temporary.replace(target)
+        temporary.replace(place)
+        _discard(aside)
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
             raise CrediblyError(
@@ -307,10 +316,26 @@ def replacing(target: Path) -> Iterator[Path]:
             ) from None
         raise
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        if aside.is_dir() and not place.exists():
+            aside.replace(place)
+        _discard(temporary)
+
+
+def _refuse_fixed(folder: Path) -> None:
+    """Raise InputError where a folder cannot be moved, and so not be replaced whole."""
+    if not folder.is_dir():
+        return
+    if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"expected a folder to replace, got {folder}, in which you are; name one inside it")
+    if folder.is_mount():
+        raise InputError(f"expected a folder to replace, got {folder}, a mount point; name one inside it")
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def refuse_folder(file: Path) -> None:

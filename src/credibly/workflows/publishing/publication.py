@@ -72,7 +72,7 @@ def publication_of(run: Run, repository: str, wishes: Wishes) -> dict[str, Conte
         wishes: what goes up beside the rest.
 
     Raises:
-        InputError: the run has no report, members that hold texts, or local models of one name.
+        InputError: the run has no report, or members that hold texts.
         RunFolderError: a file is missing or damaged.
     """
     if not run.report_json.is_file():
@@ -80,7 +80,6 @@ def publication_of(run: Run, repository: str, wishes: Wishes) -> dict[str, Conte
             f"expected a run with a report, out of which its model card is made, and {run.path} has none: it "
             "was fitted without a test set; fit it with one"
         )
-    local_models(run.recipe)
     recipe = published_recipe(run.recipe)
     if not wishes.texts:
         _refuse_prompts(recipe)
