@@ -376,8 +376,10 @@ def test_a_run_that_stands_is_replaced_only_if_asked_for(command, fitted, publis
     again = command("pull", "./published", "--output", "back")
     assert (again.code, "--overwrite" in again.err) == (2, True)
     assert (here / "back" / "models").is_dir()
+    (here / "back" / "notes.txt").write_text("mine", encoding="utf-8")
     assert command("pull", "./published", "--output", "back", "--overwrite", "--json").json["run"] == "back"
     assert not (here / "back" / "models").exists()
+    assert (here / "back" / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(command, fitted, here):
@@ -394,6 +396,36 @@ def test_a_second_push_replaces_the_first(command, fitted, published):
     (published / "export" / "old.onnx").write_bytes(b"old")
     assert command("push", fitted.run, "./published").code == 0
     assert not (published / "export").exists()
+
+
+def test_a_second_push_leaves_what_others_put_beside_the_first(command, fitted, published):
+    (published / ".git" / "refs").mkdir(parents=True)
+    (published / "export").mkdir()
+    others = {"LICENSE": "free", ".git/HEAD": "ref: refs/heads/main", "export/notes.txt": "mine"}
+    for name, text in others.items():
+        (published / name).write_text(text, encoding="utf-8")
+    (published / "newest").symlink_to("LICENSE")
+    before = files_in(published)
+    (published / "README.md").write_text("an older card", encoding="utf-8")
+    assert command("push", fitted.run, "./published").code == 0
+    assert files_in(published) == before
+    assert {name: (published / name).read_text(encoding="utf-8") for name in others} == others
+    assert (published / ".git" / "refs").is_dir()
+    assert (published / "newest").readlink() == Path("LICENSE")
+    assert "an older card" not in (published / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["without a student", "called a publication, as in versions before"])
+def test_a_pulled_run_is_not_taken_for_an_earlier_push(command, fitted, published, here, kind):
+    assert command("pull", "./published", "--output", "back").code == 0
+    if kind == "without a student":
+        shutil.rmtree(here / "back" / "student")
+    else:
+        changed_manifest(here / "back", lambda manifest: manifest.update(publication=1))
+    before = bytes_in(here / "back")
+    printed = command("push", fitted.run, "./back")
+    assert (printed.code, "is none; name another" in " ".join(printed.err.split())) == (2, True)
+    assert bytes_in(here / "back") == before
 
 
 def test_a_damaged_run_is_not_pushed(command, fitted, here):

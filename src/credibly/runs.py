@@ -59,6 +59,29 @@ class Run:
         self.checkpoints_folder = self.path / "checkpoints"
         self.logs_folder = self.path / "logs"
 
+    @property
+    def own(self) -> tuple[Path, ...]:
+        """All that a run writes: the manifest first and the recipe last, as it is to be removed."""
+        return (
+            self.manifest_file,
+            self.report_json,
+            self.report_html,
+            self.card_file,
+            self.calibration_file,
+            self.costs_file,
+            self.labels_file,
+            self.labelling_file,
+            self.members_folder,
+            self.models_folder,
+            self.student_folder,
+            self.export_folder,
+            self.predictions_folder,
+            self.shift_folder,
+            self.checkpoints_folder,
+            self.logs_folder,
+            self.recipe_file,
+        )
+
     def member_folder(self, seed: int) -> Path:
         """Return the folder of the member with this seed."""
         return self.members_folder / str(seed)
@@ -252,32 +275,13 @@ class Run:
                 yield file
 
     def _remove(self) -> None:
-        """Remove what a run writes, manifest first, and nothing else that lies in the folder."""
-        for file in (
-            self.manifest_file,
-            self.report_json,
-            self.report_html,
-            self.card_file,
-            self.calibration_file,
-            self.costs_file,
-            self.labels_file,
-            self.labelling_file,
-        ):
-            file.unlink(missing_ok=True)
-        for folder in (
-            self.members_folder,
-            self.models_folder,
-            self.student_folder,
-            self.export_folder,
-            self.predictions_folder,
-            self.shift_folder,
-            self.checkpoints_folder,
-            self.logs_folder,
-        ):
+        """Remove what a run writes, and nothing else that lies in the folder."""
+        for path in self.own:
             # An error here must show: weights that stay behind would be taken for the new run's.
-            if folder.exists():
-                shutil.rmtree(folder)
-        self.recipe_file.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
