@@ -1,6 +1,9 @@
 """Texts to tokens: what is too long loses the end of one part; pairs are encoded as transformers does it."""
 
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,6 +276,48 @@ def test_a_passage_of_a_million_characters_is_not_read_to_its_end(passage, monke
 def test_a_passage_behind_a_long_run_of_spaces_is_read():
     text = made("it", " " * 1_000_000 + "film " * 9)
     assert tokens_of(text, 8) == (words_of("[CLS] so it with film film of [SEP]"), True)
+
+
+PEAK = """
+from pathlib import Path
+import standins
+from credibly.encoding import encoded
+from credibly.parted import paired
+
+standins.quiet_environment()
+status = Path("/proc/self/status")  # ru_maxrss counts what the parent had when it forked
+peak = lambda: next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line)
+tokenizer = standins.tokenizer()
+before = peak()
+for one in encoded(tokenizer, [paired("!" * 100_000, "so")] * 24, 64):
+    assert (len(one.ids), one.cut) == (64, True)
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from /proc")
+def test_many_long_texts_that_do_not_give_way_take_the_memory_of_few():
+    program = [sys.executable, "-c", PEAK]
+    printed = subprocess.run(program, check=True, capture_output=True, cwd=Path(__file__).parent)
+    assert int(printed.stdout) * 1024 < 200e6
+
+
+def test_texts_are_the_same_read_a_few_at_a_time(monkeypatch):
+    texts = [kind for number in range(7) for kind in (made("it", "film " * number), "so " * number)]
+    texts += [paired("so", "film"), "plot " * 90, ""]
+    whole = encoded(pair_tokenizer("bert"), texts, 16)
+    monkeypatch.setattr("credibly.encoding.CHARACTERS_AT_ONCE", 50)
+    read = []
+    real = type(TOKENIZER).__call__
+
+    def counted(self, *sequences, **settings):
+        read.append(sum(len(text) for texts in sequences for text in texts))
+        return real(self, *sequences, **settings)
+
+    monkeypatch.setattr(type(TOKENIZER), "__call__", counted)
+    assert encoded(pair_tokenizer("bert"), texts, 16) == whole
+    assert [characters for characters in read if characters > 50] == [450, 450]
 
 
 # What models make of them

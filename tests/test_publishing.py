@@ -14,6 +14,7 @@ from safetensors import safe_open
 from starlette.testclient import TestClient
 
 from credibly import workflows
+from credibly.errors import InputError
 from credibly.report import render_html
 from credibly.runs import Run, read_predictions, sha256, write_json
 from credibly.serve import create_app
@@ -21,7 +22,8 @@ from credibly.settings import DataSettings, parse_recipe, recipe_text
 from credibly.workflows.answering.serving import answering_of, unfamiliar_to
 from credibly.workflows.common.provenance import facts_of
 from credibly.workflows.publishing.layout import name_there
-from credibly.workflows.publishing.publication import published_recipe
+from credibly.workflows.publishing.publication import local_models, published_recipe
+from workshop import jsonl, made_rows, quick
 
 pytestmark = pytest.mark.slow
 
@@ -29,9 +31,10 @@ QUESTION = b'{"id": 1, "text": "a lovely film"}\n{"id": 2, "text": "the plot was
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder to work in, so that ./FOLDER means one in it."""
+def here(tmp_path, monkeypatch, standin):
+    """A folder to work in, so that ./FOLDER means one in it; `fitted`'s language model is there as ./bert."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert").symlink_to(standin())
     return tmp_path
 
 
@@ -51,6 +54,10 @@ def changed_manifest(published, change):
     manifest = json.loads((published / "manifest.json").read_text(encoding="utf-8"))
     change(manifest)
     write_json(published / "manifest.json", manifest)
+
+
+def bytes_in(folder):
+    return b"\n".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
 def files_in(folder):
@@ -161,7 +168,7 @@ def private_words(fitted):
 
 
 def held_in(folder, words):
-    contents = b"\n".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+    contents = bytes_in(folder)
     # Two letters may stand anywhere among random bytes.
     return [word for word in words if len(word) > 5 and word.encode() in contents]
 
@@ -170,9 +177,7 @@ def test_no_text_no_id_and_no_place_goes_up(fitted, published):
     words = list(private_words(fitted))
     assert len(words) > 500
     assert held_in(published, words) == []
-    assert str(fitted.folder).encode() not in b"".join(
-        file.read_bytes() for file in published.rglob("*") if file.is_file()
-    )
+    assert str(fitted.folder).encode() not in bytes_in(published)
     # They would have been found: the run itself has ids in its predictions and texts in its report.
     assert len(held_in(fitted.run, words)) > 100
 
@@ -230,7 +235,7 @@ def test_embeddings_go_up_only_if_asked_for_and_shift_needs_them(command, fitted
 def test_settings_keep_the_names_of_what_lies_here_and_not_where(here):
     (here / "models" / "own").mkdir(parents=True)
     adapters = {"source": "adapters", "adapters": ["/home/me/one", "models/own", "someone/adapter"]}
-    part = {"members": adapters, "backbone": {"name": "models/own"}}
+    part = {"members": {**adapters, "base": "~/models/base"}, "backbone": {"name": "models/own"}}
     recipe = parse_recipe(
         {
             "data": {
@@ -240,6 +245,8 @@ def test_settings_keep_the_names_of_what_lies_here_and_not_where(here):
             },
             "backbone": {"name": "models/own"},
             "members": {"source": "mixed", "parts": [part]},
+            "distil": {"backbone": {"name": "~/models/small"}},
+            "labelling": {"classes": ["good", "bad"], "examples": "/home/me/examples.csv"},
             "evaluation": {"learning_curve": [0.5], "resamples": 7},
         }
     )
@@ -247,13 +254,52 @@ def test_settings_keep_the_names_of_what_lies_here_and_not_where(here):
     assert there.data.train == "train.csv"
     assert there.data.test == "hub:nyu-mll/glue:sst2@validation"
     assert there.data.shift == {"tweets": "tweets.csv"}
-    assert there.backbone.name == there.members.parts[0].backbone.name == "./models/own"
+    assert there.backbone.name == there.members.parts[0].backbone.name == "./own"
+    assert there.distil.backbone.name == "./small"
+    assert there.members.parts[0].members.base == "base"
     assert there.members.parts[0].members.adapters == ["one", "own", "someone/adapter"]
     assert (there.distil.controls, there.distil.seeds) == ([], 1)
     # What members of parts answered does not go up: distilling a pulled run must not train them again.
     assert (there.evaluation.learning_curve, there.evaluation.resamples) == ([], 7)
-    assert "/home/me" not in recipe_text(there)
+    assert not re.search("/home/me|models", recipe_text(there))
     assert parse_recipe(json.loads(there.model_dump_json())) == there
+
+
+def test_no_published_file_says_where_a_language_model_lies(command, standin, here, no_plots):
+    home = here / "clients" / "acme"
+    models = {name: str(shutil.copytree(standin(name), home / name)) for name in ("bert", "electra", "mpnet")}
+    parts = [
+        {"members": {"source": "heads", "count": 1, "hidden": [4]}},
+        {"members": {"source": "lora", "count": 1}},
+        {"members": {"source": "top_blocks", "count": 1}, "backbone": {"name": models["electra"]}},
+    ]
+    settings = quick(models["bert"], members={"source": "mixed", "parts": parts}, distil__controls=[])
+    settings = {name: value for name, value in settings.items() if not name.startswith("members.")}
+    settings |= {"distil.backbone.name": models["mpnet"], "evaluation.resamples": 5}
+    run = workflows.fit(jsonl(here / "train.jsonl", made_rows(60)), here / "run", settings)
+    assert command("push", run.path, "./published", "--with-reference").code == 0
+    assert str(home).encode() in bytes_in(run.path)
+    assert b"acme" not in bytes_in(here / "published")
+    shown = json.loads((here / "published" / "report.json").read_text(encoding="utf-8"))
+    assert [own["name"] for own in shown["each_member"]] == [
+        "0 (heads on ./bert)", "1 (lora on ./bert)", "2 (top_blocks on ./electra)",
+    ]  # fmt: skip
+
+    # The members find their models under these names, where the pulled run is used.
+    assert command("pull", "./published", "--output", "back").code == 0
+    (here / "electra").symlink_to(models["electra"])
+    for system in ("ensemble", "student"):
+        asked = [
+            command("predict", path, "-", "--system", system, stdin=QUESTION) for path in ("back", run.path)
+        ]
+        assert asked[0].out == asked[1].out != ""
+
+
+def test_models_of_one_name_are_not_pushed_for_one_would_be_taken_for_the_other(here):
+    parts = [{"members": {"source": "heads"}, "backbone": {"name": f"/home/me/{name}/own"}} for name in "ab"]
+    values = {"data": {"train": "a.csv"}, "members": {"source": "mixed", "parts": parts}}
+    with pytest.raises(InputError, match=r"/home/me/a/own, /home/me/b/own: rename one"):
+        local_models(parse_recipe(values))
 
 
 def test_every_setting_that_may_name_a_file_loses_its_place():
@@ -330,8 +376,10 @@ def test_a_run_that_stands_is_replaced_only_if_asked_for(command, fitted, publis
     again = command("pull", "./published", "--output", "back")
     assert (again.code, "--overwrite" in again.err) == (2, True)
     assert (here / "back" / "models").is_dir()
+    (here / "back" / "notes.txt").write_text("mine", encoding="utf-8")
     assert command("pull", "./published", "--output", "back", "--overwrite", "--json").json["run"] == "back"
     assert not (here / "back" / "models").exists()
+    assert (here / "back" / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(command, fitted, here):
@@ -348,6 +396,36 @@ def test_a_second_push_replaces_the_first(command, fitted, published):
     (published / "export" / "old.onnx").write_bytes(b"old")
     assert command("push", fitted.run, "./published").code == 0
     assert not (published / "export").exists()
+
+
+def test_a_second_push_leaves_what_others_put_beside_the_first(command, fitted, published):
+    (published / ".git" / "refs").mkdir(parents=True)
+    (published / "export").mkdir()
+    others = {"LICENSE": "free", ".git/HEAD": "ref: refs/heads/main", "export/notes.txt": "mine"}
+    for name, text in others.items():
+        (published / name).write_text(text, encoding="utf-8")
+    (published / "newest").symlink_to("LICENSE")
+    before = files_in(published)
+    (published / "README.md").write_text("an older card", encoding="utf-8")
+    assert command("push", fitted.run, "./published").code == 0
+    assert files_in(published) == before
+    assert {name: (published / name).read_text(encoding="utf-8") for name in others} == others
+    assert (published / ".git" / "refs").is_dir()
+    assert (published / "newest").readlink() == Path("LICENSE")
+    assert "an older card" not in (published / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["without a student", "called a publication, as in versions before"])
+def test_a_pulled_run_is_not_taken_for_an_earlier_push(command, fitted, published, here, kind):
+    assert command("pull", "./published", "--output", "back").code == 0
+    if kind == "without a student":
+        shutil.rmtree(here / "back" / "student")
+    else:
+        changed_manifest(here / "back", lambda manifest: manifest.update(publication=1))
+    before = bytes_in(here / "back")
+    printed = command("push", fitted.run, "./back")
+    assert (printed.code, "is none; name another" in " ".join(printed.err.split())) == (2, True)
+    assert bytes_in(here / "back") == before
 
 
 def test_a_damaged_run_is_not_pushed(command, fitted, here):

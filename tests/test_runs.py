@@ -4,13 +4,15 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from credibly.errors import CrediblyError, RunFolderError
+from credibly.errors import CrediblyError, InputError, RunFolderError
 from credibly.records import Examples, Predictions
 from credibly.runs import (
     Run,
@@ -125,6 +127,90 @@ def test_a_folder_is_replaced_whole(tmp_path):
                 (temporary / name).touch()
         assert names_in(target) == list(names)
     assert names_in(target.parent) == ["student"]
+
+
+def write_folder(target, name="new"):
+    with replacing(target) as temporary:
+        temporary.mkdir()
+        (temporary / name).touch()
+
+
+@pytest.mark.parametrize("named", [".", "..", "../here", "/"])
+def test_a_folder_around_where_one_works_is_refused_before_any_work(tmp_path, monkeypatch, named):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "thesis.txt").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(InputError, match="in which you are; name one inside it"), replacing(Path(named)):
+        pytest.fail("work began")
+    assert names_in(tmp_path / "here") == ["thesis.txt"]
+
+
+def test_a_mount_point_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(InputError, match="a mount point; name one inside it"), replacing(tmp_path):
+        pytest.fail("work began")
+
+
+def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "disk" / "run").mkdir(parents=True)
+    (tmp_path / "disk" / "run" / "old").touch()
+    link = tmp_path / "link"
+    link.symlink_to("disk/run")
+    write_folder(link)
+    assert link.is_symlink()
+    assert names_in(tmp_path / "disk" / "run") == ["new"]
+    assert names_in(tmp_path) == ["disk", "link"]
+    assert names_in(tmp_path / "disk") == ["run"]
+
+
+def test_an_old_folder_is_back_in_its_place_where_the_new_one_cannot_be_moved_there(tmp_path, monkeypatch):
+    write_folder(tmp_path / "run", "old")
+    move = Path.replace
+
+    def stuck(path, target):
+        if (path / "new").exists():
+            raise OSError(errno.EIO, "input/output error")
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", stuck)
+    with pytest.raises(OSError, match="input/output"):
+        write_folder(tmp_path / "run")
+    assert names_in(tmp_path / "run") == ["old"]
+    assert names_in(tmp_path) == ["run"]
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_not_in_the_way(tmp_path):
+    """In a container the process that is started again has the number of the one that was killed."""
+    write_folder(tmp_path / "run", "old")
+    for ending in ("", ".old"):
+        write_folder(tmp_path / f".run.{os.getpid()}{ending}", "half")
+    write_folder(tmp_path / "run")
+    assert names_in(tmp_path / "run") == ["new"]
+    assert names_in(tmp_path) == ["run"]
+
+
+KILLED = """
+import os, shutil, sys
+from pathlib import Path
+from credibly.runs import replacing
+
+target, moves = Path(sys.argv[1]), iter(range(int(sys.argv[2])))
+move = Path.replace
+Path.replace = lambda path, place: os._exit(0) if next(moves, None) is None else move(path, place)
+shutil.rmtree = lambda *given, **named: os._exit(0)
+with replacing(target) as temporary:
+    temporary.mkdir()
+    (temporary / "new").touch()
+os._exit(1)
+"""
+
+
+@pytest.mark.parametrize("moves", range(3))
+def test_a_process_killed_at_any_step_of_a_replacement_leaves_both_folders_whole(tmp_path, moves):
+    write_folder(tmp_path / "run", "old")
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "run"), str(moves)], check=True)
+    assert sorted(name for folder in tmp_path.iterdir() for name in names_in(folder)) == ["new", "old"]
+    assert (tmp_path / "run").is_dir() == (moves != 1)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

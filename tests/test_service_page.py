@@ -231,6 +231,15 @@ def test_a_model_of_columns_has_a_field_for_each(open_page):
         item = answered(page, 1)
         assert item.locator(".verdict").inner_text() == f"bad, {100 * expected:.0f} %"
         assert item.locator(".words").inner_text() == "question: is it?\npassage: it is"
+        table = b"passage,id,question\nit is,r1,\n,r2,  \n,,\n,r4,is it?\n"
+        page.get_by_label("Or a CSV file").set_input_files(
+            {"name": "with empty rows.csv", "mimeType": "text/csv", "buffer": table}
+        )
+        page.locator("#state", has_text="columns passage").wait_for()
+        page.get_by_role("button", name="Answer").click()
+        assert answered(page, 2).locator(".words").all_inner_texts() == [
+            "question: \npassage: it is", "question: is it?\npassage: ",
+        ]  # fmt: skip
         page.get_by_label("Or a CSV file").set_input_files(
             {"name": "wrong.csv", "mimeType": "text/csv", "buffer": b"question,text\na,b\n"}
         )

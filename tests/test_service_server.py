@@ -173,8 +173,7 @@ def test_stopping_answers_what_was_accepted():
 
 
 def test_an_address_that_is_taken_is_told():
-    with bound("127.0.0.1", 0) as listener:
-        listener.listen()
+    with bound("127.0.0.1", 0) as listener:  # as a service holds it that still loads its model
         port = listener.getsockname()[1]
         with pytest.raises(InputError, match=rf"127\.0\.0\.1 port {port} .*in use.*another --port"):
             bound("127.0.0.1", port)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from credibly.errors import InputError
@@ -10,6 +10,8 @@ from credibly.parted import PartedText
 
 CHARACTERS_A_TOKEN = 64
 """So many characters fill a token of any tokenizer in use, but for runs of spaces or unknown words."""
+CHARACTERS_AT_ONCE = 2**18
+"""So many are read together: a tokenizer takes some hundred bytes a token until the last of them is read."""
 TYPES = "token_type_ids"
 """How transformers calls the input that tells a pair's texts apart."""
 
@@ -79,14 +81,28 @@ def _beginning(text: str, characters: int) -> str:
 
 
 def _read(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
-    """Read texts, those of a kind together."""
+    """Read texts, those of a kind together, though not too many characters at once."""
     kinds = [len(text.sequences) if isinstance(text, PartedText) else 0 for text in texts]
     result: dict[int, Encoded] = {}
     for kind in set(kinds):
-        rows = [row for row, own in enumerate(kinds) if own == kind]
         read: Callable[..., list[Encoded]] = _parted if kind else _plain
-        result |= zip(rows, read(tokenizer, [texts[row] for row in rows], max_tokens), strict=True)
+        for rows in _slices([row for row, own in enumerate(kinds) if own == kind], texts):
+            result |= zip(rows, read(tokenizer, [texts[row] for row in rows], max_tokens), strict=True)
     return [result[row] for row in range(len(texts))]
+
+
+def _slices(rows: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield rows whose texts have `CHARACTERS_AT_ONCE` together at most, or one that has more."""
+    some: list[int] = []
+    characters = 0
+    for row in rows:
+        if some and characters + len(texts[row]) > CHARACTERS_AT_ONCE:
+            yield some
+            some, characters = [], 0
+        some.append(row)
+        characters += len(texts[row])
+    if some:
+        yield some
 
 
 def _plain(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[Encoded]:

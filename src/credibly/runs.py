@@ -59,6 +59,29 @@ class Run:
         self.checkpoints_folder = self.path / "checkpoints"
         self.logs_folder = self.path / "logs"
 
+    @property
+    def own(self) -> tuple[Path, ...]:
+        """All that a run writes: the manifest first and the recipe last, as it is to be removed."""
+        return (
+            self.manifest_file,
+            self.report_json,
+            self.report_html,
+            self.card_file,
+            self.calibration_file,
+            self.costs_file,
+            self.labels_file,
+            self.labelling_file,
+            self.members_folder,
+            self.models_folder,
+            self.student_folder,
+            self.export_folder,
+            self.predictions_folder,
+            self.shift_folder,
+            self.checkpoints_folder,
+            self.logs_folder,
+            self.recipe_file,
+        )
+
     def member_folder(self, seed: int) -> Path:
         """Return the folder of the member with this seed."""
         return self.members_folder / str(seed)
@@ -252,54 +275,44 @@ class Run:
                 yield file
 
     def _remove(self) -> None:
-        """Remove what a run writes, manifest first, and nothing else that lies in the folder."""
-        for file in (
-            self.manifest_file,
-            self.report_json,
-            self.report_html,
-            self.card_file,
-            self.calibration_file,
-            self.costs_file,
-            self.labels_file,
-            self.labelling_file,
-        ):
-            file.unlink(missing_ok=True)
-        for folder in (
-            self.members_folder,
-            self.models_folder,
-            self.student_folder,
-            self.export_folder,
-            self.predictions_folder,
-            self.shift_folder,
-            self.checkpoints_folder,
-            self.logs_folder,
-        ):
+        """Remove what a run writes, and nothing else that lies in the folder."""
+        for path in self.own:
             # An error here must show: weights that stay behind would be taken for the new run's.
-            if folder.exists():
-                shutil.rmtree(folder)
-        self.recipe_file.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a path beside the target, moved onto it when the block ends well and removed when not.
 
+    A folder that stands there is first moved aside, so that it is lost at no moment: not where the move
+    fails, and a process killed between the two moves leaves both, hidden.
+
     Raises:
         CrediblyError: the disk is full; what stood at the target still stands.
-        InputError: a file would take the place of a folder.
+        InputError: a file would take the place of a folder, or that of a folder that cannot be moved.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{os.getpid()}"
+    place = target.resolve()  # what a link leads to is replaced, and not the link
+    _refuse_fixed(target)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}")
+    aside = place.with_name(f"{temporary.name}.old")
+    _discard(temporary)  # of a process with the same number that was killed, as in containers they repeat
     try:
         yield temporary
         for file in [temporary, *temporary.rglob("*")]:
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-        if target.is_dir() and temporary.is_dir():
-            shutil.rmtree(target)
+        if place.is_dir() and temporary.is_dir():
+            _discard(aside)
+            place.replace(aside)
         refuse_folder(target)
-        temporary.replace(target)
+        temporary.replace(place)
+        _discard(aside)
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
             raise CrediblyError(
@@ -307,10 +320,26 @@ def replacing(target: Path) -> Iterator[Path]:
             ) from None
         raise
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        if aside.is_dir() and not place.exists():
+            aside.replace(place)
+        _discard(temporary)
+
+
+def _refuse_fixed(folder: Path) -> None:
+    """Raise InputError where a folder cannot be moved, and so not be replaced whole."""
+    if not folder.is_dir():
+        return
+    if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"expected a folder to replace, got {folder}, in which you are; name one inside it")
+    if folder.is_mount():
+        raise InputError(f"expected a folder to replace, got {folder}, a mount point; name one inside it")
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def refuse_folder(file: Path) -> None:

@@ -81,7 +81,9 @@ def _stop(timer: asyncio.TimerHandle | None) -> None:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to an address; port 0 takes a free one.
+    """Return a socket that listens at an address; port 0 takes a free one.
+
+    Who connects before a server runs on it waits for one.
 
     Raises:
         InputError: the address is taken, or not this machine's.
@@ -94,6 +96,7 @@ def bound(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(BACKLOG)  # or another, too, could bind to it until one of both listens
     except (OSError, OverflowError, UnicodeError) as error:
         if listener is not None:
             listener.close()

@@ -89,7 +89,8 @@ async function* itemsOfFile() {
   for await (const { record, share } of rowsOf(state.file, separator)) {
     const cells = columns.map((name, at) => [name, fit(record[places[at]] || "")]);
     const given = columns.length ? Object.fromEntries(cells) : fit(record[place] || "");
-    if (words(given).trim()) yield { id: id < 0 || !record[id] ? null : fit(record[id]).slice(0, 200), given, share };
+    const filled = columns.length ? cells.some(([, cell]) => cell.trim()) : given.trim();
+    if (filled) yield { id: id < 0 || !record[id] ? null : fit(record[id]).slice(0, 200), given, share };
   }
 }
 

@@ -1,23 +1,25 @@
 """What of a run goes to a repository, and what stays; see `layout` for where it stands there.
 
 Texts stay here. report.json shows ten of the test texts: these are taken out unless asked for. Ids and the
-names of groups may tell of people: they become numbers. Settings keep the names of data files, not where
-they lie. Predictions on training and unlabelled texts, the controls, the logs, the page (which `report`
-makes anew) and the reference, embeddings from which training texts could be made out in part, stay too,
-the last unless asked for.
+names of groups may tell of people: they become numbers. Data files and local models keep their names, and
+not where they lie. Predictions on training and unlabelled texts, the controls, the logs, the page (which
+`report` makes anew) and the reference, embeddings from which training texts could be made out in part, stay
+too, the last unless asked for.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from credibly.assets import ASSETS
-from credibly.errors import InputError, RunFolderError
-from credibly.passes import groups_of
+from credibly.assets.models import exists, is_hub_id
+from credibly.errors import InputError, RunFolderError, listed
+from credibly.passes import groups_of, member_names
 from credibly.report.card.markdown import render_card
 from credibly.report.card.metadata import hub_name
 from credibly.report.words.findings import findings
@@ -31,6 +33,7 @@ from credibly.settings import (
     recipe_text,
 )
 from credibly.settings.members import Part
+from credibly.uncertainty.unknown.shift import Reference
 from credibly.workflows.common.contents import NOT_SCORED, network_systems
 from credibly.workflows.publishing.layout import (
     CARD,
@@ -83,7 +86,8 @@ def publication_of(run: Run, repository: str, wishes: Wishes) -> dict[str, Conte
     report = _report(run, recipe, wishes.texts)
     changed = {"recipe.yaml": recipe_text(recipe).encode(), "report.json": _json(report)}
     contents = {
-        name: changed.get(name) or _content(name, _checked(run, name)) for name in _names(run, recipe, wishes)
+        name: changed.get(name) or _content(name, _checked(run, name), recipe)
+        for name in _names(run, recipe, wishes)
     }
     contents |= _exports(run, contents)
     refuse_others(contents)
@@ -95,23 +99,36 @@ def publication_of(run: Run, repository: str, wishes: Wishes) -> dict[str, Conte
 
 
 def published_recipe(recipe: Recipe) -> Recipe:
-    """Return a run's settings without controls, further seeds and learning curve, nor where its data lie."""
+    """Return a run's settings without controls, further seeds and learning curve, nor where its files lie."""
+    student = recipe.distil.backbone and _backbone(recipe.distil.backbone)
     return recipe.model_copy(
         update={
             "data": _data(recipe.data),
             "backbone": _backbone(recipe.backbone),
             "members": _members(recipe.members),
-            "distil": recipe.distil.model_copy(update={"controls": [], "seeds": 1}),
+            "distil": recipe.distil.model_copy(update={"backbone": student, "controls": [], "seeds": 1}),
             # What members of parts answered stays here, and is not to be trained again there.
             "evaluation": recipe.evaluation.model_copy(update={"learning_curve": []}),
+            "labelling": None,  # read by `label` alone, whose runs do not go up
         }
     )
 
 
-def local_models(recipe: Recipe) -> list[str]:
-    """Return the language models of a run's members that are folders of this machine."""
+def local_models(recipe: Recipe) -> dict[str, str]:
+    """Return the language models of a run's members that lie on this machine, and their names as they go up.
+
+    Raises:
+        InputError: two of them would have one name.
+    """
     names = dict.fromkeys(group.backbone.name for group in groups_of(recipe))
-    return [name for name in names if name not in ASSETS and Path(name).expanduser().exists()]
+    local = {name: placeless(name) for name in names if _is_local(name)}
+    places = {there: _place(name).resolve() for name, there in local.items()}
+    if any(_place(name).resolve() != places[there] for name, there in local.items()):
+        raise InputError(
+            f"expected language models that differ in their folders' own names, which alone go up, got "
+            f"{listed(local)}: rename one, in the run's recipe.yaml too"
+        )
+    return local
 
 
 def bare(source: str) -> str:
@@ -123,10 +140,21 @@ def bare(source: str) -> str:
     return source if source.startswith("hub:") else Path(source).name
 
 
-def explicit(backbone: str) -> str:
-    """Return a model's name so that a folder of this machine is not taken for one of the hub."""
-    local = backbone not in ASSETS and not Path(backbone).is_absolute() and Path(backbone).exists()
-    return f"./{PurePosixPath(Path(backbone).as_posix())}" if local else backbone
+def placeless(model: str) -> str:
+    """Return a model's name without where it lies: a local one's so that none of the hub is meant.
+
+    >>> placeless("minilm"), placeless("google/electra-base-discriminator"), placeless("~/models/own")
+    ('minilm', 'google/electra-base-discriminator', './own')
+    """
+    return f"./{_place(model).name}" if _is_local(model) else model
+
+
+def _is_local(model: str) -> bool:
+    return model not in ASSETS and (exists(_place(model)) or not is_hub_id(model))
+
+
+def _place(model: str) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(model)))  # noqa: PTH100, PTH111  (an unknown ~user stays)
 
 
 def _data(data: DataSettings) -> DataSettings:
@@ -144,14 +172,14 @@ def _without_places(note: str, data: DataSettings) -> str:
 
 
 def _backbone(backbone: BackboneSettings) -> BackboneSettings:
-    return backbone.model_copy(update={"name": explicit(backbone.name)})
+    return backbone.model_copy(update={"name": placeless(backbone.name)})
 
 
 def _members(members: Any) -> Any:
-    """Return members' settings without where adapters lay that they were taken from."""
+    """Return members' settings without where adapters, and what these go on, lay on this machine."""
     if isinstance(members, AdaptersSettings):
-        named = [hub_name(explicit(name)) or bare(name) for name in members.adapters]
-        return members.model_copy(update={"adapters": named})
+        named = list(map(_base, members.adapters))
+        return members.model_copy(update={"adapters": named, "base": members.base and _base(members.base)})
     if isinstance(members, MixedSettings):
         return members.model_copy(update={"parts": list(map(_part, members.parts))})
     return members
@@ -163,15 +191,22 @@ def _part(part: Part) -> Part:
 
 
 def _report(run: Run, recipe: Recipe, texts: bool) -> dict[str, Any]:
-    """Return the report as it goes up: without texts unless asked for, groups numbered."""
+    """Return the report as it goes up: no texts unless asked for, groups numbered, files without places."""
     whole = run.read_json(run.check(run.report_json))
     slices = [
         {**own, "name": f"group {number}"} if own["kind"] == "group" else own
         for number, own in enumerate(whole.get("slices", []), 1)
     ]
+    known = dict(zip(member_names(run.recipe), member_names(recipe), strict=True))
+    each = [{**own, "name": known.get(own["name"], own["name"])} for own in whole.get("each_member", [])]
     notes = [_without_places(note, run.recipe.data) for note in whole["notes"]]
-    shown = {**whole, "slices": slices, "notes": notes, "recipe": recipe.model_dump(mode="json")}
-    shown = shown if texts else {**shown, "texts": []}
+    changed = {
+        "slices": slices,
+        "each_member": each,
+        "notes": notes,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    shown = {**whole, **changed, **({} if texts else {"texts": []})}
     return {**shown, "findings": [found.sentence for found in findings(shown)]}
 
 
@@ -228,11 +263,18 @@ def _exports(run: Run, contents: Mapping[str, Content]) -> dict[str, Content]:
     return found
 
 
-def _content(name: str, file: Path) -> Content:
+def _content(name: str, file: Path, recipe: Recipe) -> Content:
     """Return a file as it goes up."""
     if name.startswith("predictions/") or (name.startswith("export/") and file.name == CALIBRATION_ROWS):
         record = read_predictions(file)
-        return predictions_bytes(replace(record, ids=tuple(map(str, range(len(record.ids))))))
+        said_by = dict(record.provenance)
+        if "members" in said_by:
+            said_by["members"] = "; ".join(group.name for group in groups_of(recipe))
+        ids = tuple(map(str, range(len(record.ids))))
+        return predictions_bytes(replace(record, ids=ids, provenance=said_by))
+    if name.startswith("shift/"):
+        reference = Reference.read(file)
+        return replace(reference, backbone=placeless(reference.backbone)).as_bytes()
     if file.name == "adapter_config.json":
         config = json.loads(file.read_text(encoding="utf-8"))
         return _json({**config, "base_model_name_or_path": _base(config["base_model_name_or_path"])})
@@ -240,9 +282,9 @@ def _content(name: str, file: Path) -> Content:
 
 
 def _base(source: str) -> str:
-    """Return the hub's name of an adapter's base; a folder is named without where it lies."""
+    """Return the hub's name of an adapter or its base; a folder is named without where it lies."""
     packaged = [name for name, asset in ASSETS.items() if asset.folder_name == Path(source).name]
-    return hub_name(packaged[0] if packaged else source) or bare(source)
+    return hub_name(packaged[0] if packaged else placeless(source)) or bare(source)
 
 
 def _json(content: object) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from credibly.errors import RunFolderError, listed
 from credibly.progress import Stages, silent
-from credibly.runs import Run, replacing, write_bytes
+from credibly.runs import Run, replacing, write_bytes, write_json
 from credibly.workflows.publishing.layout import (
     CARD,
     MANIFEST,
@@ -20,7 +21,7 @@ from credibly.workflows.publishing.layout import (
     size,
 )
 from credibly.workflows.publishing.publication import Wishes, local_models, publication_of
-from credibly.workflows.publishing.repositories import Repository, Sent, repository_at
+from credibly.workflows.publishing.repositories import Repository, Sent, keep_others, repository_at
 
 NOTHING_MORE = Wishes()
 
@@ -43,7 +44,8 @@ def push(
 
     Args:
         path: the run folder.
-        repository: OWNER/NAME on the hub, or a folder as ./FOLDER; an earlier push is replaced.
+        repository: OWNER/NAME on the hub, or a folder as ./FOLDER; an earlier push is replaced, and what else
+            lies there stays.
         wishes: what goes up beside the rest.
         public: whether all may see it; a new repository is private otherwise.
         revision: the branch, made where there is none; main if left out.
@@ -63,7 +65,8 @@ def push(
     target, run = repository_at(repository, revision), Run.open(path)
     contents = publication_of(run, repository, wishes)
     if local := local_models(run.recipe):
-        log.warning(f"the members need {listed(local)}, which this machine alone has; the student does not")
+        named = listed(f"{name} (there {called})" for name, called in local.items())
+        log.warning(f"the members need {named}, which this machine alone has; the student does not")
     files = {name: size(content) for name, content in contents.items()}
     sent = Sent(repository)
     if dry_run:
@@ -100,7 +103,7 @@ def pull(
         repository: OWNER/NAME on the hub, or a folder as ./FOLDER.
         output: the run folder; runs/NAME if left out.
         revision: a branch, tag or commit; the main branch if left out.
-        overwrite: whether to replace a run that stands there.
+        overwrite: whether to replace a run that stands there; what else lies in its folder stays.
         stages: told of progress.
 
     Raises:
@@ -120,7 +123,10 @@ def pull(
         for number, (name, known) in enumerate(files.items(), 1):
             _fetch(source, name, known, folder / name, repository)
             told(number, len(files))
-        shutil.copyfile(manifest, folder / MANIFEST)
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        del content["publication"]  # or a push to this run would take it for an earlier push
+        write_json(folder / MANIFEST, content)
+        keep_others(target.path, folder, {path.name for path in target.own})
     return Run.open(target.path)
 
 

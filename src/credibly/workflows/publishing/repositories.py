@@ -7,12 +7,13 @@ and the hub asks for no content that it has.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import (
@@ -27,7 +28,15 @@ from huggingface_hub.errors import (
 from credibly.backbones.sources import causes
 from credibly.errors import CrediblyError, HubError, InputError
 from credibly.runs import replacing
-from credibly.workflows.publishing.layout import MANIFEST, Content, checked_manifest, name_there, not_ours
+from credibly.workflows.publishing.layout import (
+    CARD,
+    MANIFEST,
+    STUDENT,
+    Content,
+    checked_manifest,
+    name_there,
+    not_ours,
+)
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 FOLDERS = ("./", "../", "/", "~/")
@@ -74,11 +83,18 @@ class Folder:
     def send(self, contents: Mapping[str, Content], message: str, public: bool) -> Sent:
         """Write a publication into the folder, in place of an earlier one, whole or not at all.
 
+        What else lies beside an earlier one stays.
+
         Raises:
             InputError: the folder holds something else.
         """
+        earlier: set[str] = set()
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            _published(self, str(self.path))
+            if (
+                self.path / STUDENT
+            ).is_dir():  # a run, though earlier versions marked it so when they pulled it
+                raise InputError(f"{not_ours(str(self.path))}: it would be overwritten")
+            earlier = {CARD, MANIFEST, *map(name_there, _published(self, str(self.path)))}
         with replacing(self.path) as folder:
             for name, content in contents.items():
                 file = folder / name
@@ -87,7 +103,32 @@ class Folder:
                     shutil.copyfile(content, file)
                 else:
                     file.write_bytes(content)
+            keep_others(self.path, folder, earlier)
         return Sent(str(self.path))
+
+
+def keep_others(old: Path, new: Path, ours: Set[str]) -> None:
+    """Put into a new folder what the old one holds and we did not write; nothing if there is no old one.
+
+    Args:
+        old: left as it is.
+        new: what is in it already stays as it is.
+        ours: names in the old one of files and folders that we wrote.
+    """
+    around = {parent for name in ours for parent in PurePath(name).parents}
+    for path in old.rglob("*"):
+        name = path.relative_to(old)
+        if not ours.isdisjoint(part.as_posix() for part in (name, *name.parents)) or (new / name).exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            if name not in around:  # one of ours is made where something is left in it
+                (new / name).mkdir(parents=True)
+            continue
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, new / name, follow_symlinks=False)
+        except OSError:  # not every file system knows such links
+            shutil.copy2(path, new / name, follow_symlinks=False)
 
 
 @dataclass(frozen=True)
