@@ -90,9 +90,7 @@ class Folder:
         """
         earlier: set[str] = set()
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            if (
-                self.path / STUDENT
-            ).is_dir():  # a run, though earlier versions marked it so when they pulled it
+            if (self.path / STUDENT).is_dir():  # a run: one that was pulled may bear the mark of a push
                 raise InputError(f"{not_ours(str(self.path))}: it would be overwritten")
             earlier = {CARD, MANIFEST, *map(name_there, _published(self, str(self.path)))}
         with replacing(self.path) as folder:
