@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from credibly.cli.main import app
 from credibly.data import load_splits
-from credibly.data.opinions import certainty, weighted
+from credibly.data.opinions import certainty, weighing
 from credibly.distil import DirichletTargets, anchored, lesson
 from credibly.ensemble import Ensemble, train_members
 from credibly.errors import InputError, RecipeError, RunFolderError, TrainingError
@@ -22,7 +22,7 @@ from credibly.members.opinions import Bias
 from credibly.records import Examples
 from credibly.runs import Run, sha256
 from credibly.runtime.contents import Columns
-from credibly.settings import CONTROLS, DistilSettings, parse_recipe
+from credibly.settings import CONTROLS, DataSettings, DistilSettings, parse_recipe
 from credibly.training import HISTORY
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.combine import combine
@@ -145,9 +145,29 @@ def test_rows_of_no_weight_teach_members_nothing(standin, tmp_path):
     plain = heads("plain", examples)
     weighed = heads("weighed", examples, row_weights="certainty")
     # 120 rows, half of them with all the weight, are the 60 sure ones twice over.
-    double = Examples(tuple(map(str, range(120))), (*sure, *sure), CLASSES, np.tile(probs.argmax(axis=1), 2))
+    labels = probs.argmax(axis=1)
+    double = Examples(tuple(map(str, range(120))), (*sure, *sure), CLASSES, np.tile(labels, 2))
     np.testing.assert_allclose(weighed, heads("double", double), atol=1e-3)
+    # What a text loses of its weight at one place and has more at the other changes nothing.
+    first = np.random.default_rng(0).uniform(0, 2, 60)
+    uneven = replace(double, weights=np.r_[first, 2 - first])
+    np.testing.assert_allclose(heads("uneven", uneven), heads("double", double), atol=1e-3)
+    lopsided = replace(double, weights=np.r_[first, first])
+    assert np.abs(heads("lopsided", lopsided) - weighed).max() > 0.1
     assert np.abs(plain - weighed).max() > 0.1
+
+
+def test_rows_count_by_their_own_weights_and_other_rows_as_these_do_in_the_mean():
+    train = Examples(tuple("abcd"), tuple("efgh"), CLASSES, np.arange(4) % 3, weights=[0.0, 1.0, 1.0, 6.0])
+    assert weighing(replace(train, weights=None), DataSettings(train="a")) is None
+    weigh = weighing(train, DataSettings(train="a"))
+    np.testing.assert_allclose(weigh(train.targets()), [0, 0.5, 0.5, 3])
+    np.testing.assert_allclose(weigh(np.eye(3)[[0] * 6]), [0, 0.5, 0.5, 3, 1, 1])
+    both = weighing(train, DataSettings(train="a", row_weights="certainty"))
+    probs = np.array([[1, 0], [0.5, 0.5], [1, 0], [1, 0]])
+    np.testing.assert_allclose(both(probs), np.array([0, 0, 1, 6]) * 4 / 7)
+    nothing = weighing(replace(train, weights=np.zeros(4)), DataSettings(train="a"))
+    np.testing.assert_array_equal(nothing(train.targets()), np.ones(4))
 
 
 def test_weights_are_told_and_refused_where_labels_alone_are_learned(labels):
@@ -156,7 +176,8 @@ def test_weights_are_told_and_refused_where_labels_alone_are_learned(labels):
     weights = certainty(splits.train.targets())
     worth = weights.sum() ** 2 / (weights**2).sum()
     assert any(f"{len(splits.train)} rows count as much as {worth:,.0f}" in note for note in splits.notes)
-    np.testing.assert_allclose(weighted(splits.train.targets()).sum(axis=1), weights, rtol=1e-5)
+    weigh = weighing(splits.train, recipe.data)
+    np.testing.assert_allclose(weigh(splits.train.targets()), weights, rtol=1e-5)
     with pytest.raises(RecipeError, match=r"data\.row_weights.*expected data\.targets: shares"):
         make_recipe("a.jsonl", {"data.row_weights": "certainty", "data.targets": "labels"})
 

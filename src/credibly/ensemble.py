@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from credibly.data.opinions import weighted
+from credibly.data.opinions import weighing
 from credibly.errors import InputError
 from credibly.members import SOURCES, Members, TrainingData
 from credibly.passes import Group, Pass, groups_of, passes_of
@@ -114,8 +114,9 @@ def train_members(
             f"got {len(examples)}"
         )
     data = _training_data(examples)
-    if recipe.data.row_weights == "certainty":
-        data = replace(data, targets=weighted(data.targets))
+    if weigh := weighing(examples, recipe.data):
+        weights = weigh(data.targets)[:, None]
+        data = replace(data, targets=(data.targets * weights).astype(np.float32))
     if validation is not None:
         data = replace(data, validation=_training_data(validation))
     failures: dict[int, str] = {}

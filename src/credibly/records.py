@@ -39,6 +39,8 @@ class Examples:
         label_probs: float64, (N, C), each row normalised: the share of people who chose each class,
             or any other soft label; None where there are none.
         groups: N group names; rows of one group are never split apart. None where there are none.
+        weights: float64, (N,), not negative: how much each row counts in training, in relation to the
+            others. None where all count the same.
 
     Raises:
         RecordError: the parts do not fit together.
@@ -50,6 +52,7 @@ class Examples:
     labels: IntArray
     label_probs: FloatArray | None = None
     groups: tuple[str, ...] | None = None
+    weights: FloatArray | None = None
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names)
@@ -62,6 +65,8 @@ class Examples:
         object.__setattr__(self, "labels", frozen(check_labels(self.labels, N, C)))
         if self.label_probs is not None:
             object.__setattr__(self, "label_probs", frozen(check_label_probs(self.label_probs, N, C)))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", frozen(check_weights(self.weights, N)))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -110,15 +115,17 @@ class Examples:
             labels=self.labels[chosen],
             label_probs=None if self.label_probs is None else self.label_probs[chosen],
             groups=None if self.groups is None else tuple(self.groups[index] for index in chosen),
+            weights=None if self.weights is None else self.weights[chosen],
         )
 
     def fingerprint(self) -> str:
-        """Return a sha256 over ids, texts, classes and labels: equal data, equal fingerprint."""
+        """Return a sha256 over ids, texts, classes, labels and weights: equal data, equal fingerprint."""
         digest = hashlib.sha256()
         for part in (self.ids, self.texts, self.class_names):
             update_with_texts(digest, part)
         digest.update(self.labels.tobytes())
         digest.update(b"" if self.label_probs is None else self.label_probs.tobytes())
+        digest.update(b"" if self.weights is None else self.weights.tobytes())
         return digest.hexdigest()
 
 
@@ -436,6 +443,16 @@ def check_label_probs(label_probs: ArrayLike, N: int, C: int) -> FloatArray:
     check_probs(array)
     array = np.clip(array, 0.0, 1.0)
     return np.asarray(array / array.sum(axis=-1, keepdims=True) if N else array)
+
+
+def check_weights(weights: ArrayLike, N: int) -> FloatArray:
+    """Return weights as float64, (N,), or raise RecordError unless they are finite and not negative."""
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != (N,):
+        raise RecordError(f"expected weights of shape ({N},), got {array.shape}")
+    if not (np.isfinite(array) & (array >= 0)).all():
+        raise RecordError("expected finite weights of 0 or more, got others")
+    return array
 
 
 def check_log_probs(log_probs: FloatArray, N: int, C: int) -> None:

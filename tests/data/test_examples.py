@@ -298,6 +298,24 @@ def test_a_label_column_wins_over_the_likeliest_class(tmp_path):
     assert read_examples(path, settings(probabilities=["no", "yes"])).labels.tolist() == [0, 1]
 
 
+def test_a_weight_column_says_how_much_a_row_counts(tmp_path):
+    rows = [
+        {"text": "a", "label": 0, "w": 2},
+        {"text": "b", "label": 1, "w": "0.5"},
+        {"text": "c", "label": 1, "w": 0},
+    ]
+    path = jsonl(tmp_path, *rows)
+    examples = read_examples(path, settings(weight="w"))
+    assert examples.weights.tolist() == [2.0, 0.5, 0.0]
+    assert examples.take([2, 0]).weights.tolist() == [0.0, 2.0]
+    assert examples.fingerprint() != read_examples(path, settings()).fingerprint()
+    assert read_examples(path, settings(weight="other")).weights is None
+    for wrong in (-1, "many", None, float("inf")):
+        path = jsonl(tmp_path, *rows[:2], {"text": "d", "label": 0, "w": wrong})
+        with pytest.raises(DataError, match=r":3: column 'w' .*weights are numbers of 0 or more"):
+            read_examples(path, settings(weight="w"))
+
+
 def test_nested_probabilities_are_read_in_the_order_of_known_classes(tmp_path):
     path = jsonl(tmp_path, {"text": "a", "probabilities": {"yes": 0.75, "no": 0.25}})
     columns = ["probabilities.yes", "probabilities.no"]

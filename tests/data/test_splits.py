@@ -48,6 +48,20 @@ def test_shares_are_met_class_by_class(tmp_path):
     assert any("1,000 rows cut by text with seed 0" in note for note in splits.notes)
 
 
+def test_weights_go_with_their_rows_and_are_told(tmp_path):
+    many = [{**row, "w": 1 + 3 * (number % 4 == 0)} for number, row in enumerate(rows(200))]
+    path = jsonl(tmp_path, "a.jsonl", many)
+    splits = load_splits(DataSettings(train=path, weight="w"), seed=0)
+    weight_of = {row["text"]: row["w"] for row in many}
+    assert splits.train.weights.tolist() == [weight_of[text] for text in splits.train.texts]
+    worth = splits.train.weights.sum() ** 2 / (splits.train.weights**2).sum()
+    told = f"130 rows count as much as {worth:,.0f} of equal weight"
+    assert f"train: rows are weighted by column 'w'; {told}" in splits.notes
+    assert "expected weight column 'v'; there is none" in error_of(train=path, weight="v")
+    nothing = jsonl(tmp_path, "b.jsonl", [{**row, "w": 0} for row in many])
+    assert "all weights are zero" in error_of(train=nothing, weight="w")
+
+
 def test_the_cut_does_not_depend_on_the_order_of_the_rows(tmp_path):
     many = rows(200, classes=3)
     first = load_splits(DataSettings(train=jsonl(tmp_path, "a.jsonl", many)), seed=3)

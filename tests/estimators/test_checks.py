@@ -25,6 +25,7 @@ OF_NUMBERS = {
     "check_estimators_empty_data_messages": "wants an array of no columns told in scikit-learn's words",
     "check_estimators_nan_inf": "texts have no infinity, and NaN is refused as an empty text",
     "check_fit2d_predict1d": "one dimension is what texts have",
+    "check_sample_weight_equivalence_on_dense_data": "a row more moves the split and the draws of members",
     "check_array_api_input": "arrays of other libraries hold no texts",
 }
 """Checks that cannot apply, and why. `test_inputs` holds what is refused instead."""
@@ -76,8 +77,8 @@ def in_words(X):
 class OnNumbers:
     """Puts numbers into words on their way in, and counts their columns, which become one text."""
 
-    def fit(self, X, y=None):
-        super().fit(in_words(X), y)
+    def fit(self, X, y=None, sample_weight=None):
+        super().fit(in_words(X), y, sample_weight)
         self.n_features_in_ = numbers(X).shape[1]
         return self
 

@@ -97,6 +97,17 @@ def test_parameters_become_the_recipe(ensemble):
     assert parts == {"validation": 6, "calibration": 18}
 
 
+def test_rows_of_no_weight_teach_nothing(ensemble):
+    wrong = np.roll(NAMES, 1)
+    texts, names = [*TEXTS, *(f"{text} again" for text in TEXTS)], [*NAMES, *wrong]
+    weights = np.repeat([1.0, 0.0], N)
+    weighed = ensemble(epochs=12).fit(texts, names, sample_weight=weights)
+    assert weighed.score(TEXTS, NAMES) > 0.8
+    assert weighed.score(TEXTS, NAMES) > ensemble(epochs=12).fit(texts, names).score(TEXTS, NAMES)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        ensemble().fit(TEXTS, NAMES, sample_weight=weights)
+
+
 @pytest.mark.parametrize("source", ["lora", "full", "mixed"])
 def test_every_source_answers(ensemble, standin, source):
     parts = [

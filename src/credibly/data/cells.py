@@ -188,10 +188,19 @@ def probabilities_of(row: Row, columns: Sequence[str]) -> list[float]:
     return values
 
 
-def number_of(row: Row, column: str) -> float:
-    """Return one probability."""
+def weight_of(row: Row, column: str) -> float:
+    """Return how much a row counts."""
+    return number_of(row, column, math.inf, "weights are numbers of 0 or more with a decimal point")
+
+
+def number_of(
+    row: Row,
+    column: str,
+    most: float = 1 + SUM_TOLERANCE,
+    fix: str = "class probabilities are numbers from 0 to 1 with a decimal point",
+) -> float:
+    """Return a finite number from 0 to the most that is allowed, by itself a probability."""
     value = present(row, column)
-    fix = "class probabilities are numbers from 0 to 1 with a decimal point"
     try:
         number = (
             float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
@@ -203,7 +212,7 @@ def number_of(row: Row, column: str) -> float:
             "is empty" if value is None or value == "" else f"holds {kind_of(value)} {shortened(value, 40)}"
         )
         raise CellError(f"column {column!r} {shown}", fix)
-    if not 0 <= number <= 1 + SUM_TOLERANCE:
+    if not 0 <= number <= most or number == math.inf:
         raise CellError(f"column {column!r} holds {number!r}", fix)
     return number
 

@@ -22,6 +22,7 @@ from credibly.data.cells import (
     probabilities_of,
     probability_classes,
     text_of,
+    weight_of,
 )
 from credibly.data.files import STANDARD_INPUT, open_source
 from credibly.data.rows import Row, require_columns, shortened
@@ -40,6 +41,7 @@ class Wanted:
         probabilities: probability columns; empty where there are none.
         id: id column, if there is one.
         group: group column, if there is one.
+        weight: column of weights, if there is one.
         labelled: whether a row without label and probabilities is an error.
         classes: the known class names; None where they are still to be found.
     """
@@ -49,6 +51,7 @@ class Wanted:
     probabilities: Sequence[str]
     id: str | None
     group: str | None
+    weight: str | None
     labelled: bool
     classes: Sequence[str] | None
 
@@ -106,7 +109,7 @@ def read_elsewhere(
 
 def blind(settings: DataSettings) -> DataSettings:
     """Return the columns of texts whose labels are not looked at."""
-    return settings.model_copy(update={"label": None, "probabilities": None, "group": None})
+    return settings.model_copy(update={"label": None, "probabilities": None, "group": None, "weight": None})
 
 
 def other_labels(rows: Sequence[Row], column: str | None, class_names: Sequence[str]) -> set[str]:
@@ -199,6 +202,7 @@ def wanted_of(
         probabilities=columns,
         id=settings.id,
         group=settings.group if settings.group is not None and first.has(settings.group) else None,
+        weight=settings.weight if settings.weight is not None and first.has(settings.weight) else None,
         labelled=labelled,
         classes=known_classes(columns, class_names, first),
     )
@@ -263,13 +267,14 @@ class ExampleReader:
         self.labels: list[str | None] = []
         self.probabilities: list[list[float]] = []
         self.groups: list[str] = []
+        self.weights: list[float] = []
         self.known = None if wanted.classes is None else {canonical(name): name for name in wanted.classes}
         self.column_classes = probability_classes(wanted.probabilities)
 
     def add(self, row: Row) -> None:
         """Read one row; every part of it that cannot be used becomes a problem of the file."""
         self.count += 1
-        for read in (self._read_id, self._read_text, self._read_group, self._read_label):
+        for read in (self._read_id, self._read_text, self._read_group, self._read_weight, self._read_label):
             try:
                 read(row)
             except CellError as error:
@@ -289,6 +294,7 @@ class ExampleReader:
             labels=np.asarray(labels, dtype=np.int64),
             label_probs=np.asarray(self.probabilities)[:, order] if order else None,
             groups=tuple(self.groups) if self.wanted.group is not None else None,
+            weights=np.asarray(self.weights) if self.wanted.weight is not None else None,
         )
 
     def _read_id(self, row: Row) -> None:
@@ -307,6 +313,10 @@ class ExampleReader:
     def _read_group(self, row: Row) -> None:
         if self.wanted.group is not None:
             self.groups.append(name_of(row, self.wanted.group))
+
+    def _read_weight(self, row: Row) -> None:
+        if self.wanted.weight is not None:
+            self.weights.append(weight_of(row, self.wanted.weight))
 
     def _read_label(self, row: Row) -> None:
         label = self._checked_label(row)

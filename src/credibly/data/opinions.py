@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import entr
 
 from credibly.data.labelling import texts_to_label
@@ -119,9 +119,24 @@ def certainty(probs: ArrayLike) -> FloatArray:
     return weights * (len(weights) / total) if total > 0 else np.ones(len(weights))
 
 
-def weighted(targets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return targets, (N, C), each row times its `certainty`, as cross-entropy weighs rows."""
-    return np.asarray(targets * certainty(targets)[:, None], dtype=np.float32)
+def weighing(train: Examples, settings: DataSettings) -> Callable[[ArrayLike], FloatArray] | None:
+    """Return what gives rows their weights, of mean one, by what is learned of them, (N, C).
+
+    They are those of the training rows, times `certainty` where settings ask for it. Rows after the first
+    K, which are not training rows, count as these do in the mean. None where all count the same.
+    """
+    own, by_certainty = train.weights, settings.row_weights == "certainty"
+    if own is None and not by_certainty:
+        return None
+
+    def weigh(targets: ArrayLike) -> FloatArray:
+        weights = certainty(targets) if by_certainty else np.ones(len(np.asarray(targets)))
+        if own is not None and own.any():
+            weights[: len(own)] *= own / own.mean()
+        total = weights.sum()
+        return weights * (len(weights) / total) if total > 0 else np.ones(len(weights))
+
+    return weigh
 
 
 def opinion_notes(settings: DataSettings) -> Iterator[str]:

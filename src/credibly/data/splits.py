@@ -14,7 +14,7 @@ from credibly.data.cutting import cut_by_group, limited
 from credibly.data.examples import blind, read_elsewhere, read_examples
 from credibly.data.leaks import Parts, rows, without_leaks, without_shown
 from credibly.data.lengths import as_long_as, length_notes
-from credibly.data.opinions import certainty, opinion_notes, read_opinions, surest_rows
+from credibly.data.opinions import opinion_notes, read_opinions, surest_rows, weighing
 from credibly.data.reviews import REVIEWS, load_reviews
 from credibly.data.text import words
 from credibly.errors import DataError, listed
@@ -368,12 +368,23 @@ def unknown_notes(parts: Parts) -> list[str]:
 
 
 def weight_notes(settings: DataSettings, train: Examples) -> list[str]:
-    """Return a note of how many equal rows weighted ones are worth, (sum w)^2 / sum w^2 of them."""
-    if settings.row_weights == "equal":
+    """Return a note of how many equal rows weighted ones are worth, (sum w)^2 / sum w^2 of them.
+
+    Raises:
+        DataError: train lacks the weight column, or all its weights are zero.
+    """
+    weigh, own = weighing(train, settings), train.weights is not None
+    if settings.weight is not None and not own:
+        raise DataError(f"{settings.train}: expected weight column {settings.weight!r}; there is none")
+    if weigh is None:
         return []
-    worth = len(train) ** 2 / float((certainty(train.targets()) ** 2).sum())
+    if train.weights is not None and not train.weights.any():
+        raise DataError(f"{settings.train}: expected a weight above 0 for some rows, all weights are zero")
+    worth = len(train) ** 2 / float((weigh(train.targets()) ** 2).sum())
     told = f"{rows(len(train))} count as much as {worth:,.0f} of equal weight"
-    return [f"train: rows are weighted by how sure their class probabilities are; {told}"]
+    by = [f"column {settings.weight!r}" if settings.weight else "weights given"] if own else []
+    by += ["how sure their class probabilities are"] if settings.row_weights == "certainty" else []
+    return [f"train: rows are weighted by {' and by '.join(by)}; {told}"]
 
 
 def group_notes(parts: Parts) -> list[str]:

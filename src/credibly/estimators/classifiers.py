@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from credibly import workflows
@@ -140,12 +140,14 @@ class EnsembleClassifier(TextClassifier):
         self.output = output
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> EnsembleClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> EnsembleClassifier:
         """Train the members and fit their temperature; an earlier fit is replaced.
 
         Args:
             X: N texts.
             y: labels of any kind, (N,), or class probabilities, (N, C), whose classes are 0 to C - 1.
+            sample_weight: how much each row counts in training, in relation to the others, (N,); all the same
+                if left out. The rows that calibrate all count the same.
 
         Raises:
             InputError: X, y or a parameter cannot be used, or `output` holds another run.
@@ -157,7 +159,11 @@ class EnsembleClassifier(TextClassifier):
         texts = columns.texts()
         check_consistent_length(texts, targets.labels)
         ids = tuple(map(str, range(len(texts))))
-        examples = Examples(ids, texts, targets.class_names, targets.labels, targets.label_probs)
+        weights = None if sample_weight is None else column_or_1d(sample_weight, dtype=float)
+        check_consistent_length(texts, weights)
+        examples = Examples(
+            ids, texts, targets.class_names, targets.labels, targets.label_probs, weights=weights
+        )
         recipe = self._recipe(columns.names)
         splits = split_examples(recipe.data, examples, recipe.seed, recipe.members.count)
         stored = _claimed(self.output, getattr(self, "run_", None))
@@ -230,12 +236,13 @@ class StudentClassifier(TextClassifier):
     def __init__(self, ensemble: EnsembleClassifier | None = None) -> None:
         self.ensemble = ensemble
 
-    def fit(self, X: Any, y: Any) -> StudentClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> StudentClassifier:
         """Train an ensemble like the one given and distil it.
 
         Args:
             X: N texts.
             y: as for the ensemble.
+            sample_weight: as for the ensemble; the student learns rows by it too.
 
         Raises:
             InputError: X, y or a parameter cannot be used.
@@ -243,7 +250,7 @@ class StudentClassifier(TextClassifier):
             TrainingError: a loss is no longer finite.
         """
         ensemble = EnsembleClassifier() if self.ensemble is None else clone(self.ensemble)
-        fitted = ensemble.fit(X, y).distil()
+        fitted = ensemble.fit(X, y, sample_weight).distil()
         return self._taken(fitted, fitted.run_)
 
     def _taken(self, other: TextClassifier, run: StoredRun) -> StudentClassifier:

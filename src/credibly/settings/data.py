@@ -54,6 +54,9 @@ class DataSettings(Settings):
     row_weights: Literal["equal", "certainty"] = Field(
         "equal", description="certainty: a row counts the less, the less sure its class probabilities are"
     )
+    weight: str | None = Field(
+        None, description="weight column: how much a row counts in training, in relation to the others"
+    )
     id: str | None = Field(None, description="id column; rows are numbered where there is none")
     group: str | None = Field(None, description="group column: rows of a group are never split apart")
     validation: str | None = Field(None, description="a further file, for curves and early stopping")

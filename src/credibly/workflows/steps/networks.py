@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from credibly.data.opinions import certainty
+from credibly.data.opinions import weighing
 from credibly.distil import (
     DirichletTargets,
     Lesson,
@@ -119,8 +119,8 @@ def lesson_of(work: Work, system: str, opinions: DirichletTargets) -> Lesson:
     """Return what a network learns on the transfer texts, by these opinions of them."""
     distil = work.recipe.distil
     control = system if system in distil.controls else None
-    weigh = certainty if work.recipe.data.row_weights == "certainty" else None
-    return lesson(control, work.splits.train.targets(), opinions, distil, weigh)
+    train = work.splits.train
+    return lesson(control, train.targets(), opinions, distil, weighing(train, work.recipe.data))
 
 
 def tuned(work: Work, system: str, material: Material) -> tuple[Network, History]:
