@@ -281,6 +281,17 @@ def test_networks_are_exported_on_the_processor_whatever_gpus_there_are(fitted, 
     assert placement.devices_of(BackboneSettings())[0].type == "meta"  # what is loaded elsewhere is not moved
 
 
+@pytest.mark.slow
+def test_what_was_trained_in_half_precision_is_exported_in_full(standin, tmp_path, no_plots):
+    settings = quick(standin(), backbone__precision="bf16", distil__controls=["soup"])
+    run = fit(jsonl(tmp_path / "a.jsonl", made_rows(120)), tmp_path / "run", settings)
+    for system in ("soup", "ensemble", "student"):
+        content = export(run.path, system, output=tmp_path / system)
+        assert content["tried"][0]["passed"]
+        weights = onnx.load(tmp_path / system / "model.onnx").graph.initializer
+        assert onnx.TensorProto.BFLOAT16 not in {weight.data_type for weight in weights}
+
+
 def test_rules_over_members_are_not_exported_by_themselves(fitted, tmp_path):
     with pytest.raises(InputError, match=r"export ensemble\+temperature"):
         export(fitted.run, "majority_vote", output=tmp_path / "x")

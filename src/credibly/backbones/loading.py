@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from credibly.backbones.label_words import label_tokens, output_rows
-from credibly.backbones.placement import devices_of, place
+from credibly.backbones.placement import devices_of, is_to_export, place
 from credibly.backbones.probing import (
     computes,
     first_position,
@@ -110,7 +110,12 @@ class Classifier:
 
 
 def resolve_precision(wanted: str, device: torch.device) -> Precision:
-    """Return bf16 where the device multiplies it natively and nothing else is asked for, else fp32."""
+    """Return bf16 where the device multiplies it natively and nothing else is asked for, else fp32.
+
+    What is to be exported is in float32: graphs are rounded afterwards, and by other rules.
+    """
+    if is_to_export():
+        return "fp32"
     if wanted == "bf16" or wanted == "fp32":
         return wanted  # type: ignore[return-value]
     if device.type == "cuda":

@@ -20,7 +20,7 @@ from credibly.settings import BackboneSettings
 
 log = logging.getLogger(__name__)
 
-_ON_PROCESSOR = ContextVar("on_processor", default=False)
+_TO_EXPORT = ContextVar("to_export", default=False)
 
 
 def best_device() -> torch.device:
@@ -34,18 +34,23 @@ def all_devices() -> list[torch.device]:
 
 
 @contextmanager
-def on_processor() -> Iterator[None]:
-    """Within this context every model is loaded onto the processor, whatever GPUs there are."""
-    before = _ON_PROCESSOR.set(True)
+def to_export() -> Iterator[None]:
+    """Within this context models are loaded onto the processor, in float32, whatever else is asked for."""
+    before = _TO_EXPORT.set(True)
     try:
         yield
     finally:
-        _ON_PROCESSOR.reset(before)
+        _TO_EXPORT.reset(before)
+
+
+def is_to_export() -> bool:
+    """Return whether models are loaded to be exported."""
+    return _TO_EXPORT.get()
 
 
 def devices_of(settings: BackboneSettings) -> list[torch.device]:
     """Return the devices that hold a model, that of its inputs and outputs first."""
-    if _ON_PROCESSOR.get():
+    if is_to_export():
         return [torch.device("cpu")]
     if settings.device_map is None:
         return [best_device()]

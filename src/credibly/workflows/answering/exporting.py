@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from credibly.backbones.placement import on_processor
+from credibly.backbones.placement import to_export
 from credibly.data import Splits, load_splits, stream_texts
 from credibly.ensemble import Ensemble
 from credibly.errors import InputError, RunFolderError, listed
@@ -72,8 +72,8 @@ def export(
         _check_members(run.recipe)
     folder = _free_folder(Path(output) if output else run.export_folder, overwrite)
     rows, calibration = _rows_of(run, texts)
-    # Graphs are traced, compared and timed on the processor, which is also where they will run.
-    with on_processor(), replacing(folder) as temporary:
+    # Graphs are traced, compared and timed where they will run, and rounded by themselves.
+    with to_export(), replacing(folder) as temporary:
         temporary.mkdir()
         contents = _export(run, exported, temporary, rows, calibration, stages)
         result = contents.model_dump(mode="json")
@@ -165,11 +165,11 @@ def _network_source(run: Run, source: str, wanted: Temperature) -> Iterator[Sour
 
 
 def _member_sources(run: Run, folded: Temperature) -> Iterator[Source]:
-    """Yield the members' networks, in float32 whatever the run computed in."""
+    """Yield the members' networks."""
     for group in groups_of(run.recipe):
         folders = [run.check_folder(run.member_folder(seed)) for seed in group.seeds]
-        backbone = group.backbone.model_copy(update={"precision": "fp32"})
-        members = SOURCES[group.settings.source].load(folders, backbone, group.settings, class_names_of(run))
+        source, names = SOURCES[group.settings.source], class_names_of(run)
+        members = source.load(folders, group.backbone, group.settings, names)
         yield from member_sources(members, folded.temperature)
 
 
