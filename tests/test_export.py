@@ -17,6 +17,7 @@ from console import command  # noqa: F401
 from credibly import workflows
 from credibly.backbones import load_classifier, placement
 from credibly.cli.export_table import print_export
+from credibly.data import load_splits
 from credibly.encoding import TYPES
 from credibly.errors import InputError, RunFolderError
 from credibly.export import EXPORTED, ClassLogits, Rows, Source, System, choosing, member_sources
@@ -266,7 +267,8 @@ def test_the_more_a_calibrator_makes_of_logits_the_less_runs_on_integers(standin
         source.tokenizer.backend_tokenizer.save(str(tmp_path / settings.tokenizer))
         write_float(source, tmp_path / settings.file, typed=False)
         model, graph = onnx.load(tmp_path / settings.file), Graph.open(tmp_path, settings)
-        tried = choosing.try_all(source, model, graph, system.answer, rows, lambda done, total: None)
+        own = source.logits(graph.tokens(rows.held_out.texts))
+        tried = choosing.try_all(own, model, graph, system.answer, rows, lambda done, total: None)
         return sum(len(each.in_float) for each in tried if each.precision == "mixed")
 
     assert sites_in_float(100.0) > sites_in_float(1.0)
@@ -316,8 +318,18 @@ def test_members_of_every_source_become_graphs_that_answer_as_they_do(standin, t
     if source != "laplace":
         settings["members.optimiser.epochs"] = 2
     run = fit(jsonl(tmp_path / "a.jsonl", made_rows(120)), tmp_path / "run", settings)
-    export(run.path, "ensemble+temperature")
+    content = export(run.path, "ensemble+temperature")
     runtime = Runtime.open(run.path / "export")
+    # Whatever each graph differs by, it is the members together that are promised to answer the same.
+    held_out = load_splits(run.recipe.data, run.recipe.seed, 2).calibration
+    calibrators = calibration_in(run).calibrators
+    own, graphs = (
+        answers("ensemble+temperature", record, calibrators)[0].probs
+        for record in (open_source(run, "members").predict(held_out), runtime.raw_predictions(held_out))
+    )
+    off = np.abs(own - graphs).max(axis=1)
+    assert content["parity"]["rows"] == len(held_out)
+    assert content["parity"]["difference_99"] == pytest.approx(np.quantile(off, 0.99), abs=2e-3)
     expected = open_source(run, "members").predict(unlabelled(TEXTS, runtime.classes))
     found = runtime.raw_predictions(unlabelled(TEXTS, runtime.classes))
     assert runtime.count == 2

@@ -12,7 +12,6 @@ from onnx import ModelProto
 
 from credibly.errors import InputError
 from credibly.export.effects import choices_of, chosen, roundings_of, with_model
-from credibly.export.networks import Source
 from credibly.export.parity import DIFFERENCE, WITHIN, Parity
 from credibly.export.products import Site, sites_of
 from credibly.export.quantise import quantised
@@ -56,6 +55,7 @@ class Tried:
     Args:
         precision: "float", "int8" or "mixed".
         model: the graph.
+        logits: what it gives the held-out texts, float32, (M, N, C).
         rows_per_core_second: of one core, on the held-out texts.
         parity: with the network, on the held-out texts.
         in_float: the sites that stay float.
@@ -64,6 +64,7 @@ class Tried:
 
     precision: str
     model: ModelProto
+    logits: Logits
     rows_per_core_second: float
     parity: Parity
     in_float: tuple[str, ...] = ()
@@ -82,7 +83,7 @@ class Tried:
 
 
 def try_all(
-    source: Source, model: ModelProto, graph: Graph, answer: Answering, rows: Rows, progress: Progress
+    own: Logits, model: ModelProto, graph: Graph, answer: Answering, rows: Rows, progress: Progress
 ) -> list[Tried]:
     """Return what was tried: float, all on integers and, until one passes, more and more of it in float.
 
@@ -90,7 +91,7 @@ def try_all(
     let through does there a little better than it will on other texts.
 
     Args:
-        source: the network.
+        own: the network's logits of the held-out texts, (M, N, C).
         model: its graph in float32.
         graph: how texts are read.
         answer: what is compared: what the system answers by the network's logits, and by the graph's.
@@ -99,16 +100,18 @@ def try_all(
     """
     held_out = graph.tokens(rows.held_out.texts)
     timed = graph.tokens(rows.held_out.texts[:SPEED_ROWS])
-    reference = answer(source.logits(held_out), rows.held_out)
+    reference = answer(own, rows.held_out)
     sites = sites_of(model, len(rows.held_out.class_names))
     tried: list[Tried] = []
     for precision, candidate, roundings in _candidates(model, sites, graph, answer, rows):
         running = with_model(graph, candidate)
-        found = answer(running.token_logits(held_out), rows.held_out)
+        logits = running.token_logits(held_out)
+        found = answer(logits, rows.held_out)
         kept = [site.name for site in sites if site.input not in roundings]
         partly = [site.name for site in sites if len(_outliers(roundings, site))]
         parity = Parity.between(reference, found)
-        tried.append(Tried(precision, candidate, rate(running, timed), parity, tuple(kept), tuple(partly)))
+        speed = rate(running, timed)
+        tried.append(Tried(precision, candidate, logits, speed, parity, tuple(kept), tuple(partly)))
         progress(len(tried), MOST_CANDIDATES)
         if precision != "float" and parity.passed:
             break
@@ -124,13 +127,17 @@ def fastest(tried: Sequence[Tried]) -> Tried:
     """
     passing = [each for each in tried if each.parity.passed]
     if not passing:
-        worst = tried[0].parity
-        raise InputError(
-            f"the graph does not answer as the network: {worst.equal_labels:.1%} of the labels are equal on "
-            f"{worst.rows} rows, the 99th percentile of differences is {worst.difference_99:.3f}; "
-            "serve it with torch"
-        )
+        raise differing(tried[0].parity)
     return max(passing, key=lambda each: each.rows_per_core_second)
+
+
+def differing(parity: Parity) -> InputError:
+    """Return the error that tells how far graphs are from answering as the networks do."""
+    return InputError(
+        f"the graph does not answer as the network: {parity.equal_labels:.1%} of the labels are equal on "
+        f"{parity.rows} rows, the 99th percentile of differences is {parity.difference_99:.3f}; "
+        "serve it with torch"
+    )
 
 
 def _candidates(

@@ -8,11 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
-from credibly.export.choosing import Rows, Tried, fastest, largest_weight, try_all
+from credibly.export.choosing import Rows, Tried, differing, fastest, largest_weight, try_all
 from credibly.export.graphs import write_float
 from credibly.export.networks import Source
+from credibly.export.parity import Parity
 from credibly.export.rounding import FULL
 from credibly.progress import Stages
 from credibly.records import Examples, Predictions
@@ -92,7 +94,7 @@ def write_export(
         calibrators={name: dict(each.as_json()) for name, each in system.calibrators.items()},
         graphs=[one.graph for one in written],
         precision="+".join(dict.fromkeys(one.best.precision for one in written)),
-        parity=written[0].best.as_json() if len(written) == 1 else None,
+        parity=_parity(system, written, rows.held_out).as_json(),
         tried=[row for one in written for row in one.tried],
         packages={name: version(name) for name in PACKAGES},
     )
@@ -106,11 +108,12 @@ def write_export(
 
 @dataclass(frozen=True)
 class _Written:
-    """A graph in the folder, its precision, and all that were tried."""
+    """A graph in the folder, its precision, all that were tried, and the network's own logits, (M, N, C)."""
 
     graph: GraphFile
     best: Tried
     tried: list[dict[str, Any]]
+    own: Logits
 
 
 def _write_graph(
@@ -123,13 +126,30 @@ def _write_graph(
     progress = stages(f"exporting {settings.file.removesuffix('.onnx')}")
     write_float(source, folder / settings.file, settings.tells_pairs_apart)
     model, graph = onnx.load(folder / settings.file), Graph.open(folder, settings)
-    tried = try_all(source, model, graph, system.answer, rows, progress)
+    own = source.logits(graph.tokens(rows.held_out.texts))
+    tried = try_all(own, model, graph, system.answer, rows, progress)
     best = fastest(tried)
     onnx.save(best.model, folder / settings.file)
     needs = best.precision != "float" and largest_weight() == FULL
     table = [{"graph": settings.file, "chosen": one is best, **one.as_json()} for one in tried]
     slim = replace(best, model=onnx.ModelProto())
-    return _Written(settings.model_copy(update={"needs_vnni": needs}), slim, table)
+    return _Written(settings.model_copy(update={"needs_vnni": needs}), slim, table, own)
+
+
+def _parity(system: System, written: Sequence[_Written], held_out: Examples) -> Parity:
+    """Return how near the graphs come together to the networks together: what the system's users see.
+
+    Raises:
+        InputError: they do not answer the same.
+    """
+    networks, graphs = (
+        system.answer(np.concatenate(logits), held_out)
+        for logits in ([one.own for one in written], [one.best.logits for one in written])
+    )
+    parity = Parity.between(networks, graphs)
+    if not parity.passed:
+        raise differing(parity)
+    return parity
 
 
 def described(source: Source, system: System, file: str, tokenizer: str) -> GraphFile:
