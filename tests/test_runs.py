@@ -332,6 +332,40 @@ def test_the_manifest_holds_every_file_and_is_written_after_them(tmp_path, monke
     }
 
 
+def test_what_others_put_into_a_run_is_not_the_runs(tmp_path):
+    run = begun(tmp_path)
+    write_text(run.path / "to_label.csv", "id,text\n")
+    run.finish({})
+    assert list(run.manifest["files"]) == ["recipe.yaml"]
+    # Earlier manifests name it; it may change, and the run goes on all the same.
+    write_json(run.manifest_file, {**run.manifest, "files": {**run.manifest["files"], "to_label.csv": "0"}})
+    run.take_up(run.recipe)
+    assert (run.path / "to_label.csv").is_file()
+
+
+def test_of_two_processes_that_claim_a_folder_the_second_does_not_replace_the_firsts_run(tmp_path):
+    first, second = (Run.claim(tmp_path / "run") for _ in range(2))
+    first.begin(begun(tmp_path / "other").recipe)
+    write_text(first.member_folder(0) / "history.jsonl", "{}\n")
+    with pytest.raises(RunFolderError, match="was begun by another process meanwhile; give another --output"):
+        second.begin(first.recipe)
+    assert first.member_folder(0).is_dir()
+    with pytest.raises(RunFolderError, match="holds an unfinished run"):
+        Run.claim(tmp_path / "run")
+    again = Run.claim(tmp_path / "run", overwrite=True)
+    again.begin(first.recipe)
+    assert not first.member_folder(0).exists()
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    file = tmp_path / "data.csv"
+    file.touch()
+    with pytest.raises(RunFolderError, match=r"data.csv/run cannot be written: .*data.csv is no folder"):
+        Run.claim(file / "run")
+    with pytest.raises(InputError, match=r"data.csv/page.html cannot be written \(.*\); name a place"):
+        write_text(file / "page.html", "")
+
+
 def test_a_manifest_that_cannot_be_written_leaves_the_run_unfinished(tmp_path, monkeypatch):
     run = begun(tmp_path)
     with pytest.raises(ValueError, match="JSON compliant"):

@@ -291,7 +291,7 @@ def unlabelled(texts: Sequence[str], class_names: Sequence[str]) -> Examples:
 def concatenate(parts: Sequence[Examples]) -> Examples:
     """Join examples of the same classes; ids must stay unique over all parts.
 
-    Label probabilities are kept where every part has them; groups likewise.
+    Label probabilities are kept where every part has them; groups and weights likewise.
 
     Raises:
         RecordError: the class names differ, or ids repeat.
@@ -302,6 +302,7 @@ def concatenate(parts: Sequence[Examples]) -> Examples:
             raise RecordError(f"expected classes {first.class_names}, got {part.class_names}")
     soft = [part.label_probs for part in parts if part.label_probs is not None]
     groups = [part.groups for part in parts if part.groups is not None]
+    weights = [part.weights for part in parts if part.weights is not None]
     return Examples(
         ids=tuple(name for part in parts for name in part.ids),
         texts=tuple(text for part in parts for text in part.texts),
@@ -309,6 +310,7 @@ def concatenate(parts: Sequence[Examples]) -> Examples:
         labels=np.concatenate([part.labels for part in parts]),
         label_probs=np.concatenate(soft) if len(soft) == len(parts) else None,
         groups=tuple(name for group in groups for name in group) if len(groups) == len(parts) else None,
+        weights=np.concatenate(weights) if len(weights) == len(parts) else None,
     )
 
 

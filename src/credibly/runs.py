@@ -40,6 +40,7 @@ class Run:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.claimed: tuple[int, int] | None = None
         self.recipe_file = self.path / "recipe.yaml"
         self.manifest_file = self.path / "manifest.json"
         self.calibration_file = self.path / "calibration.json"
@@ -121,7 +122,13 @@ class Run:
                 it is not a run folder.
         """
         run = cls(path)
+        run.claimed = run._begun()
         if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
+            around = next(place for place in (run.path, *run.path.absolute().parents) if place.exists())
+            if not around.is_dir() or not os.access(around, os.W_OK):
+                raise RunFolderError(
+                    f"{path} cannot be written: {around} is no folder that can be; choose another --output"
+                )
             return run
         if not run.path.is_dir() or not run.recipe_file.is_file():
             raise RunFolderError(f"{path} exists and is not a run folder; choose another --output")
@@ -134,9 +141,19 @@ class Run:
         return run
 
     def begin(self, recipe: Recipe) -> None:
-        """Remove what an earlier run wrote here, and write the resolved recipe: the first file of a run."""
+        """Remove what an earlier run wrote here, and write the resolved recipe: the first file of a run.
+
+        Raises:
+            RunFolderError: another process has begun a run here since this one was claimed.
+        """
+        if self.claimed is not None and self.claimed != self._begun():
+            raise RunFolderError(
+                f"{self.path} was begun by another process meanwhile; give another --output, or wait for it "
+                "and go on with --resume"
+            )
         self._remove()
         self.save_recipe(recipe)
+        self.claimed = None
 
     def save_recipe(self, recipe: Recipe) -> None:
         """Write the resolved recipe."""
@@ -149,7 +166,8 @@ class Run:
             RunFolderError: a file of the finished run is damaged.
         """
         for name in self.manifest.get("files", {}) if self.finished else ():
-            if name != self._name_of(self.report_html):  # a page may have been rendered anew since
+            # A page may have been rendered anew since, and what we did not write may change.
+            if name != self._name_of(self.report_html) and self._is_own(self.path / name):
                 self.check(self.path / name)
         self.manifest_file.unlink(missing_ok=True)
         self.save_recipe(recipe)
@@ -228,7 +246,7 @@ class Run:
         if not folder.is_dir():
             raise RunFolderError(f"{folder} is missing; run again with --overwrite")
         for file in sorted(folder.rglob("*")):
-            if file.is_file():
+            if file.is_file() and not self._is_hidden(file):
                 self.check(file)
         return folder
 
@@ -264,15 +282,26 @@ class Run:
         return file.relative_to(self.path).as_posix()
 
     def _files(self) -> Iterator[Path]:
-        """Yield all files of the run but the manifest.
+        """Yield all files that a run writes, but the manifest.
 
         An export has sums of its own, and may be made anew; what is hidden was left by a killed process.
         """
         for file in self.path.rglob("*"):
-            hidden = any(part.startswith(".") for part in file.relative_to(self.path).parts)
             apart = file in (self.manifest_file, self.card_file) or file.is_relative_to(self.export_folder)
-            if file.is_file() and not apart and not hidden:
+            if file.is_file() and not apart and not self._is_hidden(file) and self._is_own(file):
                 yield file
+
+    def _is_hidden(self, file: Path) -> bool:
+        return any(part.startswith(".") for part in file.relative_to(self.path).parts)
+
+    def _is_own(self, file: Path) -> bool:
+        """Return whether a file is one of a run's, and not one that somebody else put into its folder."""
+        return any(file.is_relative_to(path) for path in self.own)
+
+    def _begun(self) -> tuple[int, int]:
+        """Return what tells one beginning of a run here from another."""
+        found = self.recipe_file.stat() if self.recipe_file.is_file() else None
+        return (0, 0) if found is None else (found.st_ino, found.st_mtime_ns)
 
     def _remove(self) -> None:
         """Remove what a run writes, and nothing else that lies in the folder."""
@@ -297,12 +326,14 @@ def replacing(target: Path) -> Iterator[Path]:
     """
     place = target.resolve()  # what a link leads to is replaced, and not the link
     _refuse_fixed(target)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    with _told_where_it_cannot_be_written(place, target):
+        place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f".{place.name}.{os.getpid()}")
     aside = place.with_name(f"{temporary.name}.old")
     _discard(temporary)  # of a process with the same number that was killed, as in containers they repeat
     try:
-        yield temporary
+        with _told_where_it_cannot_be_written(temporary, target):
+            yield temporary
         for file in [temporary, *temporary.rglob("*")]:
             if file.is_file():
                 with file.open("rb") as handle:
@@ -323,6 +354,20 @@ def replacing(target: Path) -> Iterator[Path]:
         if aside.is_dir() and not place.exists():
             aside.replace(place)
         _discard(temporary)
+
+
+@contextmanager
+def _told_where_it_cannot_be_written(path: Path, target: Path) -> Iterator[None]:
+    """Raise InputError in place of an operating system's refusal to write a path, or around it."""
+    try:
+        yield
+    except OSError as error:
+        refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+        if refused and path.is_relative_to(Path(str(error.filename)).parent):
+            raise InputError(
+                f"{target} cannot be written ({error.strerror}); name a place that can be"
+            ) from None
+        raise
 
 
 def _refuse_fixed(folder: Path) -> None:

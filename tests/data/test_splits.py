@@ -58,6 +58,14 @@ def test_weights_go_with_their_rows_and_are_told(tmp_path):
     told = f"130 rows count as much as {worth:,.0f} of equal weight"
     assert f"train: rows are weighted by column 'w'; {told}" in splits.notes
     assert "expected weight column 'v'; there is none" in error_of(train=path, weight="v")
+    # What is judged has none, and a cell that says nothing of training is not read there.
+    assert splits.calibration.weights is None
+    judged = jsonl(tmp_path, "t.jsonl", [{**row, "w": "none"} for row in rows(20, "other")])
+    far = jsonl(tmp_path, "f.jsonl", [{**row, "w": -1} for row in rows(20, "far")])
+    given = load_splits(DataSettings(train=path, weight="w", test=judged, shift={"far": far}), seed=0)
+    assert given.test.weights is None
+    plain = load_splits(DataSettings(train=path), seed=0)
+    assert plain.calibration.fingerprint() == splits.calibration.fingerprint()
     nothing = jsonl(tmp_path, "b.jsonl", [{**row, "w": 0} for row in many])
     assert "all weights are zero" in error_of(train=nothing, weight="w")
 

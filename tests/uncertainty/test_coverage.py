@@ -5,6 +5,7 @@ import pytest
 from scipy.special import expit, softmax
 
 from credibly.uncertainty.scoring.binning import binned
+from credibly.uncertainty.scoring.brier import uncertainty_estimate
 from credibly.uncertainty.scoring.calibration_interval import error_interval
 from credibly.uncertainty.scoring.intervals import paired_difference, score
 from credibly.uncertainty.scoring.scores import values
@@ -64,6 +65,19 @@ def six_classes(N, random, over):
     z = random.normal(0, 1.6, (N, 6))
     labels = (z + random.gumbel(size=z.shape)).argmax(axis=1)
     return answer_of(softmax(z * (1 + over), axis=-1)[None], labels)
+
+
+@pytest.mark.parametrize("first", [0.5, 0.3, 0.1])
+def test_the_interval_of_briers_uncertainty_covers_where_one_class_is_common_too(first):
+    share = np.r_[first, np.full(9, (1 - first) / 9)]
+    random, repeats, truth = np.random.default_rng(6), 250, 1 - (share**2).sum()
+    held = 0
+    for _ in range(repeats):
+        labels = random.choice(10, 1000, p=share)
+        answer = answer_of(np.full((1, 1000, 10), 0.1), labels)
+        _, low, high = uncertainty_estimate(answer, 0.95)
+        held += low <= truth <= high
+    assert 0.92 * repeats <= held, held
 
 
 @pytest.mark.parametrize(("make", "over", "N"), [(drawn_answer, 0.5, 500), (six_classes, 0.0, 600)])

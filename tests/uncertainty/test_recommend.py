@@ -50,10 +50,14 @@ def test_p_values_are_those_of_paired_tests_with_holms_correction():
     found = recommend(losses, {})
     others = [name for name in losses if name != found.best]
     tests = [ttest_rel(losses[name], losses[found.best]).statistic for name in others]
-    expected = dict(zip(others, holm(list(norm.sf(tests))), strict=True))
+    expected = dict(zip(others, holm(list(2 * norm.sf(np.abs(tests)))), strict=True))
     for name, p in expected.items():
         assert found.behind[name].adjusted_p == pytest.approx(p)
         assert (name in found.as_good) == (p >= 0.05)
+    # Alone, what is truly above is what its interval holds no zero of.
+    for other, behind in ((name, recommend({"a": losses["a"], name: losses[name]}, {})) for name in "bcd"):
+        worse = max(behind.behind.values(), key=lambda own: own.difference.value)
+        assert (worse.adjusted_p < 0.05) == (worse.difference.low > 0), other
 
 
 def test_intervals_are_those_of_a_mean():

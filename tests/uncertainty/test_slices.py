@@ -1,5 +1,7 @@
 """Slices: calibration in the large by predicted class, group and length, corrected for their number."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -57,6 +59,18 @@ def test_the_p_value_is_that_of_the_exact_distribution(level):
         if expected > 0.001:
             # Rather too large than too small.
             assert 0.9 * expected - 0.001 < chance_of_as_far(confidence, right) < 1.25 * expected + 0.001
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_of_rows_that_are_one_group_tell_no_more_than_one_of_them(seed):
+    p, labels = drawn(400, seed)
+    alone = slices(answer_of(p, labels), resamples=20)
+    four, again = np.repeat(p, 4), np.repeat(labels, 4)
+    copies = replace(answer_of(four, again), groups=np.repeat(np.arange(400), 4))
+    for one, many in zip(alone, slices(copies, resamples=20), strict=True):
+        assert many.p == pytest.approx(one.p, abs=0.06)
+    unknown = slices(answer_of(four, again), resamples=20)
+    assert min(own.p for own in unknown) < min(own.p for own in alone)
 
 
 def test_groups_and_lengths_are_slices_and_small_ones_are_left_out():

@@ -179,8 +179,10 @@ class BlockCut:
             parameter.grad = None  # what a training left behind
 
     def _probe(self) -> dict[str, Tensor]:
-        """Return the smallest input: ids and mask, (1, 2)."""
-        ids = torch.zeros((1, 2), dtype=torch.long, device=self.model.device)
+        """Return the smallest input: ids and mask, (1, 2); some classify by the token that ends a text."""
+        end = getattr(self.model.config.get_text_config(), "eos_token_id", None)
+        known = end[0] if isinstance(end, list) else end or 0
+        ids = torch.full((1, 2), known, dtype=torch.long, device=self.model.device)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def _count_outputs(self) -> int | None:

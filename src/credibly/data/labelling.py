@@ -64,7 +64,7 @@ def shown_examples(
     Raises:
         DataError: the file cannot be used, or one text has two labels.
     """
-    columns = settings.model_copy(update={"label": LABEL, "id": None, "probabilities": None})
+    columns = settings.model_copy(update={"label": LABEL, "id": None, "probabilities": None, "weight": None})
     examples = read_examples(path, columns, class_names, name="example")
     keys = [text_key(text) for text in examples.texts]
     _check_contradictions(path, examples, keys)

@@ -64,7 +64,8 @@ def read_opinions(folder: str | Path, settings: DataSettings | None = None) -> O
     texts, _ = texts_to_label(given, names, recipe.seed)
     if len(texts) == len(lines):
         texts = replace(texts, ids=tuple(line["id"] for line in lines))  # a copied file numbers its own
-    if recipe.resolved.fingerprints.get("unlabelled") != texts.fingerprint():
+    # Rows may be weighed in what is learned of the opinions; for labelling them it did not matter.
+    if recipe.resolved.fingerprints.get("unlabelled") != replace(texts, weights=None).fingerprint():
         raise DataError(
             f"{given.train}: expected the texts that {folder} has labelled, in their order, as its columns "
             f"make them, got others ({rows(len(texts))} for {len(lines):,}); give the same file and columns, "

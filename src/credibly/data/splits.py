@@ -119,6 +119,7 @@ def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: li
     notes.extend(leak_notes)
     clean = with_like_calibration(settings, clean, seed, notes)
     clean = with_targets(settings, limited_parts(settings, clean, seed, notes), notes)
+    clean = weighed_in_training_alone(clean)
     if settings.group is None:
         test = None if clean.test is None else grouped(clean.test)
         clean = replace(clean, calibration=grouped(clean.calibration), test=test)
@@ -288,7 +289,8 @@ def given_files(settings: DataSettings, classes: Sequence[str]) -> dict[str, Exa
         "calibration": settings.calibration,
         "test": settings.test,
     }
-    return {name: read_examples(path, settings, classes, name=name) for name, path in paths.items() if path}
+    columns = settings.model_copy(update={"weight": None})
+    return {name: read_examples(path, columns, classes, name=name) for name, path in paths.items() if path}
 
 
 def read_transfer(settings: DataSettings, classes: Sequence[str]) -> Examples | None:
@@ -306,7 +308,7 @@ def read_shift(settings: DataSettings, classes: Sequence[str], notes: list[str])
     """Read the sets of other domains; they may be without labels, or have others, which is noted."""
     found: dict[str, Examples] = {}
     for name, path in settings.shift.items():
-        columns = settings.model_copy(update={"group": None})
+        columns = settings.model_copy(update={"group": None, "weight": None})
         found[name], strange = read_elsewhere(path, columns, classes, name)
         if strange:
             notes.append(f"{name}: its {strange} labels are no classes here, and are not looked at")
@@ -365,6 +367,12 @@ def unknown_notes(parts: Parts) -> list[str]:
         for name, count in counts.items()
         if count
     ]
+
+
+def weighed_in_training_alone(parts: Parts) -> Parts:
+    """Return the sets, of which train alone has weights: those that were cut from it bring theirs along."""
+    found = {name: getattr(parts, name) for name in ("validation", "calibration", "test")}
+    return replace(parts, **{name: part and replace(part, weights=None) for name, part in found.items()})
 
 
 def weight_notes(settings: DataSettings, train: Examples) -> list[str]:

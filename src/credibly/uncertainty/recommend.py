@@ -30,7 +30,7 @@ class Behind:
 
     Args:
         difference: its mean loss less the least, with its interval.
-        adjusted_p: one-sided, of no difference, by Holm's method for all candidates; None for the best.
+        adjusted_p: two-sided, of no difference, by Holm's method for all candidates; None for the best.
     """
 
     difference: Interval
@@ -105,9 +105,9 @@ def recommend(
 
 
 def _p_value(difference: FloatArray, clusters: IntArray) -> float:
-    """Return the one-sided p-value of a mean that is not above zero."""
+    """Return the two-sided p-value of a mean of zero, as the interval beside it is two-sided."""
     error = standard_error(difference, clusters)
-    return float(ndtr(-difference.mean() / error)) if error else float(difference.mean() <= 0)
+    return float(2 * ndtr(-abs(difference.mean()) / error)) if error else float(difference.mean() == 0)
 
 
 def _interval(difference: FloatArray, confidence: float, clusters: IntArray) -> Interval:

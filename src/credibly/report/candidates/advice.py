@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from credibly.report.figures.types import Report
-from credibly.report.words.numbers import bracket, count, difference, number, with_interval
+from credibly.report.words.numbers import bracket, count, difference, number, p_value, with_interval
 
 ONE_MODEL = ("single", "direct")
 """Kinds of candidate that are one model, trained on labels alone."""
@@ -32,9 +32,11 @@ def _reason(content: Report) -> str:
     equals = [name for name, other in choice.items() if other["as_good"] and name != chosen]
     if chosen != best:
         faster = _times(own["rows_per_second"], choice[best]["rows_per_second"])
+        behind = own["behind"]
+        p = "" if _within(behind) else f" ({p_value(behind['adjusted_p'])}, corrected for their number)"
         return (
             f"{nll}; the least is that of {best}, and the difference, "
-            f"{difference('nll', own['behind'])}, lies within doubt{faster}."
+            f"{difference('nll', behind)}, lies within doubt{p}{faster}."
         )
     if equals:
         return f"{nll}, the least, and nothing that may be as good is more than a tenth faster."
@@ -82,7 +84,8 @@ def _on_test(content: Report) -> list[str]:
     least = min(systems, key=lambda name: systems[name]["nll"]["value"] or 0.0)
     if least != chosen:
         found = content["comparisons"][f"{chosen} - {least}"]["nll"]
-        verdict = "within doubt" if _within(found) else "beyond doubt"
+        beyond = not _within(found) and found["adjusted_p"] < 1 - content["evaluation"]["confidence"]
+        verdict = "beyond doubt" if beyond else "within doubt"
         said.append(
             f"There {least} has the least NLL; the difference, {number('nll', found['value'])} "
             f"{bracket('nll', found)}, lies {verdict}."

@@ -60,7 +60,7 @@ def choice_table(content: Report) -> Table:
     columns = (
         Column("NLL", "calibration texts", "lower", "under a calibrator that was fitted without the text"),
         Column("above the least", "paired", "lower", "with its interval"),
-        Column("p", "", "", "of no difference, one-sided, corrected for their number (Holm)"),
+        Column("p", "", "", "of no difference, corrected for their number (Holm)"),
         Column("texts a second", "", "higher", "measured one after another on this machine"),
         Column("", "", "", ""),
     )

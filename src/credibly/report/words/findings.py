@@ -41,6 +41,8 @@ WEAKLY_BELOW = 0.7
 """Uncertainty tells domains apart only weakly where the AUROC may be under this."""
 CONFIDENCE_ERROR = 0.01
 """A temperature is not known well enough where its error moves confidence by this much or more."""
+FEWEST_MISTAKES = 5
+"""Of fewer, resamples hold the same ones, and no interval says what others would be like."""
 HARDLY = 0.05
 """Members hardly disagree where epistemic is surely under this share of total uncertainty."""
 
@@ -362,7 +364,9 @@ def _of_halves(report: Report) -> str:
 
 def _following(doubt: Figure) -> tuple[Mark, str]:
     if doubt["low"] <= 0:
-        return "bad", "The student's epistemic uncertainty does not follow the ensemble's."
+        if doubt["high"] <= 0:
+            return "bad", "The student's epistemic uncertainty does not follow the ensemble's."
+        return "bad", "That the student's epistemic uncertainty follows the ensemble's is not borne out."
     if doubt["high"] < 0.5:
         return "bad", "The student's epistemic uncertainty follows the ensemble's only weakly."
     if doubt["low"] >= 0.8:
@@ -375,14 +379,16 @@ def _abstention(report: Report) -> Iterator[Finding]:
     ranking = report["systems"][name]["error_auroc"]
     points = report["curves"]["risk_coverage"].get(name, [])
     half = at_coverage(points, 0.5)
-    if ranking["low"] is None or half is None:
+    wrong = round(points[-1]["risk"] * report["rows"]["test"]) if points else 0
+    if ranking["low"] is None or half is None or wrong < FEWEST_MISTAKES:
         return
     knows = ranking["low"] > 0.5
-    claim = (
-        "Its uncertainty points at its mistakes."
-        if knows
-        else "Its uncertainty does not point at its mistakes."
-    )
+    if knows:
+        claim = "Its uncertainty points at its mistakes."
+    elif ranking["high"] < 0.5:
+        claim = "Its uncertainty does not point at its mistakes."
+    else:
+        claim = "That its uncertainty points at its mistakes is not borne out."
     evidence = (
         "Total uncertainty ranks a mistake above a right answer with AUROC "
         f"{with_interval('error_auroc', ranking)}. Of the most certain "

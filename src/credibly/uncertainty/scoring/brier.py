@@ -66,7 +66,8 @@ def uncertainty_estimate(answer: Answer, confidence: float) -> Estimate:
     """Return Brier's uncertainty and the ends of its interval.
 
     It is (C - 1) / C less the squared distance of the classes' shares from equal ones, which over N rows
-    goes as a noncentral chi-square does, and bends there: percentiles never reach equal shares.
+    goes as a noncentral chi-square does, and bends there: percentiles never reach equal shares. That holds
+    near these; elsewhere the sum of squares is normal, by the multinomial's moments. The wider ends count.
     """
     C, rows = answer.probs.shape[1], np.flatnonzero(answer.labels != UNKNOWN)
     share = np.bincount(answer.labels[rows], minlength=C) / len(rows)
@@ -77,7 +78,10 @@ def uncertainty_estimate(answer: Answer, confidence: float) -> Estimate:
         float(chndtrinc(distance, C - 1, tail)) if chndtr(distance, C - 1, 0) > tail else 0.0
         for tail in tails
     )
-    return value, max(1 - 1 / C - far / scale, 0.0), 1 - 1 / C - near / scale
+    spread = 4 * (float((share**3).sum()) - float((share**2).sum()) ** 2) / len(rows)
+    reach = float(ndtri(tails[0])) * np.sqrt(max(spread, 0.0))
+    low, high = min(1 - 1 / C - far / scale, value - reach), max(1 - 1 / C - near / scale, value + reach)
+    return value, max(low, 0.0), min(high, 1 - 1 / C)
 
 
 def brier_estimate(part: str) -> Callable[[Answer, float], Estimate]:

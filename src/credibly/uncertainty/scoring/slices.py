@@ -12,7 +12,7 @@ from scipy.special import ndtr
 
 from credibly.errors import InputError
 from credibly.records import UNKNOWN, IntArray, Interval
-from credibly.uncertainty.scoring.clusters import units_of
+from credibly.uncertainty.scoring.clusters import units_of, widening
 from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.systems import Answer
 
@@ -69,10 +69,10 @@ def slices(
 
     If the probabilities hold, the number of right answers in a slice is a sum of independent draws with
     probabilities p; its distribution is the normal one, corrected for skewness and steps (Volkova 1996,
-    https://doi.org/10.1137/1140093). Slices of fewer than 30 rows, or in which the variance sum p (1 - p) is
-    under 5 (hardly a mistake is expected), are left out. The p-values are adjusted
-    by Holm's method (1979, https://www.jstor.org/stable/4615733), so that under 0.05 any false alarm
-    among all slices has a chance of 5 % at most.
+    https://doi.org/10.1137/1140093), and widened where rows come in groups. Slices of fewer than 30 rows, or
+    in which the variance sum p (1 - p) is under 5 (hardly a mistake is expected), are left out. The p-values
+    are adjusted by Holm's method (1979, https://www.jstor.org/stable/4615733), so that under 0.05 any false
+    alarm among all slices has a chance of 5 % at most.
 
     Args:
         answer: of one system; rows of unknown label are left out.
@@ -95,7 +95,15 @@ def slices(
         if (mask & known).sum() >= FEWEST_ROWS and variance[mask & known].sum() >= LEAST_VARIANCE
     }
     right = answer.predicted == answer.labels
-    p = [chance_of_as_far(answer.confidence[mask], int(right[mask].sum())) for mask in masks.values()]
+    units = None if answer.groups is None else np.asarray(answer.groups)
+    p = [
+        chance_of_as_far(
+            answer.confidence[mask],
+            int(right[mask].sum()),
+            widening(-gap[mask], None if units is None else units_of(units[mask])),
+        )
+        for mask in masks.values()
+    ]
     return [
         Slice(
             kind=kind,
@@ -143,11 +151,19 @@ def _masks(
             yield ("length", name), quarter == place
 
 
-def chance_of_as_far(confidence: FloatArray, right: int) -> float:
-    """Return the two-sided p-value of so many right answers if each is right with its confidence, (N,)."""
+def chance_of_as_far(confidence: FloatArray, right: int, by: float = 1.0) -> float:
+    """Return the two-sided p-value of so many right answers if each is right with its confidence, (N,).
+
+    Args:
+        confidence: of each row's answer.
+        right: how many are.
+        by: how much wider their number's distribution is where rows come in groups (`widening`); of that
+            the skewness is not known, and it is left out.
+    """
     variance = confidence * (1 - confidence)
-    deviation = np.sqrt(variance.sum())
-    skewness = (variance * (1 - 2 * confidence)).sum() / deviation**3
+    alone = np.sqrt(variance.sum())
+    deviation = by * alone
+    skewness = (variance * (1 - 2 * confidence)).sum() / alone**3 if by == 1 else 0.0
 
     def at_most(count: int) -> float:
         x = (count + 0.5 - confidence.sum()) / deviation

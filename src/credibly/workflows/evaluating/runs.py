@@ -146,7 +146,7 @@ def evaluate(
     labelled = Run(path).labels_file.is_file()
     run = Run.open(path, labels=labelled)
     recipe, calibration = run.recipe, Calibration({}) if labelled else calibration_in(run)
-    data = with_columns(recipe.data, settings or {})
+    data = with_columns(recipe.data, settings or {}).model_copy(update={"weight": None})
     examples, notes = read_examples(file, data, class_names_of(run)), list[str]()
     if labelled:
         examples = unshown("test", examples, shown_to(run), notes)
@@ -184,7 +184,7 @@ def evaluate(
 def histories_of(run: Run) -> dict[str, list[dict[str, float]]]:
     """Return every training history of a run: "members/SEED" and the networks' names."""
     folders = {
-        f"members/{folder.name}": folder for folder in sorted(run.members_folder.glob("*"), key=_number)
+        f"members/{folder.name}": folder for folder in sorted(run.members_folder.glob("[!.]*"), key=_number)
     }
     folders |= {system: run.model_folder(system) for system in network_systems(run.recipe)}
     return {

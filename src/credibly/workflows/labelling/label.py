@@ -191,7 +191,8 @@ def _job(run: Run, recipe: Recipe, stages: Stages, resume: bool) -> Job:
     """Read the texts and examples; nothing is written yet."""
     labelling = recipe.labelling
     assert labelling is not None
-    texts, notes = texts_to_label(recipe.data, labelling.classes, recipe.seed)
+    unweighted = recipe.data.model_copy(update={"weight": None})
+    texts, notes = texts_to_label(unweighted, labelling.classes, recipe.seed)
     examples = None
     if labelling.examples is not None:
         asked = texts if _shows(recipe) else None

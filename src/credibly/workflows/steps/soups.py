@@ -191,7 +191,7 @@ def _shared_bytes(work: Work, soup: Members) -> dict[str, float]:
     if not isinstance(soup, HeadMembers):
         return {}
     members = known_costs(work.run).get("members", {})
-    own = folder_bytes(work.run.members_folder) / len(list(work.run.members_folder.iterdir()))
+    own = folder_bytes(work.run.members_folder) / work.recipe.members.count
     return {"bytes": members["shared_bytes"] + own} if "shared_bytes" in members else {}
 
 
