@@ -121,7 +121,11 @@ class Run:
                 it is not a run folder.
         """
         run = cls(path)
-        if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
+        # A process killed while it writes the recipe, a run's first file, leaves a hidden part of it.
+        unfinished = f".{run.recipe_file.name}.*"
+        if not run.path.exists() or (
+            run.path.is_dir() and all(file.match(unfinished) for file in run.path.iterdir())
+        ):
             return run
         if not run.path.is_dir() or not run.recipe_file.is_file():
             raise RunFolderError(f"{path} exists and is not a run folder; choose another --output")
