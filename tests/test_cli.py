@@ -6,12 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import credibly
 from console import Printed, csv_file, with_keys
 from credibly import workflows
+from credibly.cli.console import output, show_report
+from credibly.cli.label_table import print_labelling
 from credibly.parted import filled
 from credibly.runs import Run
 from workshop import QUICK, jsonl, made_rows
@@ -353,6 +356,21 @@ def test_a_terminal_shows_progress_and_standard_output_stays_json(
     assert printed.json["members"] == 3
     quiet = command("fit", data, "--output", tmp_path / "quiet", "--quiet", *small)
     assert quiet.err == ""
+
+
+def test_names_in_brackets_or_colons_are_printed_as_they_are(capsys):
+    classes = ["[red]", "[/b]", ":x:"]
+    figures = {"shares": dict.fromkeys(classes, 0.3), "changed": 0, "mean_total": 0, "mean_epistemic": 0}
+    content = {
+        "assumed_shares": figures["shares"], "texts": 3, "members": 1, "labellers": [], "combine": "mean",
+        "systems": {"raw": figures}, "mass": None, "notes": ["[x] no example is of class [/b]"],
+    }  # fmt: skip
+    print_labelling(content, output())
+    show_report(Path("runs[/x]"), as_json=False)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in [*classes, *content["notes"], "runs[/x] is trained"])
+    output(stderr=True).print("[/x]")
+    assert capsys.readouterr() == ("", "[/x]\n")
 
 
 def test_resume_and_overwrite(command, fit_options, tmp_path, no_plots, monkeypatch):

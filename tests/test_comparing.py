@@ -142,6 +142,23 @@ def test_finished_runs_are_used_as_they_are(compared, files, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "sets"), [("train", "calibration, train"), ("test", "test")])
+def test_finished_runs_of_texts_that_are_others_by_now_are_refused(compared, files, tmp_path, name, sets):
+    before = (compared[0] / "comparison.json").read_bytes()
+    folder, values = files
+    other = jsonl(tmp_path / f"{name}.jsonl", made_rows(100, 7))
+    file = folder / f"{name}.jsonl"
+    known = file.read_bytes()
+    try:
+        file.write_bytes(other.read_bytes())
+        with pytest.raises(RunFolderError, match=f"heads was made from, got others in {sets}; .*--overwrite"):
+            workflows.compare(written(folder, values), folder / "out")
+    finally:
+        file.write_bytes(known)
+    assert (compared[0] / "comparison.json").read_bytes() == before
+
+
+@pytest.mark.slow
 def test_the_command_prints_a_recommendation_or_json(compared, files, command):  # noqa: F811
     folder, _ = compared
     printed = command("compare", written(*files), "--output", folder)

@@ -9,7 +9,7 @@ import standins
 from credibly.data import load_splits
 from credibly.progress import silent
 from credibly.runs import Run
-from credibly.workflows import fit, load
+from credibly.workflows import evaluate, fit, load
 from credibly.workflows.answering.opening import open_source
 from credibly.workflows.steps.networks import lesson_of, opinions_of
 from credibly.workflows.steps.work import Work
@@ -101,6 +101,16 @@ def test_label_probabilities_teach_members_and_networks(tmp_path, standin, no_pl
         # Raters say 0.9 at most: what learns from their shares is not surer than they are.
         assert good[stored.labels == 1].mean() == pytest.approx(0.85, abs=0.12)
         assert good[stored.labels == 0].mean() == pytest.approx(0.25, abs=0.12)
+
+
+@pytest.mark.slow
+def test_a_run_that_learned_probabilities_is_scored_on_a_file_of_labels(tmp_path, standin, no_plots):
+    file, settings, _ = rated(tmp_path)
+    run = fit(file, tmp_path / "run", {**quick(standin()), **settings, "distil.enabled": False})
+    rows = [{"text": row["text"], "gold": row["label"]} for row in made_rows(60, 1, C=2)]
+    report = evaluate(run.path, jsonl(tmp_path / "gold.jsonl", rows), {"label": "gold"})
+    assert report["rows"]["test"] == 60
+    assert report["systems"]["ensemble"]["accuracy"]["value"] > 0.6
 
 
 @pytest.mark.slow

@@ -430,6 +430,16 @@ def test_a_new_or_empty_folder_can_be_claimed_and_is_left_alone(tmp_path):
     assert names_in(tmp_path / "empty") == []
 
 
+@pytest.mark.parametrize("asked", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_run_killed_while_its_recipe_was_first_written_can_be_claimed(tmp_path, asked):
+    (tmp_path / ".recipe.yaml.4711").write_text("backb", encoding="utf-8")
+    Run.claim(tmp_path, **asked).begin(RECIPE)
+    assert Run(tmp_path).recipe == RECIPE
+    (tmp_path / "other" / ".git").mkdir(parents=True)
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        Run.claim(tmp_path / "other", **asked)
+
+
 @pytest.mark.parametrize(("make", "state"), [(begun, "an unfinished run"), (finished, "a finished run")])
 def test_an_existing_run_is_refused_unless_asked_for(tmp_path, make, state):
     run = make(tmp_path)

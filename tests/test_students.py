@@ -13,8 +13,8 @@ from credibly.cli.main import app
 from credibly.data import load_splits, read_examples
 from credibly.data.opinions import read_opinions, surest_rows
 from credibly.errors import DataError, InputError, RecipeError, RunFolderError
-from credibly.settings import DataSettings
-from credibly.workflows import fit, load, make_recipe, plan, suggest
+from credibly.settings import DataSettings, Recipe
+from credibly.workflows import fit, label, load, make_recipe, plan, suggest
 from workshop import CLASSES, LABELLED_ROWS, Fitted, jsonl, made_rows, quick
 
 
@@ -315,6 +315,22 @@ def test_a_run_of_labels_suggests_of_its_own_texts_by_its_record(labels, by):
         part = {"bald": "epistemic", "entropy": "total"}[by]
         highest = sorted((line[part] for line in lines.values()), reverse=True)[:8]
         assert [row[part] for row in found] == highest
+
+
+def test_a_run_that_labelled_some_rows_of_a_file_suggests_those_with_their_own_opinions(labels, tmp_path):
+    recipe = labels.recipe.model_dump(mode="json", exclude={"resolved"})
+    recipe["data"]["limit"] = {"train": 10}
+    limited = label(Recipe.model_validate(recipe), tmp_path / "run")
+    texts = [row["text"] for row in made_rows(LABELLED_ROWS)]
+    lines = {line["id"]: line for line in lines_of(limited)}
+    copy = jsonl(tmp_path / "copy.jsonl", [{"text": text} for text in texts])
+    for file in (None, copy):
+        found = suggest(limited.path, file, count=LABELLED_ROWS, by="entropy")
+        assert len(found) == len(lines) == 10
+        for row in found:
+            number = int(row["id"].rpartition("-")[2])
+            assert row["text"] == texts[number - 1]
+            assert row["total"] == lines[f"texts-{number:06d}"]["total"]
 
 
 def test_suggestions_that_cannot_be_are_refused(labels, fitted: Fitted, tmp_path):

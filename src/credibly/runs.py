@@ -123,7 +123,11 @@ class Run:
         """
         run = cls(path)
         run.claimed = run._begun()
-        if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
+        # A process killed while it writes the recipe, a run's first file, leaves a hidden part of it.
+        unfinished = f".{run.recipe_file.name}.*"
+        if not run.path.exists() or (
+            run.path.is_dir() and all(file.match(unfinished) for file in run.path.iterdir())
+        ):
             around = next(place for place in (run.path, *run.path.absolute().parents) if place.exists())
             if not around.is_dir() or not os.access(around, os.W_OK):
                 raise RunFolderError(

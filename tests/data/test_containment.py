@@ -86,21 +86,37 @@ def test_a_sentence_and_its_phrases_are_cut_as_one(tmp_path):
     assert not any("stand word for word within" in note for note in splits.notes)
 
 
-def test_what_stands_within_train_texts_of_another_file_is_told(tmp_path):
-    def jsonl(name, texts):
-        file = tmp_path / name
-        lines = [json.dumps({"text": text, "label": place % 2}) + "\n" for place, text in enumerate(texts)]
-        file.write_text("".join(lines), encoding="utf-8")
-        return str(file)
+def labelled(file, texts):
+    lines = [json.dumps({"text": text, "label": place % 2}) + "\n" for place, text in enumerate(texts)]
+    file.write_text("".join(lines), encoding="utf-8")
+    return str(file)
 
-    train = jsonl("train.jsonl", [f"text {number} has a few more words" for number in range(40)])
+
+def test_what_stands_within_train_texts_of_another_file_is_told(tmp_path):
+    train = labelled(
+        tmp_path / "train.jsonl", [f"text {number} has a few more words" for number in range(40)]
+    )
     test = [*(f"{number} has a few" for number in range(7)), "7 has", *(f"new {n}" for n in range(12))]
-    splits = load_splits(DataSettings(train=train, test=jsonl("test.jsonl", test)), seed=0)
+    splits = load_splits(DataSettings(train=train, test=labelled(tmp_path / "test.jsonl", test)), seed=0)
     learned = [words(text).split() for text in splits.train.texts]
     asked = [words(text).split() for text in test]
     count = sum(len(phrase) > 2 and any(stands_within(phrase, own) for own in learned) for phrase in asked)
     assert 0 < count <= 7
     assert f"test: {count} rows stand word for word within a train text; kept" in splits.notes
+
+
+def test_what_stands_within_calibration_texts_is_told_of_a_test_file(tmp_path):
+    settings = DataSettings(
+        train=labelled(
+            tmp_path / "train.jsonl", [f"text {number} has a few more words" for number in range(40)]
+        ),
+        calibration=labelled(
+            tmp_path / "calibration.jsonl", [f"{number} is said of another" for number in range(9)]
+        ),
+        test=labelled(tmp_path / "test.jsonl", ["1 is said of", "2 is said", "is said of", "new 3"]),
+    )
+    notes = [note for note in load_splits(settings).notes if "word for word" in note]
+    assert notes == ["test: 3 rows stand word for word within a calibration text; kept"]
 
 
 def test_words_are_those_between_spaces_without_punctuation():

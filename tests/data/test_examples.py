@@ -298,6 +298,17 @@ def test_a_label_column_wins_over_the_likeliest_class(tmp_path):
     assert read_examples(path, settings(probabilities=["no", "yes"])).labels.tolist() == [0, 1]
 
 
+def test_a_further_file_may_hold_labels_where_the_first_held_probabilities(tmp_path):
+    columns = {"label": "gold", "probabilities": ["p.no", "p.yes"]}
+    path = csv_file(tmp_path, "text,gold\na,yes\nb,no\n")
+    examples = read_examples(path, settings(**columns), class_names=("no", "yes"))
+    assert examples.labels.tolist() == [1, 0]
+    assert examples.label_probs is None
+    assert "'p.no'" in error_of(path, **columns)  # of a train file columns that are not there are a slip
+    path = csv_file(tmp_path, "text,gold,p.no\na,yes,0.1\n")
+    assert "'p.yes'" in error_of(path, class_names=("no", "yes"), **columns)
+
+
 def test_a_weight_column_says_how_much_a_row_counts(tmp_path):
     rows = [
         {"text": "a", "label": 0, "w": 2},

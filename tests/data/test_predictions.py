@@ -1,6 +1,7 @@
 """Saved predictions of any model: tables and arrays to the record, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -184,6 +185,23 @@ def test_what_predict_writes_holds_no_true_labels(tmp_path):
     ]  # fmt: skip
     judged = read_predictions(written(tmp_path, content, "csv"))
     assert (judged.predictions.labels == UNKNOWN).all()
+
+
+def test_a_join_does_not_go_through_all_ids_for_every_row(tmp_path):
+    passes = []
+
+    class Counted(tuple):
+        def __iter__(self):
+            passes.append(self)
+            return super().__iter__()
+
+    table = [{**rows(1)[0], "id": f"t{place}"} for place in range(300)]
+    judged = read_predictions(written(tmp_path, table, "csv"))
+    truth = judged.examples
+    judged = replace(judged, examples=replace(truth, ids=Counted(truth.ids)))
+    passes.clear()
+    with_truth(judged, truth)
+    assert len(passes) < 10
 
 
 def test_a_labelled_file_is_joined_by_id(tmp_path):

@@ -189,6 +189,20 @@ def test_groups_shared_across_files_are_told(tmp_path):
     assert load_splits(settings).notes == ("test: 4 rows of groups that also stand in train; kept",)
 
 
+def test_groups_that_calibration_shares_with_a_given_test_file_are_told(tmp_path):
+    settings = DataSettings(
+        train=jsonl(tmp_path, "a.jsonl", rows(20, who="x")),
+        validation=jsonl(tmp_path, "v.jsonl", rows(3, "v", who="z")),
+        calibration=jsonl(tmp_path, "c.jsonl", rows(4, "c", who="y") + rows(3, "d", who="z")),
+        test=jsonl(tmp_path, "b.jsonl", rows(5, "b", who="y") + rows(6, "e", who="w")),
+        group="who",
+    )
+    assert load_splits(settings).notes == (
+        "calibration: 3 rows of groups that also stand in validation; kept",
+        "test: 5 rows of groups that also stand in calibration; kept",
+    )
+
+
 def test_a_shift_set_of_other_classes_altogether_is_read_without_labels(tmp_path):
     strange = [{"text": "x", "label": "spam"}, {"text": "y", "label": "ham"}, {"text": "z", "label": None}]
     settings = DataSettings(

@@ -28,9 +28,12 @@ from credibly.progress import Stages, silent
 NARROWEST = 100
 
 
-def output() -> Console:
-    """Return the console of results; piped output is as wide as a table needs."""
-    console = Console(highlight=False)
+def output(stderr: bool = False) -> Console:
+    """Return the console of results; piped output is as wide as a table needs.
+
+    Brackets and colons stand for themselves: file and class names are printed, and may hold `[red]` or `:x:`.
+    """
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, NARROWEST)
     return console

@@ -29,11 +29,11 @@ def print_export(content: dict[str, Any], console: Console) -> None:
         table = Table(*HEADER)
         for row in part["tried"]:
             table.add_row(*_cells(row))
-        console.print(f"{part['system']}: {part['precision']}", markup=False)
+        console.print(f"{part['system']}: {part['precision']}")
         console.print(table)
         if any(row["ece_points"] is None for row in part["tried"]):
             console.print("The calibration error was not compared, for want of labels.")
-    console.print(f"Exported to {content['folder']}", soft_wrap=True, markup=False)
+    console.print(f"Exported to {content['folder']}", soft_wrap=True)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

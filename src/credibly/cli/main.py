@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 import credibly
 from credibly import workflows
@@ -223,7 +222,7 @@ def predict(
     set_log(verbose, quiet)
     predictor = workflows.load(run, system, workflows.Wanted(risk, coverage, sets), runtime)
     if (promised := predictor.promises.in_words()) and not quiet:
-        Console(stderr=True, highlight=False).print(promised, soft_wrap=True)
+        output(stderr=True).print(promised, soft_wrap=True)
     data = with_columns(predictor.data, given({"text": text, "id": id_column}))
     for line in workflows.answer_lines(workflows.predict_file(predictor, source, data, keep_text), form):
         sys.stdout.write(line + "\n")
@@ -415,6 +414,4 @@ def _show_plan(content: dict[str, Any], as_json: bool) -> None:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, highlight=False).print(
-        f"credibly: {message}", style="red", markup=False, soft_wrap=True
-    )
+    output(stderr=True).print(f"credibly: {message}", style="red", soft_wrap=True)

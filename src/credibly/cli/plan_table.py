@@ -40,7 +40,7 @@ def print_plan(content: dict[str, Any], console: Console) -> None:
     for name in parts[0]["seconds"]:
         table.add_row(f"time: {name}", *(cost("seconds", part["seconds"][name]) for part in parts))
     console.print(table)
-    console.print(_summary(content), soft_wrap=True, markup=False)
+    console.print(_summary(content), soft_wrap=True)
 
 
 def _summary(content: dict[str, Any]) -> str:

@@ -90,4 +90,4 @@ def _print(content: dict[str, Any]) -> None:
         console.print(f"{total}, of which nothing was sent. The card: {content['card']}", soft_wrap=True)
         return
     seen = {True: ", private", False: ", public", None: ""}[content["private"]]
-    console.print(f"{total}: {content['address']}{seen}", soft_wrap=True, markup=False)
+    console.print(f"{total}: {content['address']}{seen}", soft_wrap=True)

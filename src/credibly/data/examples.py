@@ -187,6 +187,10 @@ def wanted_of(
     if settings.id is not None:
         require_columns(first, [settings.id], "id")
     columns = settings.probabilities or []
+    if class_names is not None and settings.label is not None and first.has(settings.label):
+        # A further file may hold labels in place of probabilities; where classes are still to be found, that
+        # none of the columns is there is rather a slip.
+        columns = columns if any(first.has(column) for column in columns) else []
     if labelled and columns:
         require_columns(first, columns, "probabilities")
     elif labelled and settings.label is not None:

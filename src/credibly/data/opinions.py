@@ -29,6 +29,7 @@ class Opinions:
         total: float64, (N,), nats.
         aleatoric: float64, (N,), nats.
         epistemic: float64, (N,), nats.
+        file_ids: of each text, as the file that was read has or numbers it; `examples` has the labels' own.
         shown: texts that the labeller was shown with their labels, by which it cannot be judged.
     """
 
@@ -37,6 +38,7 @@ class Opinions:
     total: FloatArray
     aleatoric: FloatArray
     epistemic: FloatArray
+    file_ids: tuple[str, ...]
     shown: tuple[str, ...] = ()
 
 
@@ -62,6 +64,7 @@ def read_opinions(folder: str | Path, settings: DataSettings | None = None) -> O
     # Which of the rows were labelled is for the labelling run to say.
     given = (settings or recipe.data).model_copy(update={"limit": recipe.data.limit})
     texts, _ = texts_to_label(given, names, recipe.seed)
+    file_ids = texts.ids
     if len(texts) == len(lines):
         texts = replace(texts, ids=tuple(line["id"] for line in lines))  # a copied file numbers its own
     # Rows may be weighed in what is learned of the opinions; for labelling them it did not matter.
@@ -77,7 +80,7 @@ def read_opinions(folder: str | Path, settings: DataSettings | None = None) -> O
         np.array([line[part] for line in lines]) for part in ("total", "aleatoric", "epistemic")
     )
     examples = replace(texts, labels=labels, label_probs=probs)
-    return Opinions(examples, probs, total, aleatoric, epistemic, shown_to(run))
+    return Opinions(examples, probs, total, aleatoric, epistemic, file_ids, shown_to(run))
 
 
 def shown_to(run: Run) -> tuple[str, ...]:

@@ -290,7 +290,8 @@ def with_truth(judged: Judged, truth: Examples) -> Judged:
     places = {name: place for place, name in enumerate(truth.ids)}
     ids = judged.examples.ids
     lacking = [name for name in ids if name not in places]
-    spare = [name for name in truth.ids if name not in set(ids)]
+    known = set(ids)
+    spare = [name for name in truth.ids if name not in known]
     if lacking or spare:
         raise DataError(
             f"expected the labelled file and the predictions to have the same ids; {len(lacking)} of the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -395,32 +396,36 @@ def weight_notes(settings: DataSettings, train: Examples) -> list[str]:
     return [f"train: rows are weighted by {' and by '.join(by)}; {told}"]
 
 
+def in_turn(parts: Parts) -> dict[str, Examples]:
+    """Return the sets of a run without shift sets, each before those that judge what is made with it."""
+    turns = ("train", "validation", "calibration", "test")
+    return {name: part for name, part in parts.named().items() if name in turns}
+
+
 def group_notes(parts: Parts) -> list[str]:
-    """Return a note for calibration and test where they share groups with train, across files."""
+    """Return a note for each set that shares groups, across files, with one that it is to judge."""
     if parts.train.groups is None:
         return []
-    known = set(parts.train.groups)
-    others = {name: part for name, part in parts.named().items() if name in ("calibration", "test")}
-    counts = {name: sum(group in known for group in part.groups or ()) for name, part in others.items()}
-    return [
-        f"{name}: {rows(count)} of groups that also stand in train; kept"
-        for name, count in counts.items()
-        if count
-    ]
+    groups = {name: part.groups or () for name, part in in_turn(parts).items()}
+    notes = []
+    for name, judge in combinations(groups, 2):
+        known = set(groups[name])
+        if count := sum(group in known for group in groups[judge]):
+            notes.append(f"{judge}: {rows(count)} of groups that also stand in {name}; kept")
+    return notes
 
 
 def containment_notes(settings: DataSettings, parts: Parts) -> list[str]:
-    """Return notes for calibration and test where their texts stand within train texts, or one another."""
-    learned = [words(text) for text in parts.train.texts]
-    judging = {name: part for name, part in parts.named().items() if name in ("calibration", "test")}
-    notes = []
-    for name, part in judging.items():
-        own = [words(text) for text in part.texts]
-        within = containers(own, learned)
-        if count := sum(phrase in within for phrase in own):
+    """Return notes for sets whose texts stand within those of a set that they judge, or one another."""
+    sets, notes = in_turn(parts), []
+    phrases = {name: [words(text) for text in part.texts] for name, part in sets.items()}
+    for name, judge in combinations(sets, 2):
+        within = containers(phrases[judge], phrases[name])
+        if count := sum(phrase in within for phrase in phrases[judge]):
             stands = "stands" if count == 1 else "stand"
-            notes.append(f"{name}: {rows(count)} {stands} word for word within a train text; kept")
-        if settings.group is None and part.groups is not None:
+            notes.append(f"{judge}: {rows(count)} {stands} word for word within a {name} text; kept")
+    for name, part in sets.items():
+        if name in ("calibration", "test") and settings.group is None and part.groups is not None:
             notes.append(
                 f"{name}: {rows(len(part))} are {len(set(part.groups)):,} texts with their copies and what "
                 "stands within them; these count as groups"

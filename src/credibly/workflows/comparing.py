@@ -27,6 +27,7 @@ from credibly.uncertainty.numerics import FloatArray, log_of
 from credibly.uncertainty.systems import CALIBRATED, ON_MEAN, answers, bare_name, chosen_form, source_of
 from credibly.workflows.answering.opening import open_source
 from credibly.workflows.common.contents import Calibration, calibration_in, class_names_of, network_systems
+from credibly.workflows.common.provenance import check_same_texts
 from credibly.workflows.evaluating.runs import costs_by_system, scored_predictions
 from credibly.workflows.fitting.fit import fit
 from credibly.workflows.steps.learning import check_learning_curve
@@ -84,13 +85,18 @@ def compare(
         What comparison.json holds; comparison.html beside it shows it.
 
     Raises:
-        InputError: the recipe, the data or a run folder cannot be used, or the systems' calibration, test or
-            shift texts are not the same.
+        InputError: the recipe, the data or a run folder cannot be used, the systems' calibration, test or
+            shift texts are not the same, or a finished run's texts are others by now.
         TrainingError: a loss is no longer finite.
     """
     recipes = load_comparison(Path(source), settings)
-    splits = _same_splits(recipes)
+    found = {name: load_splits(own.data, own.seed, own.members.count) for name, own in recipes.items()}
+    splits = _same_splits(recipes, found)
     folder = _claimed(Path(output))
+    for name, own in found.items() if not overwrite else ():
+        # A finished run is taken before its data are read, so that nothing else would look at them.
+        if (run := Run(folder / RUNS / name)).finished:
+            check_same_texts(run, own, "put the files back as they were, or give --overwrite")
     runs = {
         name: fit(
             recipe,
@@ -123,9 +129,8 @@ def compare(
     return content
 
 
-def _same_splits(recipes: Mapping[str, Recipe]) -> Splits:
+def _same_splits(recipes: Mapping[str, Recipe], found: Mapping[str, Splits]) -> Splits:
     """Return the splits, after making sure that all can be fitted, and are judged on the same texts."""
-    found = {name: load_splits(own.data, own.seed, own.members.count) for name, own in recipes.items()}
     (first, splits), *others = found.items()
     if splits.test is None:
         raise InputError("expected a test set to compare systems on; give data.test or data.test_share")

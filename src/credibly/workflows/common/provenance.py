@@ -127,12 +127,20 @@ def splits_of(finished: Run, recipe: Recipe) -> Splits:
             f"the texts that {finished.path} was made from are needed, and cannot be read (file names in its "
             f"recipe count from the folder in which a command is given): {error}"
         ) from None
+    check_same_texts(finished, splits, "put the files back as they were, or fit a new run")
+    return splits
+
+
+def check_same_texts(finished: Run, splits: Splits, advice: str) -> None:
+    """Raise RunFolderError, with this advice, where splits are others than those a run was made from.
+
+    Transfer texts may be others: some are made from the train texts, and are not in the splits.
+    """
     if changed := [name for name in changed_sets(finished, splits) if name != TRANSFER]:
         raise RunFolderError(
-            f"expected the texts that {finished.path} was made from, got others in {listed(changed)}; put "
-            "the files back as they were, or fit a new run"
+            f"expected the texts that {finished.path} was made from, got others in {listed(changed)}; "
+            f"{advice}"
         )
-    return splits
 
 
 def fingerprints_of(splits: Splits) -> dict[str, str]:

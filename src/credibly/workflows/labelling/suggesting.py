@@ -122,9 +122,10 @@ def _of_labels(
     data = with_columns(run.recipe.data, dict(settings or {}))
     data = data if file is None else data.model_copy(update={"train": str(file)})
     opinions = read_opinions(run.path, data)
+    labelled = set(opinions.file_ids)  # under `data.limit` not all rows of the file, whose ids differ
     return Pool(
         data,
-        _rows(data.train, data),
+        [row for row in _rows(data.train, data) if row.id in labelled],
         opinions.examples.class_names,
         opinions.probs,
         opinions.total,
