@@ -303,7 +303,7 @@ def test_models_of_one_name_are_not_pushed_for_one_would_be_taken_for_the_other(
 
 
 def test_every_setting_that_may_name_a_file_loses_its_place():
-    columns_and_choices = {"template", "cut", "label", "id", "group", "targets", "row_weights"}
+    columns_and_choices = {"template", "cut", "label", "id", "group", "weight", "targets", "row_weights"}
     fields = DataSettings.model_fields.items()
     named = {name for name, field in fields if field.annotation in (str, str | None)} - columns_and_choices
     assert {"train", "calibration_like", "unlabelled"} <= named
