@@ -22,6 +22,7 @@ from credibly.runs import (
 from credibly.settings import parse_recipe
 from credibly.workflows import evaluate
 from credibly.workflows.common.contents import class_names_of
+from credibly.workflows.evaluating.runs import histories_of
 from workshop import CLASSES
 
 RECIPE = parse_recipe({"data": {"train": "a.csv"}})
@@ -159,6 +160,15 @@ def test_what_others_put_into_a_run_is_not_the_runs(tmp_path):
     write_json(run.manifest_file, {**run.manifest, "files": {**run.manifest["files"], "to_label.csv": "0"}})
     run.take_up(run.recipe)
     assert (run.path / "to_label.csv").is_file()
+
+
+def test_what_a_killed_process_left_hidden_is_not_taken_for_damage(tmp_path):
+    run = begun(tmp_path)
+    write_text(run.member_folder(3) / "history.jsonl", "{}\n")
+    write_text(run.members_folder / ".4.123" / "history.jsonl", "{}\n")
+    run.finish({})
+    assert run.check_folder(run.members_folder) == run.members_folder
+    assert list(histories_of(run)) == ["members/3"]
 
 
 def test_of_two_processes_that_claim_a_folder_the_second_does_not_replace_the_firsts_run(tmp_path):
