@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from torch import nn
+from transformers import AutoModelForSequenceClassification, BartConfig
 
 import standins
 from credibly.assets import cache_folder
@@ -257,3 +258,13 @@ def test_room_on_disk_is_written_not_promised(tmp_path_factory, size):
     trunk._fill(file, size)
     assert file.stat().st_size == size
     assert file.stat().st_blocks * 512 >= size
+
+
+def test_a_model_that_classifies_by_the_token_that_ends_a_text_is_cut_too():
+    sizes = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "max_position_embeddings": 32}
+    model = AutoModelForSequenceClassification.from_config(BartConfig(vocab_size=50, num_labels=2, **sizes))
+    BlockCut(model, 1)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert "classification_head.out_proj.weight" in trained
+    assert any(name.startswith("model.encoder.layers.1.") for name in trained)
+    assert not any(name.startswith(("model.encoder.layers.0.", "model.shared")) for name in trained)

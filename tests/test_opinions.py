@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,6 +181,16 @@ def test_weights_are_told_and_refused_where_labels_alone_are_learned(labels):
     np.testing.assert_allclose(weigh(splits.train.targets()), weights, rtol=1e-5)
     with pytest.raises(RecipeError, match=r"data\.row_weights.*expected data\.targets: shares"):
         make_recipe("a.jsonl", {"data.row_weights": "certainty", "data.targets": "labels"})
+
+
+def test_opinions_are_learned_by_the_weights_of_a_column_that_labelling_did_not_know(labels, tmp_path):
+    lines = Path(labels.recipe.data.train).read_text(encoding="utf-8").splitlines()
+    file = jsonl(tmp_path / "a.jsonl", [{**json.loads(line), "w": 1 + n % 2} for n, line in enumerate(lines)])
+    settings = {"data.labels_from": str(labels.path), "data.train": str(file), "data.weight": "w"}
+    splits = load_splits(make_recipe(None, settings).data)
+    assert set(splits.train.weights.tolist()) == {1.0, 2.0}
+    assert splits.train.label_probs is not None
+    assert any("weighted by column 'w'" in note for note in splits.notes)
 
 
 # Stopping early without labels

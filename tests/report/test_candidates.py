@@ -8,6 +8,7 @@ import pytest
 
 from credibly.errors import InputError
 from credibly.records import Examples
+from credibly.report.candidates.advice import advice
 from credibly.report.candidates.build import Candidate, build_comparison
 from credibly.report.candidates.page import front, render_comparison
 from credibly.uncertainty.systems import answers
@@ -100,6 +101,26 @@ def test_the_test_texts_may_contradict_and_are_quoted():
     content = compared(worse, better)
     assert content["shipped"] == "a"
     assert "There b has the least NLL; the difference, " in " ".join(content["advice"])
+
+
+@pytest.mark.parametrize(
+    ("low", "adjusted_p", "verdict"),
+    [(0.001, 0.01, "beyond"), (0.001, 0.2, "within"), (-0.001, 0.01, "within"), (None, None, "within")],
+)
+def test_the_test_texts_are_beyond_doubt_only_after_correction_for_all_comparisons(low, adjusted_p, verdict):
+    worse, better = candidate("a", "single", 0.0, 9.0, sharp=6.0), candidate("b", "ensemble", 0.5, 9.0, 2)
+    content = compared(worse, better)
+    found = {"value": 0.02, "low": low, "high": None if low is None else 0.04}
+    content["comparisons"]["a - b"]["nll"] = found | ({} if low is None else {"adjusted_p": adjusted_p})
+    assert f"lies {verdict} doubt." in " ".join(advice(content))
+
+
+def test_an_interval_without_zero_that_correction_leaves_in_doubt_has_its_p_value_beside_it():
+    candidates, chosen, _ = CASES["a student as good, and faster"]
+    content = compared(*candidates)
+    assert "corrected for their number" not in " ".join(content["advice"])
+    content["choice"][chosen]["behind"] = {"value": 0.025, "low": 0.004, "high": 0.047, "adjusted_p": 0.086}
+    assert "lies within doubt (p 0.086, corrected for their number), while" in " ".join(advice(content))
 
 
 def test_the_front_holds_what_nothing_beats_in_both():

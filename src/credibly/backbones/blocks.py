@@ -201,7 +201,7 @@ class BlockCut:
 
 
 def _weights_behind(output: Tensor) -> set[Tensor]:
-    """Return the weights that an output depends on: the leaves of its graph."""
+    """Return the weights that an output, of any shape, depends on: the leaves of its graph."""
     weights, seen, left = set(), set(), [output.grad_fn]
     while left:
         step = left.pop()

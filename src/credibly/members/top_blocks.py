@@ -186,15 +186,15 @@ def read_weights(file: Path, known: set[str]) -> Weights:
     """Return a member's weights.
 
     Raises:
-        RunFolderError: the file is damaged, or lacks weights of this model.
+        RunFolderError: the file is damaged, or its weights are not those of this model.
     """
     try:
         weights: Weights = load_file(file)
     except (SafetensorError, OSError) as error:
         raise RunFolderError(f"{file} is damaged ({error}); run again with --overwrite") from None
-    if not known <= set(weights):
+    if set(weights) != known:
         raise RunFolderError(f"{file} holds other weights than this backbone has above the cut")
-    return {name: weights[name] for name in known}
+    return weights
 
 
 def ready(classifier: Classifier, weights: Weights) -> Weights:

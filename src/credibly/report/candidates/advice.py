@@ -33,7 +33,7 @@ def _reason(content: Report) -> str:
     if chosen != best:
         faster = _times(own["rows_per_second"], choice[best]["rows_per_second"])
         behind = own["behind"]
-        p = "" if _within(behind) else f" ({p_value(behind['adjusted_p'])}, corrected for their number)"
+        p = "" if _within(behind) else f" (p {p_value(behind['adjusted_p'])}, corrected for their number)"
         return (
             f"{nll}; the least is that of {best}, and the difference, "
             f"{difference('nll', behind)}, lies within doubt{p}{faster}."
@@ -84,8 +84,8 @@ def _on_test(content: Report) -> list[str]:
     least = min(systems, key=lambda name: systems[name]["nll"]["value"] or 0.0)
     if least != chosen:
         found = content["comparisons"][f"{chosen} - {least}"]["nll"]
-        beyond = not _within(found) and found["adjusted_p"] < 1 - content["evaluation"]["confidence"]
-        verdict = "beyond doubt" if beyond else "within doubt"
+        p, level = found.get("adjusted_p"), 1 - content["evaluation"]["confidence"]
+        verdict = "within doubt" if p is None or p >= level or _within(found) else "beyond doubt"
         said.append(
             f"There {least} has the least NLL; the difference, {number('nll', found['value'])} "
             f"{bracket('nll', found)}, lies {verdict}."

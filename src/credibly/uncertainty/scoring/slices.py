@@ -95,14 +95,10 @@ def slices(
         if (mask & known).sum() >= FEWEST_ROWS and variance[mask & known].sum() >= LEAST_VARIANCE
     }
     right = answer.predicted == answer.labels
-    units = None if answer.groups is None else np.asarray(answer.groups)
+    units = [units_of(None if answer.groups is None else answer.groups[mask]) for mask in masks.values()]
     p = [
-        chance_of_as_far(
-            answer.confidence[mask],
-            int(right[mask].sum()),
-            widening(-gap[mask], None if units is None else units_of(units[mask])),
-        )
-        for mask in masks.values()
+        chance_of_as_far(answer.confidence[mask], int(right[mask].sum()), widening(gap[mask], own))
+        for mask, own in zip(masks.values(), units, strict=True)
     ]
     return [
         Slice(
@@ -111,11 +107,11 @@ def slices(
             rows=int(mask.sum()),
             confidence=float(answer.confidence[mask].mean()),
             accuracy=float((answer.predicted == answer.labels)[mask].mean()),
-            gap=_mean(gap[mask], resampling, None if answer.groups is None else answer.groups[mask]),
-            p=own,
+            gap=_mean(gap[mask], resampling, own),
+            p=chance,
             adjusted_p=adjusted,
         )
-        for ((kind, name), mask), own, adjusted in zip(masks.items(), p, holm(p), strict=True)
+        for ((kind, name), mask), own, chance, adjusted in zip(masks.items(), units, p, holm(p), strict=True)
     ]
 
 
@@ -173,8 +169,8 @@ def chance_of_as_far(confidence: FloatArray, right: int, by: float = 1.0) -> flo
     return min(1.0, 2 * min(at_most(right), 1 - at_most(right - 1)))
 
 
-def _mean(values: FloatArray, resampling: Resampling, groups: IntArray | None) -> Interval:
-    """Return a mean with its interval."""
-    chunks = resampling.chunks(len(values), units_of(groups))
+def _mean(values: FloatArray, resampling: Resampling, units: IntArray | None) -> Interval:
+    """Return the mean of values, (N,), with its interval; rows of one unit, (N,), are drawn as one."""
+    chunks = resampling.chunks(len(values), units)
     samples = [values @ counts / counts.sum(axis=0) for counts in chunks]
     return Interval(float(values.mean()), *resampling.ends(np.concatenate(samples)))
