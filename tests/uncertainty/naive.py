@@ -100,8 +100,9 @@ def ece_debiased(confidence, correct) -> float:
         if not n:
             continue
         accuracy, mean = correct[inside].mean(), confidence[inside].mean()
-        drawn = (n * accuracy + 2 * mean) / (n + 2)
         shares.append(n / len(confidence))
+        pseudo = 4 * shares[-1]
+        drawn = (n * accuracy + 2 * mean + pseudo / 2) / (n + 2 + pseudo)
         errors.append(max(np.sqrt(drawn * (1 - drawn) / n), 1e-15))
         plain += shares[-1] * abs(accuracy - mean)
 

@@ -11,6 +11,9 @@ from uncertainty.cases import answer_of
 KINDS = ("confident", "broad", "vague", "six")
 """Confidences of a good binary model, even over [1/2, 1], of a poor binary one, of a six-class model."""
 
+SURE = "sure"
+"""Of a model that is almost always right: 99.6 % on average, half of the rows above 99.8."""
+
 FAULTS = ("none", "over 3 %", "over 10 %", "too sharp")
 """Perfect; more confident than right by 3 and by 10 points; logits twice as large as they should be."""
 
@@ -20,6 +23,8 @@ def confidences(kind, N, random):
         return expit(np.abs(random.normal(3, 2, N)))
     if kind == "broad":
         return 0.5 + 0.5 * random.random(N)
+    if kind == "sure":
+        return expit(np.abs(random.normal(6.5, 1.5, N)))
     if kind == "vague":
         return expit(np.abs(random.normal(0, 1, N)))
     return softmax(random.normal(0, 2, (N, 6)), -1).max(-1)

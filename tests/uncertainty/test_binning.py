@@ -57,6 +57,16 @@ def test_what_chance_alone_shows_is_zero():
     assert 0.05 < by_chance < high < 2.5 * by_chance
 
 
+def test_a_model_that_is_never_wrong_does_not_claim_to_be_free_of_error():
+    # 300 rows at 0.998, all right: a perfect model shows that 55 times in 100.
+    bins = bins_of(np.full(300, 0.998), np.ones(300, bool))
+    share = (300 + 2 * 0.998 + 2) / 306
+    assert bins.error[-1, 0] == pytest.approx(np.sqrt(share * (1 - share) / 300))
+    low, high = error_interval(bins)
+    assert low == 0
+    assert 0.01 < high < 0.02  # up to 1.2 % of mistakes show none among 300 rows (Clopper & Pearson)
+
+
 def test_a_gap_far_beyond_chance_stays():
     bins = bins_of(np.full(100_000, 0.9), np.arange(100_000) < 70_000)
     assert plain_error(bins)[0] == pytest.approx(0.2)

@@ -11,12 +11,12 @@ from credibly.uncertainty.scoring.intervals import paired_difference, score
 from credibly.uncertainty.scoring.scores import values
 from credibly.uncertainty.systems import answers
 from uncertainty.cases import answer_of, predictions_of
-from uncertainty.simulated import FAULTS, KINDS, drawn, drawn_answer, true_error
+from uncertainty.simulated import FAULTS, KINDS, SURE, drawn, drawn_answer, true_error
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, SURE])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_calibration_errors_interval_covers(kind, fault):
     truth, random = true_error(kind, fault), np.random.default_rng(3)

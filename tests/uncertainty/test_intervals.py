@@ -6,6 +6,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from credibly.errors import InputError
+from credibly.records import Interval
 from credibly.uncertainty.scoring import resampling
 from credibly.uncertainty.scoring.intervals import (
     paired_difference,
@@ -16,6 +17,7 @@ from credibly.uncertainty.scoring.intervals import (
     score_shift,
 )
 from credibly.uncertainty.scoring.resampling import CHUNK, Resampling
+from credibly.uncertainty.scoring.score_intervals import Basis, score_interval
 from credibly.uncertainty.scoring.scores import METRICS, checked_metrics
 from credibly.uncertainty.systems import answers
 from uncertainty import naive
@@ -148,7 +150,8 @@ def test_resamples_that_lack_a_class_are_left_out():
     assert np.array_equal(np.isnan(samples), lacking)
     assert 20 < sum(lacking) < 100  # (28/30)^30 = 13 %
     interval = score([answer], 400)["auroc"]
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.nanquantile(samples, [0.025, 0.975])))
+    defined = samples[np.isfinite(samples)]
+    assert interval == score_interval(Interval(interval.value), defined, Basis(2, 28), 0.95)
 
 
 def test_too_few_defined_resamples_give_no_interval():
@@ -164,7 +167,9 @@ def test_class_intervals_come_from_the_same_resamples():
         (answer.predicted[rows] == 1)[answer.labels[rows] == 1].mean() for rows in written_out(120, 50)
     ]
     interval = found["class-1"]["recall"]
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(recalls, [0.025, 0.975])))
+    basis = Basis((answer.labels == 1).sum())
+    expected = score_interval(Interval(interval.value), np.array(recalls), basis, 0.95)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
 
 
 @pytest.mark.slow
@@ -230,7 +235,8 @@ def test_shift_scores_the_shifted_rows_and_tells_them_from_the_others():
             roc_auc_score(is_shifted, np.concatenate([one[rows], other[others]]))
             for rows, others in written_out_pairs(60, 50, 40)
         ]
-        assert (found[name].low, found[name].high) == pytest.approx(tuple(np.quantile(loop, [0.025, 0.975])))
+        expected = score_interval(Interval(found[name].value), np.array(loop), Basis(50, 60), 0.95)
+        assert (found[name].low, found[name].high) == pytest.approx((expected.low, expected.high))
 
 
 def test_epistemic_uncertainty_of_one_member_tells_nothing_apart():

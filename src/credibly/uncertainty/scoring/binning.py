@@ -69,13 +69,19 @@ class Bins:
 
     @property
     def error(self) -> FloatArray:
-        """s, (B, R): standard error of the gap.
+        """s, (B, R): standard error of the gap, from a `cautious_share`."""
+        share = cautious_share(self.correct, self.confidence / self._filled, self.rows, self.share)
+        return np.asarray(np.sqrt(np.maximum(share * (1 - share), 0.0) / self._filled))
 
-        From the accuracy drawn towards the confidence as if by two rows more: a bin whose rows are all
-        correct would else claim to be free of error.
-        """
-        drawn = (self.correct + 2 * self.confidence / self._filled) / (self.rows + 2)
-        return np.asarray(np.sqrt(np.maximum(drawn * (1 - drawn), 0.0) / self._filled))
+
+def cautious_share(hits: FloatArray, expected: FloatArray, rows: FloatArray, share: FloatArray) -> FloatArray:
+    """Return each bin's share of hits, as far from 0 and 1 as its variance should be estimated from.
+
+    Drawn towards the expected share as if by two rows more, and towards 1/2 as if by four more that all
+    bins divide among them (as Agresti & Coull 1998 do for one, https://doi.org/10.1080/00031305.1998.10480550):
+    rows that are all right would else claim to be free of error, alone in a bin or all together.
+    """
+    return (hits + 2 * expected + 2 * share) / (rows + 2 + 4 * share)
 
 
 def binned(confidence: FloatArray, correct: NDArray[np.bool_], counts: FloatArray) -> Bins:

@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import chndtr, chndtrinc, ndtri
 
 from credibly.records import UNKNOWN
-from credibly.uncertainty.scoring.binning import BINS, bin_of
+from credibly.uncertainty.scoring.binning import BINS, bin_of, cautious_share
 from credibly.uncertainty.scoring.resampling import Statistic
 from credibly.uncertainty.systems import Answer
 
@@ -102,8 +102,7 @@ def _estimates(answer: Answer, confidence: float) -> dict[str, Estimate]:
     p_bin, y_bin = (
         np.bincount(place.ravel(), values.ravel(), K) / np.maximum(n, 1) for values in (probs, truth)
     )
-    # Drawn towards the probability as if by two rows more: a bin of one class would else be free of error.
-    drawn = (n * y_bin + 2 * p_bin) / (n + 2)
+    drawn = cautious_share(n * y_bin, p_bin, n.astype(np.float64), n / len(rows))
     chance, share = drawn * (1 - drawn) / len(rows), truth.mean(axis=0)
     p_own, y_own = p_bin[place], y_bin[place]
     gap, noise = p_own - y_own, float(chance[n > 0].sum())

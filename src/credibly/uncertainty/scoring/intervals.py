@@ -25,6 +25,14 @@ from credibly.uncertainty.scoring.estimates import (
 from credibly.uncertainty.scoring.families import class_figures
 from credibly.uncertainty.scoring.ranks import area_under_roc, spearman
 from credibly.uncertainty.scoring.resampling import Family, Resampling, Statistic
+from credibly.uncertainty.scoring.score_intervals import (
+    BASES,
+    Basis,
+    basis_of,
+    class_bases,
+    rows_together,
+    score_interval,
+)
 from credibly.uncertainty.scoring.scores import checked_metrics, families, values
 from credibly.uncertainty.systems import Answer
 
@@ -43,9 +51,10 @@ def score(
 ) -> dict[str, Interval]:
     """Return figures with intervals by metric name; value None where a figure is undefined.
 
-    Percentile bootstrap over rows, or over groups of rows that belong together (`units_of`); but for figures
-    that chance or resampling itself adds to, such as calibration errors, an interval by formula
-    (`estimates`). Resamples in which a figure is undefined are left out. Of several answers: the mean over
+    Percentile bootstrap over rows, or over groups of rows that belong together (`units_of`); but for shares
+    and areas under curves score intervals scaled by it (`score_intervals`), and for figures that chance or
+    resampling itself adds to, such as calibration errors, an interval by formula (`estimates`). Resamples in
+    which a figure is undefined are left out. Of several answers: the mean over
     them, with `Interval.spread` their standard deviation (ddof = 1); undefined where it is undefined for
     one of them.
 
@@ -87,8 +96,13 @@ def score_sampled(
     found = {
         name: _interval([figure[name] for figure in figures], samples.get(name), resampling) for name in names
     }
-    for name in set(names) & set(CORRECTED):
-        found[name] = corrected_interval(name, answers, found[name], resampling.confidence)
+    together = rows_together(answers[0])
+    for name, figure in found.items():
+        if name in CORRECTED:
+            found[name] = corrected_interval(name, answers, figure, resampling.confidence)
+        elif name in BASES and figure.low is not None:
+            basis = basis_of(name, answers)
+            found[name] = score_interval(figure, samples[name], basis, resampling.confidence, together)
     return found, samples
 
 
@@ -118,15 +132,16 @@ def score_classes(
     ones = np.ones((len(answers[0].ids), 1))
     figures = [class_figures(answer)(ones) for answer in answers]
     samples = _resampled(answers, [class_figures], resampling) if samples is None else samples
+    bases, together = class_bases(answers), rows_together(answers[0])
+
+    def interval(name: str) -> Interval:
+        found = _interval([_or_none(figure[name][0]) for figure in figures], samples[name], resampling)
+        if found.low is None:
+            return found
+        return score_interval(found, samples[name], bases[name], confidence, together)
+
     return {
-        name: {
-            kind: _interval(
-                [_or_none(figure[f"{name}/{kind}"][0]) for figure in figures],
-                samples[f"{name}/{kind}"],
-                resampling,
-            )
-            for kind in ("precision", "recall")
-        }
+        name: {kind: interval(f"{name}/{kind}") for kind in ("precision", "recall")}
         for name in answers[0].class_names
     }
 
@@ -308,11 +323,12 @@ def _separation(
     positive = np.repeat([False, True], sizes)
     ranked = [area_under_roc(score, positive) for score in scores]
     figures = [float(weighted(np.ones((sum(sizes), 1)))[0]) for weighted in ranked]
-    samples = [
-        np.mean([weighted(np.concatenate(counts)) for weighted in ranked], axis=0)
-        for counts in resampling.paired_chunks(*sizes, units_of(inside[0].groups))
-    ]
-    return _interval(figures, np.concatenate(samples), resampling)
+    chunks = resampling.paired_chunks(*sizes, units_of(inside[0].groups))
+    samples = np.concatenate(
+        [np.mean([weighted(np.concatenate(counts)) for weighted in ranked], axis=0) for counts in chunks]
+    )
+    found, basis = _interval(figures, samples, resampling), Basis(rows=sizes[1], negatives=sizes[0])
+    return score_interval(found, samples, basis, resampling.confidence, rows_together(inside[0]))
 
 
 def _or_none(figure: float) -> float | None:

@@ -79,12 +79,17 @@ def coverage_estimate(risk: float) -> Callable[[Answer, float], Estimate]:
 
 def _risk_at(coverage: float, taken: FloatArray, errors: FloatArray) -> FloatArray:
     """Return the expected share of mistakes among the first ceil(coverage N) rows, (R,)."""
-    answered = np.ceil(np.round(coverage * taken[-1], 9))
+    answered = answered_at(coverage, taken[-1])
     end = np.minimum((taken < answered).sum(axis=0), len(taken) - 1)
     across = np.arange(taken.shape[1])
     before = np.where(end > 0, taken[end - 1, across], 0.0), np.where(end > 0, errors[end - 1, across], 0.0)
     share = (answered - before[0]) / (taken[end, across] - before[0])
     return np.asarray((before[1] + share * (errors[end, across] - before[1])) / answered)
+
+
+def answered_at(coverage: float, rows: FloatArray | float) -> FloatArray:
+    """Return how many of so many rows a coverage answers: ceil(coverage N)."""
+    return np.asarray(np.ceil(np.round(coverage * np.asarray(rows), 9)))
 
 
 def _coverage_at(risk: float, taken: FloatArray, errors: FloatArray) -> FloatArray:
