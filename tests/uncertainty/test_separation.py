@@ -111,3 +111,11 @@ def test_the_auroc_that_shows_is_found_in_four_cases_of_five():
 def test_scores_that_do_not_fit_are_told(inside, outside, told):
     with pytest.raises(InputError, match=told):
         separations(inside, outside, resamples=2)
+
+
+def test_five_rows_that_none_passes_do_not_prove_that_none_would():
+    found = separations({"score": np.arange(60.0)}, {"score": np.full(5, 100.0)}, resamples=50)["score"]
+    assert (found.auroc.value, found.auroc.high) == (1, 1)
+    assert 0.6 < found.auroc.low < 0.8
+    assert (found.fpr95.value, found.fpr95.low) == (0, 0)
+    assert found.fpr95.high == pytest.approx(1.96**2 / (5 + 1.96**2), abs=1e-3)  # Wilson's

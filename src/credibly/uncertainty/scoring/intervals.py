@@ -96,7 +96,7 @@ def score_sampled(
     found = {
         name: _interval([figure[name] for figure in figures], samples.get(name), resampling) for name in names
     }
-    together = rows_together(answers[0])
+    together = rows_together(answers[0].groups)
     for name, figure in found.items():
         if name in CORRECTED:
             found[name] = corrected_interval(name, answers, figure, resampling.confidence)
@@ -132,7 +132,7 @@ def score_classes(
     ones = np.ones((len(answers[0].ids), 1))
     figures = [class_figures(answer)(ones) for answer in answers]
     samples = _resampled(answers, [class_figures], resampling) if samples is None else samples
-    bases, together = class_bases(answers), rows_together(answers[0])
+    bases, together = class_bases(answers), rows_together(answers[0].groups)
 
     def interval(name: str) -> Interval:
         found = _interval([_or_none(figure[name][0]) for figure in figures], samples[name], resampling)
@@ -328,7 +328,7 @@ def _separation(
         [np.mean([weighted(np.concatenate(counts)) for weighted in ranked], axis=0) for counts in chunks]
     )
     found, basis = _interval(figures, samples, resampling), Basis(rows=sizes[1], negatives=sizes[0])
-    return score_interval(found, samples, basis, resampling.confidence, rows_together(inside[0]))
+    return score_interval(found, samples, basis, resampling.confidence, rows_together(inside[0].groups))
 
 
 def _or_none(figure: float) -> float | None:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from credibly.records import UNKNOWN, Interval
+from credibly.records import UNKNOWN, IntArray, Interval
 from credibly.uncertainty.scoring.clusters import units_of
 from credibly.uncertainty.scoring.risk import COVERAGES, answered_at
 from credibly.uncertainty.systems import Answer
@@ -89,9 +89,9 @@ def score_interval(
     return Interval(value, furthest(0.0), furthest(1.0), figure.spread)
 
 
-def rows_together(answer: Answer) -> float:
+def rows_together(groups: IntArray | None) -> float:
     """Return g: rows a group where intervals go by groups (`units_of`), else 1."""
-    units = units_of(answer.groups)
+    units = units_of(groups)
     return 1.0 if units is None else len(units) / (int(units.max()) + 1)
 
 

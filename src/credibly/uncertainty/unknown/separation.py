@@ -16,6 +16,7 @@ from credibly.uncertainty.exact import checked_column
 from credibly.uncertainty.scoring.clusters import units_of
 from credibly.uncertainty.scoring.ranks import area_under_roc
 from credibly.uncertainty.scoring.resampling import Resampling
+from credibly.uncertainty.scoring.score_intervals import Basis, rows_together, score_interval
 
 FloatArray = NDArray[np.float64]
 
@@ -48,7 +49,7 @@ def separations(
     seed: int = 0,
     groups: IntArray | None = None,
 ) -> dict[str, Separation]:
-    """Return how well each score tells the rows outside from those inside, with bootstrap intervals.
+    """Return how well each score tells the rows outside from those inside, with their intervals.
 
     Both sets are resampled, each on its own, and all scores on the same draws. A score that is the same for
     all rows has no figures.
@@ -76,13 +77,20 @@ def separations(
     for counts in resampling.paired_chunks(*sizes, units_of(groups)):
         for name, figure in figures.items():
             samples[name].append(figure(*counts))
-    undefined = Separation(Interval(None), Interval(None))
-    return {
-        name: _separation(point[name], np.concatenate(samples[name], axis=1), resampling)
-        if name in figures
-        else undefined
-        for name in inside
-    }
+    bases, together = (Basis(sizes[1], sizes[0]), Basis(sizes[1])), rows_together(groups)
+
+    def separation(name: str) -> Separation:
+        if name not in figures:
+            return Separation(Interval(None), Interval(None))
+        auroc, fpr95 = (
+            score_interval(Interval(float(value[0])), sample, basis, confidence, together)
+            for value, sample, basis in zip(
+                point[name], np.concatenate(samples[name], axis=1), bases, strict=True
+            )
+        )
+        return Separation(auroc, fpr95)
+
+    return {name: separation(name) for name in inside}
 
 
 def noticeable_auroc(inside: int, outside: int) -> float:
@@ -133,14 +141,6 @@ def _figures(inside: FloatArray, outside: FloatArray) -> Callable[[FloatArray, F
     return lambda counts, further: np.stack(
         [ranked(np.concatenate([counts, further])), passed(counts, further)]
     )
-
-
-def _separation(point: FloatArray, samples: FloatArray, resampling: Resampling) -> Separation:
-    auroc, fpr95 = (
-        Interval(float(value[0]), *resampling.ends(sample))
-        for value, sample in zip(point, samples, strict=True)
-    )
-    return Separation(auroc, fpr95)
 
 
 def _sizes(inside: Mapping[str, FloatArray], outside: Mapping[str, FloatArray]) -> tuple[int, int]:
