@@ -2,8 +2,10 @@
 
 import errno
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import numpy as np
 import pytest
@@ -266,6 +268,36 @@ def test_a_run_killed_while_its_recipe_was_first_written_can_be_claimed(tmp_path
     (tmp_path / "other" / ".git").mkdir(parents=True)
     with pytest.raises(RunFolderError, match="is not a run folder"):
         Run.claim(tmp_path / "other", **asked)
+
+
+@pytest.mark.parametrize("asked", [{"resume": True}, {"overwrite": True}])
+def test_a_run_that_a_process_works_on_is_left_to_it(tmp_path, asked):
+    run = begun(tmp_path)
+    second = Run.claim(run.path, **asked)  # as by a process that comes before the first one's lock
+    with run.alone():
+        with pytest.raises(RunFolderError, match=r"another process works on .*; wait for it, or stop it, or"):
+            Run.claim(run.path, **asked)
+        with pytest.raises(RunFolderError, match="another process works on"), second.alone():
+            pass
+    assert not run.lock_file.exists()
+    Run.claim(run.path, **asked)
+
+
+def test_a_killed_process_lets_go_of_its_run(tmp_path):
+    run = begun(tmp_path)
+    code = (
+        "import sys; from credibly.runs import Run\nwith Run(sys.argv[1]).alone(): print(flush=True); input()"
+    )
+    with Popen([sys.executable, "-c", code, run.path], stdin=PIPE, stdout=PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(RunFolderError, match="another process works on"):
+            Run.claim(run.path, resume=True)
+        process.kill()
+        process.wait()
+    assert run.lock_file.exists()
+    Run.claim(run.path, resume=True)
+    run.finish({})
+    assert ".lock" not in run.manifest["files"]
 
 
 @pytest.mark.parametrize(("make", "state"), [(begun, "an unfinished run"), (finished, "a finished run")])

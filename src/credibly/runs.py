@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -59,6 +59,7 @@ class Run:
         self.reference_file = self.shift_folder / "reference.safetensors"
         self.checkpoints_folder = self.path / "checkpoints"
         self.logs_folder = self.path / "logs"
+        self.lock_file = self.path / ".lock"
 
     @property
     def own(self) -> tuple[Path, ...]:
@@ -118,10 +119,13 @@ class Run:
         """Return the run that may be written at this path; nothing is changed yet.
 
         Raises:
-            RunFolderError: the folder exists and neither `resume` nor `overwrite` was asked for, or
-                it is not a run folder.
+            RunFolderError: the folder exists and neither `resume` nor `overwrite` was asked for, it is not a
+                run folder, or another process works on it.
         """
         run = cls(path)
+        if run.lock_file.is_file():
+            with run.alone():
+                pass
         run.claimed = run._begun()
         # A process killed while it writes the recipe, a run's first file, leaves a hidden part of it.
         unfinished = f".{run.recipe_file.name}.*"
@@ -158,6 +162,23 @@ class Run:
         self._remove()
         self.save_recipe(recipe)
         self.claimed = None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run, whose folder is there, for this process; one that is killed lets go of it.
+
+        Raises:
+            RunFolderError: another process holds it.
+        """
+        with self.lock_file.open("w") as lock:
+            if _held_by_another(lock):
+                raise RunFolderError(
+                    f"another process works on {self.path}; wait for it, or stop it, or give another --output"
+                )
+            try:
+                yield
+            finally:
+                self.lock_file.unlink(missing_ok=True)
 
     def save_recipe(self, recipe: Recipe) -> None:
         """Write the resolved recipe."""
@@ -315,6 +336,19 @@ class Run:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _held_by_another(lock: IO[str]) -> bool:
+    """Take a lock, and return whether another process holds it; a killed one's is free."""
+    try:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False  # Windows, and disks without locks
+    return False
 
 
 @contextmanager

@@ -89,13 +89,13 @@ def fit_splits(recipe: Recipe, splits: Splits, run: Run, stages: Stages = silent
 
 def carry_out(work: Work) -> Run:
     """Do each step that is not done yet, and finish the run."""
-    run, recipe = work.run, work.recipe
-    store_zero_shot(work)
-    train_members(work)
-    learn_on_parts(work)
-    make_soups(work)
-    tune_networks(work)
-    return conclude(work, calibrated(run, recipe))
+    with work.run.alone():
+        store_zero_shot(work)
+        train_members(work)
+        learn_on_parts(work)
+        make_soups(work)
+        tune_networks(work)
+        return conclude(work, calibrated(work.run, work.recipe))
 
 
 def calibrated(run: Run, recipe: Recipe) -> Calibration:

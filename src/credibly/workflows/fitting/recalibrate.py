@@ -43,12 +43,13 @@ def recalibrate(path: str | Path, method: str = "auto", on: str = "members", sta
     splits = splits_of(run, run.recipe)
     notes = run.read_json(run.check(run.report_json))["notes"] if run.report_json.is_file() else splits.notes
     calibration = calibrated(run, recipe)  # whatever cannot be fitted is found before anything is written
-    run.take_up(recipe)
-    if run.export_folder.is_dir():
-        log.warning("the export answers by the earlier calibration and is removed; export the run again")
-        shutil.rmtree(run.export_folder)
-    run.card_file.unlink(missing_ok=True)
-    return conclude(Work(run, recipe, replace(splits, notes=tuple(notes)), stages), calibration)
+    with run.alone():
+        run.take_up(recipe)
+        if run.export_folder.is_dir():
+            log.warning("the export answers by the earlier calibration and is removed; export the run again")
+            shutil.rmtree(run.export_folder)
+        run.card_file.unlink(missing_ok=True)
+        return conclude(Work(run, recipe, replace(splits, notes=tuple(notes)), stages), calibration)
 
 
 def _has_new_candidates(run: Run) -> bool:

@@ -106,6 +106,13 @@ def label(
     panel = Panel.of(job.recipe, _shown(job), stages)
     if not goes_on(run, resume):
         run.begin(job.recipe)
+    with run.alone():
+        return _carry_out(job, panel)
+
+
+def _carry_out(job: Job, panel: Panel) -> Run:
+    """Ask, take off the bias, combine, and leave a finished run."""
+    run = job.run
     panel.save(run)
     said = _asked(job, panel)
     raw = Predictions(
