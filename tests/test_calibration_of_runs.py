@@ -235,3 +235,11 @@ def test_a_whole_run_calibrates_as_its_recipe_says(tmp_path, standin, no_plots, 
 def _named(texts, predictor):
     ids = tuple(map(str, range(len(texts))))
     return Examples(ids, tuple(texts), predictor.class_names, np.full(len(texts), -1))
+
+
+def test_equal_texts_of_a_further_file_belong_together(fitted, tmp_path, no_plots):
+    rows = [json.loads(line) for line in fitted.test.read_text(encoding="utf-8").splitlines()]
+    copies = [{**row, "id": f"{copy}-{number}"} for copy in range(2) for number, row in enumerate(rows)]
+    report = workflows.evaluate(fitted.run, jsonl(tmp_path / "copies.jsonl", copies))
+    texts = len({row["text"] for row in rows})
+    assert report["dependence"]["groups"] <= texts < report["rows"]["test"] == len(copies)

@@ -154,3 +154,51 @@ def test_no_model_and_no_torch_are_needed(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True, check=True)
     assert done.stdout == "3\n"
+
+
+def test_texts_that_come_again_tell_nothing_more(tmp_path, no_plots):
+    """Each of 100 texts four times over: as rows they would narrow every interval to half."""
+    probs, labels = made()
+    once = np.arange(N) < 100
+    few = probs[:, once], labels[once]
+    texts = [f"A text of its own, number {row}." for row in range(N)]
+    rows = np.concatenate([np.arange(100)] * 4)
+    alone, copied = (
+        evaluate_predictions(file, evaluation=EvaluationSettings(resamples=400), calibrator="temperature")
+        for file in (
+            frame(tmp_path / "once.csv", *few, texts[:100]),
+            frame(tmp_path / "copied.csv", few[0][:, rows], few[1][rows], [texts[row] for row in rows]),
+        )
+    )
+    widths = [
+        np.ptp([report["systems"]["ensemble"]["nll"][end] for end in ("low", "high")])
+        for report in (alone, copied)
+    ]
+    assert widths[1] == pytest.approx(widths[0], rel=0.15)
+    assert alone["dependence"] is None
+    assert copied["dependence"]["groups"] == 100
+    assert any(finding.startswith("Equal texts, and texts that") for finding in copied["findings"])
+    assert not any(own["kind"] == "group" for own in copied["slices"])
+
+
+def frame(path, probs, labels, texts):
+    rows = [
+        {"id": f"t{row}", "member": member, "text": texts[row], "label": ["no", "yes"][labels[row]]}
+        | {f"probability.{name}": probs[member, row, place] for place, name in enumerate(["no", "yes"])}
+        for member in range(len(probs))
+        for row in range(len(labels))
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def test_rows_without_a_label_are_not_counted_as_judged(tmp_path, no_plots):
+    probs, labels = made()
+    path = table(tmp_path, probs, labels)
+    rows = pd.read_csv(path)
+    rows["label"] = rows["label"].where(rows["id"].isin([f"t{row}" for row in range(30)]))
+    rows.to_csv(path, index=False)
+    report = evaluate_predictions(path, evaluation=QUICK)
+    assert (report["rows"]["test"], report["rows_labelled"]) == (N, 30)
+    assert " of 30 test texts correctly" in report["headline"]
+    assert not any(f"{N} rows can tell" in finding for finding in report["findings"])

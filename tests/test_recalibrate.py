@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from credibly.cli.main import app
 from credibly.data import load_splits
-from credibly.errors import InputError, RunFolderError
+from credibly.errors import AssetError, InputError, RunFolderError
 from credibly.runs import Run, sha256, write_json
 from credibly.uncertainty.calibration import calibrators
 from credibly.uncertainty.calibration.calibrate import Temperature
@@ -20,7 +20,7 @@ from credibly.workflows import distil, evaluate, fit, load, recalibrate, report
 from credibly.workflows.answering.opening import open_source
 from credibly.workflows.common.contents import calibration_in
 from credibly.workflows.fitting import fit as fitting
-from credibly.workflows.steps import calibrating
+from credibly.workflows.steps import calibrating, reference
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_plots")]
 
@@ -209,3 +209,16 @@ def test_rows_that_are_too_few_for_one_of_its_systems_are_found_before_anything_
     with pytest.raises(InputError, match="more rows"):
         recalibrate(run.path, "vector")
     assert files_of(run) == before
+
+
+def test_a_language_model_that_cannot_be_had_is_told_before_anything_is_written(run, monkeypatch):
+    before = files_of(run)
+
+    def missing(settings):
+        raise AssetError("the model cannot be fetched")
+
+    monkeypatch.setattr(reference, "load_backbone", missing)
+    with pytest.raises(AssetError, match="cannot be fetched"):
+        recalibrate(run.path, "vector")
+    assert files_of(run) == before
+    assert load(run.path).system == "student+temperature"

@@ -466,3 +466,11 @@ def test_no_set_that_judges_a_labeller_holds_what_it_was_shown():
         f"{name}: dropped 1 row whose text also stands in the labeller's examples"
         for name in ("calibration", "far")
     ]
+
+
+def test_texts_of_a_shift_set_that_stand_within_others_belong_together(tmp_path):
+    far = [{"text": "a film of quiet charm", "label": 1}, {"text": "of quiet charm"}, {"text": "others"}]
+    train, shift = jsonl(tmp_path, "a.jsonl", rows(40)), {"far": jsonl(tmp_path, "far.jsonl", far)}
+    splits = load_splits(DataSettings(train=train, shift=shift))
+    groups = splits.shift["far"].groups
+    assert (groups[0] == groups[1], groups[0] == groups[2]) == (True, False)

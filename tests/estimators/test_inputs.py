@@ -6,6 +6,7 @@ import pytest
 from sklearn.exceptions import DataConversionWarning
 
 from credibly.errors import InputError
+from credibly.estimators.inputs import targets_of, text_columns
 from estimators.cases import LABELS, NAMES, NEW, TEXTS, Frame, N
 
 pytestmark = pytest.mark.slow
@@ -145,3 +146,16 @@ def test_a_column_of_labels_is_taken_with_a_warning(ensemble, from_list):
     with pytest.warns(DataConversionWarning):
         classifier = ensemble().fit(TEXTS, NAMES[:, None])
     assert np.array_equal(classifier.predict_proba(NEW), from_list)
+
+
+@pytest.mark.parametrize("kind", ["object", "string"])
+def test_a_cell_that_is_missing_is_left_out_whatever_stands_for_it(kind):
+    frame = pd.DataFrame({"title": ["a", None], "body": ["x", "y"]}).astype(kind)
+    assert text_columns(frame, ["title", "body"]).texts() == ("a\nx", "y")
+
+
+@pytest.mark.parametrize("missing", [float("nan"), np.nan, None, pd.NA])
+@pytest.mark.parametrize("form", [list, tuple])
+def test_a_label_that_is_missing_is_no_class(missing, form):
+    with pytest.raises(ValueError, match=r"contains NaN|none missing|Unknown label"):
+        targets_of(form(["a", missing, "b"]))

@@ -26,7 +26,8 @@ def candidate(name, kind, loss, speed, seed=0, sharp=1.0):
     losses = np.random.default_rng(5).exponential(0.3, 80) + loss
     losses += np.random.default_rng(seed).normal(0, 0.01, 80)
     costs = {"rows_per_second": speed, "seconds": 3.0, "parameters": 10.0, "bytes": 40.0}
-    return Candidate(name, kind, losses, {"test": answer}, costs)
+    by_label = np.stack([losses, -np.log1p(-np.exp(-np.maximum(losses, 1e-3)))], axis=1)
+    return Candidate(name, kind, losses, by_label, {"test": answer}, costs)
 
 
 def compared(*candidates):

@@ -195,3 +195,23 @@ def test_figures_of_rows_taken_otherwise_are_those_of_the_rows_written_out(name)
     found = resampled([answer], name, resamples=4)
     assert np.isfinite(found).all()
     assert len(set(found.tolist())) == 4
+
+
+def test_a_model_that_is_never_wrong_may_be_calibrated_by_smooth_errors_too():
+    p = np.full(300, 0.998)
+    answer = answer_of(np.stack([1 - p, p], -1)[None], np.ones(300, int))
+    found = score([answer], 20, metrics=["smooth_ece"])["smooth_ece"]
+    assert found.value == pytest.approx(0.002, abs=1e-4)
+    assert found.low == 0
+    assert 0.01 < found.high < 0.02  # up to 1.2 % of mistakes show none among 300 rows
+
+
+def test_resolution_is_never_more_than_the_labels_own_uncertainty():
+    truth = np.tile([0, 1], 150)
+    p = np.where(truth, 0.998, 0.002)
+    found = score([answer_of(np.stack([1 - p, p], -1)[None], truth)], 20)
+    for figure in (found["brier_resolution"], found["brier_uncertainty"]):
+        assert figure.value == pytest.approx(0.5)
+        assert figure.low <= figure.value <= figure.high <= 0.5
+    # Shares of exactly one half are luck: so are those of 300 draws, to 0.012 in 95 of 100.
+    assert 0.48 < found["brier_uncertainty"].low < 0.495

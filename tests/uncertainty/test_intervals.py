@@ -100,8 +100,8 @@ def test_the_seed_decides_the_draws():
 
 def test_ends_are_percentiles_of_the_resamples():
     answer = random_answer()
-    samples = resampled([answer], "nll", 200, seed=3)
-    interval = score([answer], 200, confidence=0.8, seed=3)["nll"]
+    samples = resampled([answer], "mean_total", 200, seed=3)
+    interval = score([answer], 200, confidence=0.8, seed=3)["mean_total"]
     assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(samples, [0.1, 0.9])))
 
 

@@ -121,3 +121,28 @@ def test_the_order_of_candidates_changes_nothing(order, seed):
 def test_losses_that_cannot_be_compared_are_refused(losses):
     with pytest.raises(InputError, match="finite losses of two rows or more"):
         recommend(losses, {})
+
+
+def test_the_surer_of_two_that_are_never_wrong_is_not_called_better():
+    """300 texts, no mistake: that 0.9999 beats 0.998 on each says nothing of what a mistake will cost."""
+    by_label = {
+        name: -np.log(np.tile([1 - p, p], (300, 1))) for name, p in (("surer", 0.9999), ("sure", 0.998))
+    }
+    losses = {name: own[:, 1] for name, own in by_label.items()}
+    alone, allowed = (
+        recommend(losses, {"sure": 0.1, "surer": 1.0}, by_label=own) for own in (None, by_label)
+    )
+    assert (alone.chosen, allowed.chosen) == ("surer", "sure")
+    difference = allowed.behind["sure"].difference
+    assert difference.low < 0 < difference.value < difference.high
+
+
+def test_mistakes_that_are_seen_leave_errors_as_they_are():
+    random = np.random.default_rng(0)
+    p = {name: random.uniform(0.55, 0.95, 400) for name in ("one", "other")}
+    right = random.random(400) < 0.6  # too sure: losses vary more than the probabilities say
+    by_label = {name: -np.log(np.stack([1 - own, own], axis=1)) for name, own in p.items()}
+    losses = {name: np.where(right, own[:, 1], own[:, 0]) for name, own in by_label.items()}
+    found, plain = recommend(losses, {}, by_label=by_label), recommend(losses, {})
+    for name, behind in plain.behind.items():
+        assert found.behind[name].difference.high == pytest.approx(behind.difference.high, rel=0.01, abs=1e-9)

@@ -131,3 +131,12 @@ def test_areas_cover_with_few_positives(area, positives):
         found = score_interval(Interval(value), samples, Basis(positives, 300 - positives), 0.95)
         held.append(found.low <= area <= found.high)
     assert np.mean(held) >= LEAST, np.mean(held)
+
+
+def test_rows_of_unknown_label_are_in_no_group():
+    """A hundred groups of ten, one row of each labelled: as a hundred rows that stand for themselves."""
+    known = np.arange(1000) % 10 == 0
+    labels = np.where(known, np.arange(1000) // 10 % 2, -1)
+    p = np.where(np.arange(1000) // 10 % 2, 0.9, 0.1)
+    found = score([binary(p, labels, np.repeat(np.arange(100), 10))], 50, metrics=["accuracy"])["accuracy"]
+    assert found.low == pytest.approx(100 / (100 + 1.96**2), abs=1e-3)

@@ -124,6 +124,7 @@ def checked_splits(settings: DataSettings, parts: Parts, members: int, notes: li
     if settings.group is None:
         test = None if clean.test is None else grouped(clean.test)
         clean = replace(clean, calibration=grouped(clean.calibration), test=test)
+    clean = replace(clean, shift={name: grouped(own) for name, own in clean.shift.items()})
     check_classes(settings, clean, members)
     notes.extend(unknown_notes(clean))
     notes.extend(weight_notes(settings, clean.train))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils.multiclass import check_classification_targets
 
 from credibly.data.cells import CellError, Problems, canonical, likeliest, text_of
@@ -116,6 +117,8 @@ def targets_of(y: Any) -> Targets:
         probs = check_label_probs(y, N, C)
         return Targets(np.arange(C), np.array([likeliest(row) for row in probs], dtype=np.int64), probs)
     try:
+        if isinstance(y, list | tuple) and any(_present(label) is None for label in y):
+            y = np.asarray(y, dtype=object)  # beside text, NumPy would make a text of what is missing
         labels = column_or_1d(y, warn=True)
         assert_all_finite(labels, input_name="y")
         check_classification_targets(labels)
@@ -146,5 +149,5 @@ def _columns_of_frame(known: list[Any], names: Sequence[Any] | None) -> Sequence
 
 
 def _present(cell: object) -> object:
-    """Return a cell, or None for the NaN that stands for a missing one."""
-    return None if isinstance(cell, float) and cell != cell else cell
+    """Return a cell, or None for what stands for a missing one: NaN, or pandas' NA."""
+    return None if is_scalar_nan(cell) or is_pandas_na(cell) else cell

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from credibly import __version__
 from credibly.errors import InputError, listed
-from credibly.records import Examples, Predictions
+from credibly.records import UNKNOWN, Examples, Predictions
 from credibly.report.figures.comparisons import (
     Paired,
     agreement,
@@ -135,6 +135,7 @@ def build_report(
         "run": run_name,
         "classes": list(test.class_names),
         "rows": _rows(stored, shift_splits),
+        "rows_labelled": int((test.labels != UNKNOWN).sum()),
         "members": len(on_test["single"]),
         "shipped": shipped,
         "headline": "",

@@ -16,6 +16,7 @@ from scipy.special import ndtr, ndtri
 from credibly.errors import InputError
 from credibly.records import IntArray, Interval
 from credibly.uncertainty.scoring.clusters import clusters_of, standard_error
+from credibly.uncertainty.scoring.mean_losses import unseen_variance
 from credibly.uncertainty.scoring.slices import holm
 
 FloatArray = NDArray[np.float64]
@@ -60,6 +61,7 @@ def recommend(
     costs: Mapping[str, float | None],
     confidence: float = 0.95,
     groups: Sequence[str] | None = None,
+    by_label: Mapping[str, FloatArray] | None = None,
 ) -> Recommendation:
     """Return the cheapest candidate whose losses are not truly above the least.
 
@@ -74,6 +76,9 @@ def recommend(
         confidence: of the intervals; 1 - confidence is the level of the test.
         groups: N names; rows of one group may depend on one another, and the standard errors allow for it
             (`scoring.clusters`). None where all are independent.
+        by_label: where losses are -ln p(label), what they would be for each of the C labels, (N, C) by
+            candidate: standard errors then allow for mistakes that these rows do not show
+            (`scoring.mean_losses`).
 
     Raises:
         InputError: no candidates, fewer than two rows or groups, other numbers of rows, or losses that are
@@ -90,10 +95,14 @@ def recommend(
     best = min(losses, key=lambda name: float(losses[name].mean()))
     differences = {name: loss - losses[best] for name, loss in losses.items()}
     others = [name for name in losses if name != best]
-    p_values = holm([_p_value(differences[name], clusters) for name in others])
+    errors = {name: standard_error(own, clusters) for name, own in differences.items()}
+    if by_label is not None:
+        pairs = {name: ((losses[name], by_label[name]), (losses[best], by_label[best])) for name in losses}
+        errors = {name: _with_unseen(errors[name], *pairs[name], clusters) for name in losses}
+    p_values = holm([_p_value(differences[name], errors[name]) for name in others])
     adjusted = dict(zip(others, p_values, strict=True))
     behind = {
-        name: Behind(_interval(own, confidence, clusters), adjusted.get(name))
+        name: Behind(_interval(own, errors[name], confidence), adjusted.get(name))
         for name, own in differences.items()
     }
     known = {name: np.inf if (cost := costs.get(name)) is None else cost for name in losses}
@@ -104,13 +113,24 @@ def recommend(
     return Recommendation(chosen, best, behind, tuple(as_good))
 
 
-def _p_value(difference: FloatArray, clusters: IntArray) -> float:
+def _with_unseen(
+    error: float,
+    first: tuple[FloatArray, FloatArray],
+    second: tuple[FloatArray, FloatArray],
+    clusters: IntArray,
+) -> float:
+    """Return the error of a mean difference of losses, (N,) and by label (N, C), with unseen mistakes."""
+    wrong = np.any([loss > by_label.min(axis=1) for loss, by_label in (first, second)], axis=0)
+    share = (np.exp(-first[1]) + np.exp(-second[1])) / 2
+    together = len(clusters) / (int(clusters.max()) + 1)
+    return float(np.sqrt(error**2 + unseen_variance(first[1] - second[1], share, wrong, error**2, together)))
+
+
+def _p_value(difference: FloatArray, error: float) -> float:
     """Return the two-sided p-value of a mean of zero, as the interval beside it is two-sided."""
-    error = standard_error(difference, clusters)
     return float(2 * ndtr(-abs(difference.mean()) / error)) if error else float(difference.mean() == 0)
 
 
-def _interval(difference: FloatArray, confidence: float, clusters: IntArray) -> Interval:
-    value = float(difference.mean())
-    reach = float(ndtri((1 + confidence) / 2)) * standard_error(difference, clusters)
+def _interval(difference: FloatArray, error: float, confidence: float) -> Interval:
+    value, reach = float(difference.mean()), float(ndtri((1 + confidence) / 2)) * error
     return Interval(value, value - reach, value + reach)

@@ -173,10 +173,12 @@ def _candidates(name: str, run: Run, splits: Splits, stages: Stages) -> Iterator
     told = stages(f"{name}: measuring speed")
     forms = list(_forms(run, calibration))
     for done, form in enumerate(forms, start=1):
+        losses, by_label = _losses(form)
         yield Candidate(
             name=f"{name}: {form.label}",
             kind="single" if form.first else bare_name(form.system),
-            losses=_losses(form),
+            losses=losses,
+            by_label=by_label,
             answers={
                 split: answers(form.system, record, form.calibrators)[0]
                 for split, record in form.stored.items()
@@ -204,14 +206,15 @@ def _forms(run: Run, calibration: Calibration) -> Iterator[Form]:
         yield Form(bare.replace("_", " "), form, stored, calibration.calibrators, costs.get(bare, {}))
 
 
-def _losses(form: Form) -> FloatArray:
-    """Return the NLL of each calibration text under a calibrator that was fitted without it, (N,)."""
+def _losses(form: Form) -> tuple[FloatArray, FloatArray]:
+    """Return each calibration text's NLL, (N,) and by label (N, C), under a calibrator fitted without it."""
     record, truth = targets_of(form.stored["calibration"], "labels")
     _, calibrated, kind = form.system.partition("+")
     if calibrated:
         on: On = "mean" if kind.endswith(ON_MEAN) else "members"
         record = cross_fitted(record, kind.removesuffix(ON_MEAN), on=on)
-    return np.asarray(-(truth * log_of(combine(record))).sum(axis=1))
+    by_label = np.asarray(-log_of(combine(record)))
+    return (truth * by_label).sum(axis=1), by_label
 
 
 def _speed(run: Run, form: Form, some: Examples) -> float:

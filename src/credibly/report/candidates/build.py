@@ -36,6 +36,7 @@ class Candidate:
         name: unique.
         kind: ``single``, ``ensemble`` or a network's name, which says what is deployed.
         losses: NLL of each calibration text under a calibrator fitted without it, (N,).
+        by_label: what they would be for each label, (N, C).
         answers: by split, ``test`` and the shift sets.
         costs: seconds, parameters, bytes and rows_per_second; what is left out is unknown.
     """
@@ -43,6 +44,7 @@ class Candidate:
     name: str
     kind: str
     losses: FloatArray
+    by_label: FloatArray
     answers: Mapping[str, Answer]
     costs: Mapping[str, float | None]
 
@@ -80,7 +82,10 @@ def build_comparison(
     seconds = {
         own.name: 1 / speed if (speed := own.costs.get("rows_per_second")) else None for own in candidates
     }
-    choice = recommend({own.name: own.losses for own in candidates}, seconds, confidence, groups)
+    losses, by_label = (
+        {own.name: getattr(own, part) for own in candidates} for part in ("losses", "by_label")
+    )
+    choice = recommend(losses, seconds, confidence, groups, by_label)
     by_split = {
         split: {own.name: (own.answers[split],) for own in candidates} for split in candidates[0].answers
     }

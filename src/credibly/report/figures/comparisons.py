@@ -24,7 +24,7 @@ from credibly.uncertainty.scoring.estimates import (
     mean_estimate,
     resampled_as,
 )
-from credibly.uncertainty.scoring.intervals import rank_correlation
+from credibly.uncertainty.scoring.intervals import bootstrapped_difference, rank_correlation
 from credibly.uncertainty.scoring.resampling import Resampling
 from credibly.uncertainty.scoring.scores import families
 from credibly.uncertainty.scoring.slices import holm
@@ -76,9 +76,9 @@ class Paired:
             estimates = [self.estimate(name, metric) for name in (first, second)]
             one, other = (self.samples(name, resampled_as(metric)) for name in (first, second))
             return corrected_difference(value, estimates, (one, other))
-        return Interval(
-            value, *self.resampling.ends(self.samples(first, metric) - self.samples(second, metric))
-        )
+        samples = self.samples(first, metric), self.samples(second, metric)
+        sides = self.on_test[first], self.on_test[second]
+        return bootstrapped_difference(value, samples, metric, sides, self.resampling)
 
     def p_value(self, first: str, second: str, metric: str, difference: Interval) -> float | None:
         """Return a difference's p-value: the larger of the interval's and, for accuracies, the exact one."""

@@ -59,9 +59,10 @@ def findings(report: Report) -> list[Finding]:
 
 def headline(report: Report) -> str:
     """Return the verdict on the shipped system in one or two sentences."""
-    name, rows = report["shipped"], count(report["rows"]["test"])
+    name, rows = report["shipped"], count(_labelled(report))
     scores = report["systems"][name]
     if scores["accuracy"]["value"] is None:
+        rows = count(report["rows"]["test"])
         return f"{name} has answered {rows} test texts of unknown label; only its uncertainty is reported."
     right = f"{name} answers {with_interval('accuracy', scores['accuracy'])} of {rows} test texts correctly"
     rejecting = _rejecting(report["calibration_tests"].get(name, {}), REJECTED_BELOW)
@@ -173,7 +174,7 @@ def _calibration(report: Report) -> Iterator[Finding]:
     if not tests or scores["ece_debiased"]["value"] is None or scores["ece"]["value"] is None:
         return
     rejecting, doubting = _rejecting(tests, REJECTED_BELOW), _rejecting(tests, DOUBTED_BELOW)
-    rows = count(report["rows"]["test"])
+    rows = count(_labelled(report))
     evidence = (
         f"Its debiased ECE is {with_interval('ece_debiased', scores['ece_debiased'])}; its plain ECE is "
         f"{number('ece', scores['ece']['value'])}, where a perfectly calibrated model shows "
@@ -379,7 +380,7 @@ def _abstention(report: Report) -> Iterator[Finding]:
     ranking = report["systems"][name]["error_auroc"]
     points = report["curves"]["risk_coverage"].get(name, [])
     half = at_coverage(points, 0.5)
-    wrong = round(points[-1]["risk"] * report["rows"]["test"]) if points else 0
+    wrong = round(points[-1]["risk"] * _labelled(report)) if points else 0
     if ranking["low"] is None or half is None or wrong < FEWEST_MISTAKES:
         return
     knows = ranking["low"] > 0.5
@@ -396,6 +397,11 @@ def _abstention(report: Report) -> Iterator[Finding]:
         f"of all {_risk(points[-1])}."
     )
     yield Finding("good" if knows else "bad", claim, evidence)
+
+
+def _labelled(report: Report) -> int:
+    """Return how many test texts have a label; reports of earlier versions do not tell them from all."""
+    return int(report.get("rows_labelled", report["rows"]["test"]))
 
 
 def _risk(point: Mapping[str, float]) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.special import chndtr, chndtrinc, ndtri
+from scipy.special import chdtri, chndtr, chndtrinc, ndtri
 
 from credibly.records import UNKNOWN
 from credibly.uncertainty.scoring.binning import BINS, bin_of, cautious_share
@@ -68,10 +68,12 @@ def uncertainty_estimate(answer: Answer, confidence: float) -> Estimate:
     It is (C - 1) / C less the squared distance of the classes' shares from equal ones, which over N rows
     goes as a noncentral chi-square does, and bends there: percentiles never reach equal shares. That holds
     near these; elsewhere the sum of squares is normal, by the multinomial's moments. The wider ends count.
+    Shares nearer to equal than chance brings them are luck: they say as much as the median of equal ones.
     """
     C, rows = answer.probs.shape[1], np.flatnonzero(answer.labels != UNKNOWN)
     share = np.bincount(answer.labels[rows], minlength=C) / len(rows)
     distance = len(rows) * C * float(((share - 1 / C) ** 2).sum())
+    distance = max(distance, float(chdtri(C - 1, 0.5)))
     value, scale = 1 - float((share**2).sum()), len(rows) * C
     tails = (1 + confidence) / 2, (1 - confidence) / 2
     near, far = (
@@ -81,7 +83,7 @@ def uncertainty_estimate(answer: Answer, confidence: float) -> Estimate:
     spread = 4 * (float((share**3).sum()) - float((share**2).sum()) ** 2) / len(rows)
     reach = float(ndtri(tails[0])) * np.sqrt(max(spread, 0.0))
     low, high = min(1 - 1 / C - far / scale, value - reach), max(1 - 1 / C - near / scale, value + reach)
-    return value, max(low, 0.0), min(high, 1 - 1 / C)
+    return value, max(min(low, value), 0.0), min(max(high, value), 1 - 1 / C)
 
 
 def brier_estimate(part: str) -> Callable[[Answer, float], Estimate]:
@@ -114,18 +116,22 @@ def _estimates(answer: Answer, confidence: float) -> dict[str, Estimate]:
     squares = 4 * float((chance[n > 0] ** 2).sum())
     overall = float((share * (1 - share)).sum()) / len(rows)
     reach = float(ndtri((1 + confidence) / 2))
+    most = 1 - 1 / probs.shape[1]  # of resolution, which is part of the labels' own uncertainty
     return {
         "brier_reliability": _normal(reliability, noise, squares, reach, 0.0),
-        "brier_resolution": _normal(resolution, noise - overall, squares, reach, 0.0),
+        "brier_resolution": _normal(resolution, noise - overall, squares, reach, 0.0, most),
         "brier_within_bins": _normal(within, 0.0, 0.0, reach, -np.inf),
     }
 
 
-def _normal(each: FloatArray, noise: float, squares: float, reach: float, lowest: float) -> Estimate:
+def _normal(
+    each: FloatArray, noise: float, squares: float, reach: float, lowest: float, highest: float = np.inf
+) -> Estimate:
     """Return a sum over classes of each row's share, (N, C), less the noise, and the ends of its interval."""
     rows = each.sum(axis=1)
     value, half = float(rows.mean()) - noise, reach * float(np.sqrt(rows.var() / len(rows) + squares))
-    return max(value, lowest), max(value - half, lowest), max(value + half, lowest)
+    low, middle, high = np.clip([value - half, value, value + half], lowest, highest).tolist()
+    return middle, low, high
 
 
 def _cells(answer: Answer, rows: NDArray[np.intp]) -> tuple[FloatArray, FloatArray, NDArray[np.int64], int]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from credibly.errors import InputError, listed
-from credibly.records import IntArray, Interval
+from credibly.records import UNKNOWN, IntArray, Interval
 from credibly.uncertainty.scoring.clusters import units_of
 from credibly.uncertainty.scoring.estimates import (
     CORRECTED,
@@ -23,6 +23,7 @@ from credibly.uncertainty.scoring.estimates import (
     resampled_as,
 )
 from credibly.uncertainty.scoring.families import class_figures
+from credibly.uncertainty.scoring.mean_losses import LOSSES, with_unseen_mistakes
 from credibly.uncertainty.scoring.ranks import area_under_roc, spearman
 from credibly.uncertainty.scoring.resampling import Family, Resampling, Statistic
 from credibly.uncertainty.scoring.score_intervals import (
@@ -96,13 +97,15 @@ def score_sampled(
     found = {
         name: _interval([figure[name] for figure in figures], samples.get(name), resampling) for name in names
     }
-    together = rows_together(answers[0].groups)
+    together = rows_together(_labelled_groups(answers[0]))
     for name, figure in found.items():
         if name in CORRECTED:
             found[name] = corrected_interval(name, answers, figure, resampling.confidence)
         elif name in BASES and figure.low is not None:
             basis = basis_of(name, answers)
             found[name] = score_interval(figure, samples[name], basis, resampling.confidence, together)
+        elif name in LOSSES and figure.low is not None:
+            found[name] = with_unseen_mistakes(figure, samples[name], name, [answers], resampling.confidence)
     return found, samples
 
 
@@ -132,7 +135,7 @@ def score_classes(
     ones = np.ones((len(answers[0].ids), 1))
     figures = [class_figures(answer)(ones) for answer in answers]
     samples = _resampled(answers, [class_figures], resampling) if samples is None else samples
-    bases, together = class_bases(answers), rows_together(answers[0].groups)
+    bases, together = class_bases(answers), rows_together(_labelled_groups(answers[0]))
 
     def interval(name: str) -> Interval:
         found = _interval([_or_none(figure[name][0]) for figure in figures], samples[name], resampling)
@@ -213,7 +216,32 @@ def paired_difference(
         estimates = [mean_estimate(metric, side, confidence) for side in (first, second)]
         one, other = (side[resampled_as(metric)] for side in samples)
         return corrected_difference(difference, estimates, (one, other))
-    return Interval(difference, *resampling.ends(samples[0][metric] - samples[1][metric]))
+    return bootstrapped_difference(
+        difference, (samples[0][metric], samples[1][metric]), metric, (first, second), resampling
+    )
+
+
+def bootstrapped_difference(
+    difference: float,
+    samples: tuple[FloatArray, FloatArray],
+    metric: str,
+    sides: tuple[Sequence[Answer], Sequence[Answer]],
+    resampling: Resampling,
+) -> Interval:
+    """Return a difference of two systems' figures with the interval of its resamples.
+
+    Args:
+        difference: of the figures.
+        samples: of both systems on the same resamples, (R,) each.
+        metric: which; not one of `estimates.CORRECTED`.
+        sides: the systems' answers on the same rows.
+        resampling: as it gave the samples.
+    """
+    differences = samples[0] - samples[1]
+    found = Interval(difference, *resampling.ends(differences))
+    if metric not in LOSSES:
+        return found
+    return with_unseen_mistakes(found, differences, metric, sides, resampling.confidence)
 
 
 def resampled(answers: Sequence[Answer], metric: str, resamples: int = 1000, seed: int = 0) -> FloatArray:
@@ -329,6 +357,10 @@ def _separation(
     )
     found, basis = _interval(figures, samples, resampling), Basis(rows=sizes[1], negatives=sizes[0])
     return score_interval(found, samples, basis, resampling.confidence, rows_together(inside[0].groups))
+
+
+def _labelled_groups(answer: Answer) -> IntArray | None:
+    return None if answer.groups is None else answer.groups[answer.labels != UNKNOWN]
 
 
 def _or_none(figure: float) -> float | None:

@@ -71,9 +71,11 @@ def smooth_estimate(answer: Answer, confidence: float) -> tuple[float, float, fl
     plain = float(fixed_point((onto @ gaps / N)[:, None])[0])
     kernel = idct(_damping(np.array([plain])) * dct(np.eye(CELLS), axis=0), axis=0)
     remains, density = kernel @ (onto @ gaps) / N, kernel @ np.asarray(onto.sum(axis=1)).ravel() / N
-    error = np.sqrt(kernel**2 @ (onto @ gaps**2)) / N
-    own = (onto.T @ (kernel.T @ np.sign(remains))) * gaps
-    deviation = float(ndtri((1 + confidence) / 2)) * float(own.std()) / np.sqrt(N)
+    squares = _cautious_squares(gaps, answer.confidence[rows])
+    error = np.sqrt(kernel**2 @ (onto @ squares)) / N
+    sign = onto.T @ (kernel.T @ np.sign(remains))
+    spread = max(float((sign**2 * squares).mean()) - float((sign * gaps).mean()) ** 2, 0.0)
+    deviation = float(ndtri((1 + confidence) / 2)) * float(np.sqrt(spread / N))
     t = np.linspace(0.0, 2 * plain + 10 * float(error.sum()), STEPS + 1)
     ends, estimates = [], []
     for profile in (density, np.abs(remains)):
@@ -92,6 +94,15 @@ def _damping(sigma: FloatArray) -> FloatArray:
 
 def _gaps(answer: Answer) -> FloatArray:
     return np.asarray((answer.predicted == answer.labels) - answer.confidence)
+
+
+def _cautious_squares(gaps: FloatArray, confidence: FloatArray) -> FloatArray:
+    """Return the squared gaps, (N,), with four rows more divided among all, two right and two wrong.
+
+    As `binning.cautious_share`: rows that are all right would else claim to be free of error.
+    """
+    N = len(gaps)
+    return np.asarray((gaps**2 + 2 * (confidence**2 + (1 - confidence) ** 2) / N) / (1 + 4 / N))
 
 
 def _onto_cells(answer: Answer, rows: NDArray[np.intp]) -> csr_matrix:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from credibly.data import read_examples
+from credibly.data.containment import grouped
 from credibly.data.predictions import Judged, PredictionColumns, read_predictions, with_truth
 from credibly.errors import DataError, InputError
 from credibly.progress import Stages, silent
@@ -68,7 +70,9 @@ def evaluate_predictions(
         judged = read_predictions(file, PredictionColumns(label=None))
         data = DataSettings(train=str(truth), **given)
         judged = with_truth(judged, read_examples(truth, data, judged.examples.class_names))
-    notes = _checked(judged, file)
+    notes, recipe = _checked(judged, file), dict[str, Any]()
+    if judged.texts_known and judged.examples.groups is None:
+        judged, recipe = _grouped(judged), {"data": {"group": None}}
     stored = {"members": {"test": judged.predictions}}
     calibrated, said = _cross_fitted(judged.predictions, calibrator, seed)
     stored |= {name: {"test": record} for name, record in calibrated.items()}
@@ -77,7 +81,7 @@ def evaluate_predictions(
     told(0, 1)
     content = build_report(
         run_name=Path(file).name,
-        recipe={},
+        recipe=recipe,
         stored=stored,
         calibrators={},
         costs={},
@@ -92,6 +96,16 @@ def evaluate_predictions(
     if html is not None:
         write_text(html, render_html(content))
     return content
+
+
+def _grouped(judged: Judged) -> Judged:
+    """Return predictions with equal texts, and texts that stand within others, as groups."""
+    examples = grouped(judged.examples)
+    return replace(
+        judged,
+        examples=examples,
+        predictions=replace(judged.predictions, groups=examples.group_numbers()),
+    )
 
 
 def _cross_fitted(

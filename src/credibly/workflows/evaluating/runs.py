@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from credibly.data import Splits, read_examples
+from credibly.data.containment import grouped
 from credibly.data.leaks import unshown
 from credibly.data.opinions import shown_to
 from credibly.errors import RunFolderError
@@ -151,6 +152,7 @@ def evaluate(
     if labelled:
         examples = unshown("test", examples, shown_to(run), notes)
         notes += judged_notes(recipe)
+    examples = grouped(examples) if data.group is None else examples
     stored: dict[str, dict[str, Predictions]] = {}
     readers: list[Reader] = []
     for source in ["members", *network_systems(recipe)]:

@@ -14,6 +14,7 @@ from credibly.passes import groups_of, missing_of
 from credibly.progress import Stages, silent
 from credibly.runs import Run, write_json
 from credibly.settings import Recipe
+from credibly.uncertainty.unknown.shift import Scores
 from credibly.workflows.common.contents import Calibration, further_students, network_systems
 from credibly.workflows.common.provenance import asks_for_more, check_same_recipe, facts_of
 from credibly.workflows.common.recipes import make_recipe
@@ -23,7 +24,7 @@ from credibly.workflows.steps.calibrating import calibrate, log_choices
 from credibly.workflows.steps.learning import curve_notes, learn_on_parts
 from credibly.workflows.steps.members import train_members
 from credibly.workflows.steps.networks import tune_networks
-from credibly.workflows.steps.reference import Embedder, keep_reference, strangeness
+from credibly.workflows.steps.reference import strangeness
 from credibly.workflows.steps.soups import make_soups, soup_notes
 from credibly.workflows.steps.work import Work
 from credibly.workflows.steps.zero_shot import store_zero_shot
@@ -95,7 +96,7 @@ def carry_out(work: Work) -> Run:
         learn_on_parts(work)
         make_soups(work)
         tune_networks(work)
-        return conclude(work, calibrated(work.run, work.recipe))
+        return conclude(work, calibrated(work.run, work.recipe), strangeness(work))
 
 
 def calibrated(run: Run, recipe: Recipe) -> Calibration:
@@ -105,15 +106,18 @@ def calibrated(run: Run, recipe: Recipe) -> Calibration:
     return reduce(Calibration.joined, fitted)
 
 
-def conclude(work: Work, calibration: Calibration) -> Run:
-    """Write calibration and report, and finish the run: all its networks have answered."""
+def conclude(work: Work, calibration: Calibration, strange: Mapping[str, Scores]) -> Run:
+    """Write calibration and report, and finish the run: all its networks have answered.
+
+    Args:
+        work: the run, its recipe and its texts.
+        calibration: that is to be written.
+        strange: how strange the test and shift sets' texts are, as `strangeness` has it.
+    """
     run, recipe = work.run, work.recipe
     log_choices(calibration)
     write_json(run.calibration_file, calibration.as_json())
-    embedder = Embedder.of(recipe)
-    reference = keep_reference(run, recipe, work.splits, embedder, work.stages)
     if work.splits.test is not None:
-        strange = strangeness(reference, work.splits, embedder)
         noted = replace(work.splits, notes=(*work.splits.notes, *curve_notes(run), *soup_notes(run)))
         write_run_report(run, work.splits.test, noted, work.stages, strange)
     run.remove_checkpoints()

@@ -14,6 +14,7 @@ from credibly.workflows.common.contents import calibration_in
 from credibly.workflows.common.provenance import splits_of
 from credibly.workflows.common.recipes import make_recipe
 from credibly.workflows.fitting.fit import calibrated, conclude
+from credibly.workflows.steps.reference import strangeness
 from credibly.workflows.steps.work import Work
 
 log = logging.getLogger(__name__)
@@ -42,14 +43,16 @@ def recalibrate(path: str | Path, method: str = "auto", on: str = "members", sta
         return run
     splits = splits_of(run, run.recipe)
     notes = run.read_json(run.check(run.report_json))["notes"] if run.report_json.is_file() else splits.notes
-    calibration = calibrated(run, recipe)  # whatever cannot be fitted is found before anything is written
+    work = Work(run, recipe, replace(splits, notes=tuple(notes)), stages)
+    # Whatever cannot be fitted, and a language model that cannot be had, is found before anything is written.
+    calibration, strange = calibrated(run, recipe), strangeness(work)
     with run.alone():
         run.take_up(recipe)
         if run.export_folder.is_dir():
             log.warning("the export answers by the earlier calibration and is removed; export the run again")
             shutil.rmtree(run.export_folder)
         run.card_file.unlink(missing_ok=True)
-        return conclude(Work(run, recipe, replace(splits, notes=tuple(notes)), stages), calibration)
+        return conclude(work, calibration, strange)
 
 
 def _has_new_candidates(run: Run) -> bool:

@@ -20,6 +20,7 @@ from credibly.settings import Recipe
 from credibly.uncertainty.unknown.distances import Embedded
 from credibly.uncertainty.unknown.shift import Reference, Scores
 from credibly.workflows.common.provenance import changed_sets
+from credibly.workflows.steps.work import Work
 
 MOST_ROWS = 5000
 """Texts of a set that are kept: more would hardly move a score, and fill the disk."""
@@ -101,8 +102,10 @@ def reference_of(run: Run, embedder: Embedder, stages: Stages = silent) -> Refer
     return _reference(recipe, splits, embedder, stages)
 
 
-def strangeness(reference: Reference, splits: Splits, embedder: Embedder) -> dict[str, Scores]:
-    """Return the embedding scores of the test and shift sets by set, if there are both."""
+def strangeness(work: Work) -> dict[str, Scores]:
+    """Keep the run's reference, and return the test and shift sets' embedding scores, if there are both."""
+    splits, embedder = work.splits, Embedder.of(work.recipe)
+    reference = keep_reference(work.run, work.recipe, splits, embedder, work.stages)
     if splits.test is None or not splits.shift:
         return {}
     sets: dict[str, Examples] = {"test": splits.test, **splits.shift}
