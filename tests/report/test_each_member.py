@@ -90,3 +90,11 @@ def test_the_mean_over_members_is_that_of_single_and_the_page_shows_them(fitted)
         mean = np.mean([member[metric]["value"] for member in members])
         assert single[metric]["value"] == pytest.approx(mean)
     assert "Every member alone" in render_html(fitted.report)
+
+
+def test_a_member_that_is_never_wrong_does_not_claim_to_know_its_loss_exactly():
+    log_probs = np.log(np.tile(np.float32([0.998, 0.001, 0.001]), (1, 300, 1)))
+    (member,) = members_of(Predictions(log_probs, tuple(map(str, range(300))), CLASSES, np.zeros(300, int)))
+    # The loss is 0.002, or 6.9 with a chance of 0.002: sqrt(0.998 * 0.002 / 300) * (6.9 - 0.002).
+    assert member["nll"]["low"] == 0
+    assert member["nll"]["high"] == pytest.approx(0.002 + 1.96 * 0.01779, abs=1e-4)

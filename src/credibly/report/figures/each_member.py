@@ -16,6 +16,7 @@ from credibly.records import UNKNOWN, Interval
 from credibly.report.figures.curves import wilson
 from credibly.report.figures.types import Json
 from credibly.uncertainty.numerics import log_of
+from credibly.uncertainty.scoring.mean_losses import unseen_variance
 from credibly.uncertainty.systems import Answer
 
 Floats = NDArray[np.float64]
@@ -41,11 +42,10 @@ def each_member(answers: Sequence[Answer], names: Sequence[str], confidence: flo
 def _figures(answer: Answer, confidence: float) -> Json:
     known = answer.labels != UNKNOWN
     labels, predicted = answer.labels[known], answer.predicted[known]
-    losses = -log_of(answer.probs[known])[np.arange(len(labels)), labels]
     hits = labels == predicted
     return {
         "accuracy": _share(hits, confidence),
-        "nll": _mean(losses, confidence),
+        "nll": _loss(answer.probs[known], labels, ~hits, confidence),
         "classes": {
             name: {
                 "precision": _share(hits[predicted == place], confidence),
@@ -63,8 +63,16 @@ def _share(hits: NDArray[np.bool_], confidence: float) -> Json:
     return Interval(float(hits.mean()), float(low[0]), float(high[0])).as_json()
 
 
-def _mean(losses: Floats, confidence: float) -> Json:
-    if len(losses) < 2:
+def _loss(probs: Floats, labels: NDArray[np.int64], wrong: NDArray[np.bool_], confidence: float) -> Json:
+    """Return the mean NLL with its normal interval, mistakes allowed for that these rows do not show."""
+    N = len(labels)
+    if N < 2:
         return Interval(None).as_json()
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * losses.std(ddof=1) / np.sqrt(len(losses))
-    return Interval(float(losses.mean()), float(losses.mean() - half), float(losses.mean() + half)).as_json()
+    by_label = -log_of(probs)
+    losses = by_label[np.arange(N), labels]
+    seen = float(losses.var(ddof=1)) / N
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(
+        seen + unseen_variance(by_label, probs, wrong, seen)
+    )
+    mean = float(losses.mean())
+    return Interval(mean, max(mean - float(half), 0.0), mean + float(half)).as_json()
