@@ -210,16 +210,19 @@ def test_every_missing_member_is_one_process_s_and_groups_stay_together(
 
 
 @pytest.mark.parametrize(
-    ("visible", "expected"), [(None, "1"), ("3,5", "5"), ("GPU-a,GPU-b,GPU-c", "GPU-b"), ("4", "4")]
+    ("visible", "gpus", "expected"),
+    [(None, 2, "1"), (None, 1, "0"), ("3,5", 2, "5"), ("GPU-a,GPU-b,GPU-c", 3, "GPU-b"), ("4", 1, "4")],
 )
-def test_each_process_sees_the_gpu_of_its_number_among_those_it_may(monkeypatch, tmp_path, visible, expected):
+def test_each_process_sees_the_gpu_of_its_number_among_those_it_may(
+    monkeypatch, tmp_path, visible, gpus, expected
+):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     threads = torch.get_num_threads()
     run = begun(tmp_path / "run", "unused", device="cuda", threads=8)
     try:
-        _take_device(Share(run, run.recipe, made(2), None, frozenset({1}), place=1, processes=2))
+        _take_device(Share(run, run.recipe, made(2), None, frozenset({1}), place=1, processes=2, gpus=gpus))
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(threads)

@@ -37,6 +37,7 @@ class Share:
         seeds: of the members that are this process's.
         place: its number, which is that of its GPU.
         processes: how many there are where no member is trained yet.
+        gpus: how many the process that began this one sees.
     """
 
     run: Run
@@ -46,6 +47,7 @@ class Share:
     seeds: frozenset[int]
     place: int
     processes: int
+    gpus: int
 
 
 def train_side_by_side(
@@ -73,11 +75,13 @@ def train_side_by_side(
             what they have finished stays.
         ProcessError: a process died.
     """
+    import torch
+
     # Not forked: a process that has used a GPU, or runs threads, must not be copied.
     context = multiprocessing.get_context("spawn")
     children, ends = [], []
     for place, seeds in enumerate(shares):
-        share = Share(run, recipe, examples, validation, seeds, place, processes)
+        share = Share(run, recipe, examples, validation, seeds, place, processes, torch.cuda.device_count())
         ours, theirs = context.Pipe(duplex=False)
         child = context.Process(target=_train, args=(share, theirs), daemon=True)
         child.start()
@@ -153,7 +157,7 @@ def _take_device(share: Share) -> None:
     resolved = share.recipe.resolved
     if resolved is not None and resolved.device == "cuda":
         known = os.environ.get("CUDA_VISIBLE_DEVICES")
-        own = known.split(",") if known else [str(place) for place in range(share.processes)]
+        own = known.split(",") if known else [str(place) for place in range(max(share.gpus, 1))]
         os.environ["CUDA_VISIBLE_DEVICES"] = own[share.place % len(own)]
     import torch
 
