@@ -215,3 +215,10 @@ def test_resolution_is_never_more_than_the_labels_own_uncertainty():
         assert figure.low <= figure.value <= figure.high <= 0.5
     # Shares of exactly one half are luck: so are those of 300 draws, to 0.012 in 95 of 100.
     assert 0.48 < found["brier_uncertainty"].low < 0.495
+
+
+def test_the_best_order_of_a_sample_is_not_proven_to_be_that_of_all_rows():
+    p = np.linspace(0.6, 0.9, 100)
+    found = score([answer_of(np.stack([1 - p, p], -1)[None], np.ones(100, int))], 20)
+    assert (found["eaurc"].value, found["eaurc"].low) == (0, 0)
+    assert found["eaurc"].high == pytest.approx(found["aurc"].high) == pytest.approx(0.037, abs=1e-3)

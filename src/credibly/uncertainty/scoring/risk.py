@@ -122,6 +122,7 @@ def excess_influence(answer: Answer) -> FloatArray:
 def excess_estimate(answer: Answer, confidence: float) -> Estimate:
     """Return the E-AURC, and the ends of its interval: normal in its logarithm, by each row's influence.
 
+    Of one that is zero the upper end is that of the AURC of rows that are all right (`score_intervals`).
     In a resample the copies of a row have no order among themselves, which raises its E-AURC and not
     that of other rows: percentiles lie too high.
     """
@@ -129,9 +130,10 @@ def excess_estimate(answer: Answer, confidence: float) -> Estimate:
     N = np.array(float(len(rows)))
     area, _ = risk_coverage_influence(place, wrong)
     value = area - float(best_area(N, N - wrong.sum()))
+    reach = float(ndtri((1 + confidence) / 2))
     if value <= 0:
-        return value, value, value
-    half = float(ndtri((1 + confidence) / 2)) * float(np.sqrt((excess_influence(answer) ** 2).sum()))
+        return value, value, reach**2 / (len(rows) + reach**2)
+    half = reach * float(np.sqrt((excess_influence(answer) ** 2).sum()))
     return value, value * float(np.exp(-half / value)), value * float(np.exp(half / value))
 
 
