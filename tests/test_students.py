@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from credibly import workflows
 from credibly.cli.main import app
 from credibly.data import load_splits, read_examples
 from credibly.data.opinions import read_opinions, surest_rows
@@ -258,6 +259,22 @@ def test_suggested_texts_are_read_back_once_they_are_filled_in(fitted: Fitted, t
     assert [CLASSES[place] for place in examples.labels] == [known[name]["label"] for name in examples.ids]
     printed = CliRunner().invoke(app, arguments[:-2])
     assert printed.stdout.splitlines() == file.read_text(encoding="utf-8").splitlines()
+
+
+def test_labels_filled_in_by_hand_are_not_overwritten(fitted: Fitted, tmp_path, monkeypatch):
+    file, pool = tmp_path / "to_label.csv", jsonl(tmp_path / "pool.jsonl", pool_rows(12))
+    file.write_text("id,text,label\n1,Fine.,good\n", encoding="utf-8")
+    arguments = ["suggest", str(fitted.run), str(pool), "--count", "2", "--output", str(file)]
+    with monkeypatch.context() as patch:
+        patch.setattr(workflows, "suggest", lambda *given: pytest.fail("work began"), raising=False)
+        refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, InputError)
+    assert refused.exception.exit_code == 2
+    assert "or --overwrite to replace it" in str(refused.exception)
+    assert file.read_text(encoding="utf-8").endswith(",good\n")
+    assert CliRunner().invoke(app, [*arguments, "--overwrite"]).exception is None
+    with file.open(encoding="utf-8", newline="") as handle:
+        assert [row["label"] for row in csv.DictReader(handle)] == ["", ""]
 
 
 def test_suggested_are_those_of_which_the_run_is_least_sure(fitted: Fitted, tmp_path):
