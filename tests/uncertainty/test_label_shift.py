@@ -224,6 +224,16 @@ def test_balanced_texts_are_as_right_with_estimated_shares():
     assert abs(accuracy(found.final, BALANCED) - accuracy(found.corrected, BALANCED)) < 0.02
 
 
+def test_a_class_that_is_nobodys_likeliest_has_an_estimated_share_too():
+    two = said(BALANCED, (0.0, 0.0), separation=6.0).log_probs
+    third = np.full_like(two[..., :1], two.min() - 5)
+    found = correct(record(np.concatenate([two, third], axis=-1)), np.zeros((1, 3)), "estimate")
+    assert found.estimated[2] == 0
+    assert found.prior.sum() == pytest.approx(1)
+    assert found.prior[2] == pytest.approx(0.5 / len(BALANCED), rel=0.01)
+    assert accuracy(found.final, BALANCED) > 0.95
+
+
 def test_wrong_shares_are_refused():
     predictions = said(BALANCED, (0.0, 0.0))
     with pytest.raises(InputError, match="share above zero"):

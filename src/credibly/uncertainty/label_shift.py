@@ -213,6 +213,12 @@ def _belonging(scores: FloatArray, resting: FloatArray) -> FloatArray:
     return np.exp(log_softmax(log_of(weights / len(scores)) - distances / 2))
 
 
+def _above_zero(shares: FloatArray, N: int) -> FloatArray:
+    """Return shares, (C,), of which none is below that of half a text of N: fewer are not told from none."""
+    floored = np.maximum(shares, 0.5 / max(1, N))
+    return np.asarray(floored / floored.sum())
+
+
 @dataclass(frozen=True)
 class Corrections:
     """What prompts say, side by side: as they said it, without their bias, and for known class shares.
@@ -252,14 +258,15 @@ def correct(raw: Predictions, bias: ArrayLike, prior: ArrayLike | Literal["estim
     Args:
         raw: of M prompts.
         bias: (M, C), or (M, N, C) where each text has its own.
-        prior: (C,), or "estimate", or None for equal shares.
+        prior: (C,), or "estimate", or None for equal shares. An estimate gives no class less than the share
+            of half a text: one that is nobody's likeliest is rare, and may still come.
 
     Raises:
         InputError: as `checked_prior`.
     """
     corrected = without_bias(raw, bias)
     estimated = estimated_shares(corrected)
-    shares = estimated if isinstance(prior, str) else prior
+    shares = _above_zero(estimated, raw.shape[1]) if isinstance(prior, str) else prior
     checked = None if shares is None else checked_prior(shares, raw.shape[2])
     if checked is None:
         return Corrections(raw, corrected, None, np.zeros((raw.shape[0], raw.shape[2])), None, estimated)
