@@ -12,6 +12,7 @@ from credibly.backbones.next_words import next_words
 from credibly.ensemble import Ensemble, train_members
 from credibly.errors import InputError, RecipeError, RunFolderError
 from credibly.members import TrainingData, prompts
+from credibly.members.common import drawn, labels_of
 from credibly.members.prompt_texts import (
     CHAT_TEMPLATES,
     TEMPLATES,
@@ -20,7 +21,6 @@ from credibly.members.prompt_texts import (
     Template,
     chat_frame,
     checked_template,
-    drawn,
     plain_frame,
 )
 from credibly.passes import missing_of
@@ -155,6 +155,14 @@ def test_examples_are_drawn_in_balance_and_in_an_order_of_their_own():
     assert drawn(labels, 0, np.random.default_rng(0)).shape == (0,)
 
 
+def test_a_row_has_no_class_where_it_weighs_nothing_or_several_are_as_likely():
+    rows = [[0.1, 0.6, 0.3], [0.0, 0.0, 0.0], [0.4, 0.2, 0.4], [0.0, 0.0, 2.5], [1 / 3, 1 / 3, 1 / 3]]
+    labels = labels_of(np.array(rows, dtype=np.float32))
+    assert labels.tolist() == [1, -1, -1, 2, -1]
+    assert sorted(drawn(labels, 5, np.random.default_rng(0)).tolist()) == [0, 3]
+    assert labels_of(np.zeros((0, 3), np.float32)).shape == (0,)
+
+
 # Members
 
 
@@ -183,13 +191,14 @@ def test_members_are_the_same_under_a_seed_and_others_under_another(trained):
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_the_record_is_that_of_the_model_without_each_prompts_mean(trained):
-    run, examples = trained(warm_up=40), made()
+def test_the_record_is_that_of_the_model_without_each_prompts_mean_over_the_classes(trained):
+    run, examples = trained(warm_up=500), made()
     ensemble = opened(run)
     members = ensemble.members[0]
     raw = np.stack([own.log_probs for own in next_words(members.model, members.frames, examples.texts)])
     raw -= np.log(np.exp(raw).sum(axis=-1, keepdims=True))
-    shifted = raw - raw[:, :40].mean(axis=1, keepdims=True)
+    means = [raw[:, examples.labels == own].mean(axis=1, keepdims=True) for own in range(3)]
+    shifted = raw - np.mean(means, axis=0)
     expected = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     predictions = ensemble.predict(examples)
     np.testing.assert_allclose(predictions.log_probs, expected, atol=1e-5)

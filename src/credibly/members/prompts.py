@@ -18,7 +18,7 @@ from credibly.backbones.outline import Outline, Texts
 from credibly.backbones.prompted import Frame
 from credibly.backbones.reading import Reading
 from credibly.errors import InputError, RunFolderError
-from credibly.members.common import Histories, TrainingData, count_weights
+from credibly.members.common import Histories, TrainingData, count_weights, drawn
 from credibly.members.opinions import Bias, Labellers, Said
 from credibly.members.prompt_texts import (
     CHAT_TEMPLATES,
@@ -29,7 +29,6 @@ from credibly.members.prompt_texts import (
     Template,
     chat_frame,
     checked_template,
-    drawn,
     plain_frame,
 )
 from credibly.progress import Progress, Stages
@@ -107,8 +106,8 @@ def fit(
         InputError: as `labellers`, or words that the model does not know.
     """
     members = labellers(material, settings, seeds)
-    seen = material.data.texts[: settings.warm_up]
-    return members.without_bias(seen, monitor.progress), [History() for _ in seeds]
+    unbiased = members.warmed_up(material.data, settings.warm_up, monitor.progress)
+    return unbiased, [History() for _ in seeds]
 
 
 def labellers(material: Pool, settings: PromptsSettings, seeds: Sequence[int]) -> PromptMembers:
