@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import standins
 from credibly.backbones.language_model import load_language_model
@@ -187,6 +188,28 @@ def test_words_are_all_the_tokens_that_they_add_to_the_prompt(words, model_of):
         whole = tokenizer(f"it was: {word}", add_special_tokens=False)["input_ids"]
         assert whole == [*tokenizer("it was:", add_special_tokens=False)["input_ids"], *tokens]
         assert len(tokens) == (1 if word in standins.WORDS else 4 if word != "filmgood" else 5)
+
+
+@pytest.fixture(scope="module")
+def by_bytes():
+    """A tokenizer that joins a word with the space before it, as those of most language models do."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, special_tokens=["<s>"]
+    )
+    inner.train_from_iterator(["good good", "bad bad", "it was: good", "it was: bad"] * 9, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>")
+
+
+@pytest.mark.parametrize(("ending", "space"), [(" it was:", " "), ("", " "), (" it was:\n", "")])
+def test_a_word_is_scored_as_it_stands_in_the_examples_behind_the_prompts_end(ending, space, by_bytes):
+    tree = word_tree(by_bytes, ending, ("bad", "good"))
+    for word, tokens in zip(("bad", "good"), tree.words, strict=True):
+        assert by_bytes.decode(tokens) == f"{space}{word}"
+        whole = by_bytes(f"film.{ending}{space}{word}")["input_ids"]
+        assert whole == [*by_bytes(f"film.{ending}")["input_ids"], *tokens]
 
 
 def test_unknown_words_and_equal_ones_are_refused(model_of):

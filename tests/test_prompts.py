@@ -143,6 +143,17 @@ def test_wrong_templates_are_refused(template, message):
         checked_template(template)
 
 
+@pytest.mark.parametrize(
+    ("block", "end"),
+    [("{text}\nIt was: ", "\nIt was:"), ("{text}:\n", ":\n"), ("{text}  ", ""), ("{text}\n ", "\n")],
+)
+def test_spaces_at_the_end_of_a_template_are_the_answers(block, end):
+    frame = plain_frame(checked_template(block), TASK, SHOWN)
+    assert frame.after == end
+    space = "" if end.endswith("\n") else " "
+    assert f"A joy.{end}{space}positive\n\n" in frame.before
+
+
 def test_examples_are_drawn_in_balance_and_in_an_order_of_their_own():
     labels = np.array([0] * 10 + [1] * 3 + [2] * 5)
     for count, expected in ((3, [1, 1, 1]), (9, [3, 3, 3]), (12, [5, 3, 4]), (18, [10, 3, 5])):

@@ -85,13 +85,16 @@ def _filled(words: str, task: Task) -> str:
 
 
 def checked_template(block: str) -> Template:
-    """Return a template of the user's.
+    r"""Return a template of the user's, without spaces at its end: to most tokenizers they are the answer's.
+
+    >>> checked_template("{text}\nSentiment: ").block
+    '{text}\nSentiment:'
 
     Raises:
         RecipeError: a field that is not known, or {text} not once.
     """
     check_fields(block, "text")
-    return Template(block)
+    return Template(block.rstrip(" "))
 
 
 def check_fields(template: str, place: str) -> None:
