@@ -281,6 +281,22 @@ def test_without_examples_members_are_as_many_as_prompts_at_most(standin):
         prompts.labellers(pool_of(standin, made()), PromptsSettings(shots=0), range(11))
 
 
+def test_texts_of_no_weight_or_no_single_class_are_no_examples(standin):
+    pool, examples = pool_of(standin, made(12)), made(12)
+    targets = examples.targets()
+    targets[:7] = 0
+    targets[7] = 1 / 3
+    pool = replace(pool, data=replace(pool.data, targets=targets))
+    settings = PromptsSettings(templates=["{text} so:"], shots=12)
+    for seeds in (range(1), range(1, 3)):
+        for frame in prompts.labellers(pool, settings, seeds).frames:
+            found = dict(block.split(" so: ") for block in frame.before.split("\n\n")[:-1])
+            assert found == {examples.texts[row]: CLASSES[row % 3] for row in range(8, 12)}
+    pool = replace(pool, data=replace(pool.data, targets=np.zeros_like(targets)))
+    with pytest.raises(InputError, match="expected at most 3 members, got 4"):
+        prompts.labellers(pool, PromptsSettings(templates=SHORT, shots=8), range(4))
+
+
 def test_a_chat_template_is_used_where_that_is_asked_for(standin):
     template = (
         "{% for own in messages %}<{{ own['role'] }}>{{ own['content'] }}{% endfor %}"
