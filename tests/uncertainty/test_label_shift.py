@@ -1,5 +1,7 @@
 """A prompt's bias is found without labels, and known class shares are put in its place."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from credibly.errors import InputError
 from credibly.records import Predictions, normalised_log_probs
+from credibly.uncertainty import label_shift
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.label_shift import (
     BatchBias,
@@ -198,6 +201,52 @@ def test_estimated_shares_of_three_classes():
     predictions = said(labels, (0.0, 3.0, 0.0), separation=3.0)
     corrected = without_bias(predictions, BatchBias.of(predictions.log_probs).bias)
     np.testing.assert_allclose(estimated_shares(corrected), [0.7, 0.2, 0.1], atol=0.03)
+
+
+def belonging_by_sums(scores, resting):
+    """Return a step of the mixture text by text and class by class, as it is written down."""
+    weights, N = resting.sum(axis=0), len(scores)
+    means = np.array([
+        sum(resting[n, c] * scores[n] for n in range(N)) / max(weights[c], 1e-8) for c in range(len(weights))
+    ])  # fmt: skip
+    apart = scores[:, None] - means
+    covariance = np.einsum("nc,nci,ncj->ij", resting, apart, apart) / N
+    covariance += 1e-6 * (np.trace(covariance) + 1e-8) * np.eye(len(covariance))
+    distances = np.einsum("nci,ij,ncj->nc", apart, np.linalg.inv(covariance), apart)
+    joint = weights / N * np.exp(-(distances - distances.min(axis=1, keepdims=True)) / 2)
+    return joint / joint.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("C", [2, 3, 8])
+@pytest.mark.parametrize("offset", [0.0, 50.0])
+@pytest.mark.parametrize("separation", [0.0, 1.0, 4.0])
+def test_a_step_of_the_mixture_is_what_it_is_written_down_as(C, offset, separation):
+    generator = np.random.default_rng(C)
+    labels = np.arange(60) % C
+    scores = generator.normal(size=(60, C - 1)) + offset + separation * np.eye(C)[labels, 1:]
+    spread = generator.dirichlet(np.ones(C), 60)
+    rare = spread * np.array([1e-12, *[1.0] * (C - 1)])
+    rare /= rare.sum(axis=1, keepdims=True)
+    for resting in (spread, rare, np.eye(C)[labels], np.eye(C)[labels // 2 * 2]):
+        found = label_shift._belonging(scores, resting)
+        np.testing.assert_allclose(found, belonging_by_sums(scores, resting), atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])
+def test_texts_that_are_all_alike_within_their_class_have_shares_too(scale):
+    """Votes are: nothing is left of the variance within the classes but what rounding leaves."""
+    labels = np.repeat([0, 1, 2], [700, 200, 100])
+    assert estimated_shares(record(scale * np.eye(3)[labels][None])).tolist() == pytest.approx(
+        [0.7, 0.2, 0.1]
+    )
+
+
+def test_many_classes_cost_little():
+    generator = np.random.default_rng(0)
+    scores, resting = generator.normal(size=(2000, 59)), generator.dirichlet(np.ones(60), 2000)
+    began = time.process_time()
+    label_shift._belonging(scores, resting)
+    assert time.process_time() - began < 0.5
 
 
 # All corrections together
