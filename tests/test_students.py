@@ -334,6 +334,16 @@ def test_a_run_of_labels_suggests_of_its_own_texts_by_its_record(labels, by):
         assert [row[part] for row in found] == highest
 
 
+def test_texts_that_prompts_show_with_their_labels_are_not_suggested(labels, tmp_path):
+    rows = made_rows(LABELLED_ROWS)[:12]
+    texts, few = (jsonl(tmp_path / f"{name}.jsonl", own) for name, own in (("t", rows), ("few", rows[:2])))
+    recipe = labels.recipe.model_dump(mode="json", exclude={"resolved"})
+    recipe["data"]["train"], recipe["labelling"]["examples"] = str(texts), str(few)
+    shown = label(Recipe.model_validate(recipe), tmp_path / "run")
+    found = suggest(shown.path, count=12, by="entropy")
+    assert {row["text"] for row in found} == {row["text"] for row in rows[2:]}
+
+
 def test_a_run_that_labelled_some_rows_of_a_file_suggests_those_with_their_own_opinions(labels, tmp_path):
     recipe = labels.recipe.model_dump(mode="json", exclude={"resolved"})
     recipe["data"]["limit"] = {"train": 10}
