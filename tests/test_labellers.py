@@ -19,6 +19,7 @@ from credibly.members import LABELLERS, TrainingData
 from credibly.members.common import count_weights
 from credibly.members.entailment import entailed_class
 from credibly.members.statements import TEMPLATES, statements_of
+from credibly.parted import filled, paired
 from credibly.progress import silent
 from credibly.records import Examples
 from credibly.runs import Run
@@ -210,6 +211,23 @@ def test_a_text_that_is_too_long_loses_its_end_and_is_counted(source, members_of
     assert said.cut == 1
     longer = members.said([LONG + " dull"]).log_probs
     np.testing.assert_allclose(said.log_probs[:, 1], longer[:, 0], atol=1e-4)
+
+
+def test_of_a_template_and_a_pair_the_column_that_is_cut_loses_its_end_to_entailment(members_of):
+    members, ends = members_of("entailment"), ("dull plot", "great story")
+
+    def texts(middle):
+        made = [filled("{long} says: {end}", {"long": middle, "end": own}, "long") for own in ends]
+        return made + [paired(middle, own, cut_first=True) for own in ends]
+
+    said, longer = (members.said(texts(middle)).log_probs for middle in (LONG, LONG + " dull"))
+    np.testing.assert_allclose(said, longer, atol=1e-4)
+    # What stands at the end is read.
+    assert np.abs(said[:, 0] - said[:, 1]).max() > 1e-3
+    assert np.abs(said[:, 2] - said[:, 3]).max() > 1e-3
+    # Where what is kept is too long itself, it is the text that gives way, and not the sentence.
+    kept = filled("{end} {long}", {"end": LONG, "long": "so"}, "long")
+    np.testing.assert_allclose(members.said([kept]).log_probs, members.said([str(kept)]).log_probs, atol=1e-4)
 
 
 # Members as any other

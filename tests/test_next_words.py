@@ -9,11 +9,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import standins
+from credibly.backbones import prompted
 from credibly.backbones.language_model import load_language_model
 from credibly.backbones.next_words import next_words
 from credibly.backbones.prompted import Frame, Prompted
 from credibly.backbones.word_tree import WordTree, word_tree
 from credibly.errors import InputError
+from credibly.parted import filled
 from credibly.settings import BackboneSettings
 
 TEXTS = [*standins.made_texts(np.arange(9) % 3, words=8), "!", "film " * 12, "a"]
@@ -104,6 +106,35 @@ def test_a_batch_holds_the_budget_with_the_prefix_counted(model_of, monkeypatch)
     monkeypatch.setattr(Prompted, "read", noted)
     next_words(model, [FEW_SHOT], TEXTS)
     assert 40 < max(most) <= 120
+
+
+LONG = "good film " * 200
+
+
+@pytest.mark.parametrize("cut", ["question", "passage"])
+def test_of_a_template_the_column_that_is_cut_loses_its_end_alone(model_of, cut):
+    """The prompt keeps its own, and the other column stands whole in it."""
+    model = model_of()
+    cells = {"question": "is it dull?", "passage": "the plot is fine."}
+    text = filled("about: {question} say: {passage}", {**cells, cut: LONG}, cut)
+    (read,) = prompted._read(model.tokenizer, SHORT, [text], 64)
+    before, after = (
+        model.tokenizer.decode(model.tokenizer(part, add_special_tokens=False)["input_ids"])
+        for part in SHORT.around("about: " + text[7:]).split(LONG.strip())
+    )
+    said = model.tokenizer.decode(read.ids, skip_special_tokens=True)
+    assert read.cut
+    assert len(read.ids) == 64
+    assert said.startswith(before.strip())
+    assert said.endswith(after.strip())
+
+
+def test_where_another_column_is_too_long_the_whole_text_gives_way_and_no_question_is_lost(model_of):
+    model = model_of()
+    text = filled("about: {question} say: {passage}", {"question": LONG, "passage": "fine."}, "passage")
+    (read,) = prompted._read(model.tokenizer, SHORT, [text], 64)
+    (plain,) = prompted._read(model.tokenizer, SHORT, [str(text)], 64)
+    assert read == plain
 
 
 def test_texts_that_join_the_prompts_last_token_are_read_whole(model_of, standin):
