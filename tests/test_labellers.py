@@ -19,12 +19,14 @@ from credibly.members import LABELLERS, TrainingData
 from credibly.members.common import count_weights
 from credibly.members.entailment import entailed_class
 from credibly.members.statements import TEMPLATES, statements_of
+from credibly.parted import filled, paired
 from credibly.progress import silent
 from credibly.records import Examples
 from credibly.runs import Run
 from credibly.settings import (
     BackboneSettings,
     EntailmentSettings,
+    PromptsSettings,
     SimilaritySettings,
     parse_recipe,
 )
@@ -211,6 +213,23 @@ def test_a_text_that_is_too_long_loses_its_end_and_is_counted(source, members_of
     np.testing.assert_allclose(said.log_probs[:, 1], longer[:, 0], atol=1e-4)
 
 
+def test_of_a_template_and_a_pair_the_column_that_is_cut_loses_its_end_to_entailment(members_of):
+    members, ends = members_of("entailment"), ("dull plot", "great story")
+
+    def texts(middle):
+        made = [filled("{long} says: {end}", {"long": middle, "end": own}, "long") for own in ends]
+        return made + [paired(middle, own, cut_first=True) for own in ends]
+
+    said, longer = (members.said(texts(middle)).log_probs for middle in (LONG, LONG + " dull"))
+    np.testing.assert_allclose(said, longer, atol=1e-4)
+    # What stands at the end is read.
+    assert np.abs(said[:, 0] - said[:, 1]).max() > 1e-3
+    assert np.abs(said[:, 2] - said[:, 3]).max() > 1e-3
+    # Where what is kept is too long itself, it is the text that gives way, and not the sentence.
+    kept = filled("{end} {long}", {"end": LONG, "long": "so"}, "long")
+    np.testing.assert_allclose(members.said([kept]).log_probs, members.said([str(kept)]).log_probs, atol=1e-4)
+
+
 # Members as any other
 
 
@@ -236,6 +255,46 @@ def test_the_bias_is_the_mean_over_the_texts_it_is_found_on(source, members_of):
     shifted = raw - raw.mean(axis=1, keepdims=True)
     expected = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     np.testing.assert_allclose(unbiased.log_probs(texts), expected, atol=1e-5)
+
+
+def fitted_on(source, folder, texts, labels, warm_up):
+    """Return labellers of a kind, fitted on texts, (N,), of these classes, (N,)."""
+    kinds = {**SETTINGS, "prompts": PromptsSettings}
+    templates = {"templates": PROMPTS, "shots": 0} if source == "prompts" else {}
+    own = kinds[source](count=2, warm_up=warm_up, **templates)
+    targets = np.vstack([np.eye(3), np.zeros(3)])[labels].astype(np.float32)
+    backbone = BackboneSettings(name=str(folder), precision="fp32")
+    pool = LABELLERS[source].prepare(TrainingData(tuple(texts), targets, CLASSES), backbone, own, silent)
+    return LABELLERS[source].fit(pool, own, range(2))[0]
+
+
+@pytest.mark.parametrize("source", ["prompts", *SETTINGS])
+def test_the_bias_found_by_fit_is_the_mean_over_the_classes_whatever_their_shares(source, model_of):
+    labels = np.repeat([0, 1, 2, -1], [14, 3, 1, 2])  # the last two are of no class
+    texts = standins.made_texts(np.maximum(labels, 0), words=2)
+    members = fitted_on(source, model_of(source), texts, labels, warm_up=50)
+    said = members.said(texts).log_probs
+    said = said - np.log(np.exp(said).sum(axis=-1, keepdims=True))
+    means = np.mean([said[:, labels == own].mean(axis=1) for own in range(3)], axis=0)
+    np.testing.assert_allclose(members.bias.values[:, 0], means, atol=1e-4)
+
+
+def test_a_file_sorted_by_label_gives_no_classes_signal_for_a_bias(model_of):
+    labels = np.repeat([0, 1, 2], 40)
+    texts = standins.made_texts(labels, words=2)
+    folder = model_of("similarity")
+    found, whole = (fitted_on("similarity", folder, texts, labels, count) for count in (30, 120))
+    # Thirty of 120 texts tell the bias of all but for noise; the first thirty are of one class.
+    assert np.abs(found.bias.values - whole.bias.values).max() < 0.25
+    first = found.without_bias(texts[:30]).bias.values
+    assert np.abs(first - whole.bias.values).max() > 0.5
+
+
+def test_texts_of_no_class_find_the_bias_where_there_are_no_others(model_of):
+    texts, labels = standins.made_texts([0, 1, 2] * 4), np.full(12, -1)
+    members = fitted_on("similarity", model_of("similarity"), texts, labels, warm_up=50)
+    plain = members.without_bias(texts)
+    np.testing.assert_allclose(members.bias.values, plain.bias.values, atol=1e-6)
 
 
 @both

@@ -230,6 +230,15 @@ def test_what_goes_with_the_length_of_a_text_is_told(files, monkeypatch):
     assert not any(told in note for note in label_summary(files("other"))["notes"])
 
 
+@pytest.mark.parametrize("bias", ["batch", "batch_by_length"])
+def test_texts_of_few_lengths_are_labelled(files, tmp_path, monkeypatch, bias):
+    monkeypatch.setattr(strata, "TEXTS_A_STRATUM", 10)
+    rows = [{"text": text} for text in ("a b c", "a film good") for _ in range(20)]
+    run = files(source=jsonl(tmp_path / "few.jsonl", rows), labelling__bias=bias)
+    assert len(label_lines(run)) == 40
+    assert label_summary(run)["bias"]["longest"] == ([] if bias == "batch" else [5])
+
+
 def test_labels_of_an_earlier_version_are_refused(files, tmp_path):
     run = files()
     content = json.loads(run.labelling_file.read_text(encoding="utf-8"))

@@ -5,14 +5,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import standins
+from credibly.backbones import prompted
 from credibly.backbones.language_model import load_language_model
 from credibly.backbones.next_words import next_words
 from credibly.backbones.prompted import Frame, Prompted
 from credibly.backbones.word_tree import WordTree, word_tree
 from credibly.errors import InputError
+from credibly.parted import filled
 from credibly.settings import BackboneSettings
 
 TEXTS = [*standins.made_texts(np.arange(9) % 3, words=8), "!", "film " * 12, "a"]
@@ -105,6 +108,35 @@ def test_a_batch_holds_the_budget_with_the_prefix_counted(model_of, monkeypatch)
     assert 40 < max(most) <= 120
 
 
+LONG = "good film " * 200
+
+
+@pytest.mark.parametrize("cut", ["question", "passage"])
+def test_of_a_template_the_column_that_is_cut_loses_its_end_alone(model_of, cut):
+    """The prompt keeps its own, and the other column stands whole in it."""
+    model = model_of()
+    cells = {"question": "is it dull?", "passage": "the plot is fine."}
+    text = filled("about: {question} say: {passage}", {**cells, cut: LONG}, cut)
+    (read,) = prompted._read(model.tokenizer, SHORT, [text], 64)
+    before, after = (
+        model.tokenizer.decode(model.tokenizer(part, add_special_tokens=False)["input_ids"])
+        for part in SHORT.around("about: " + text[7:]).split(LONG.strip())
+    )
+    said = model.tokenizer.decode(read.ids, skip_special_tokens=True)
+    assert read.cut
+    assert len(read.ids) == 64
+    assert said.startswith(before.strip())
+    assert said.endswith(after.strip())
+
+
+def test_where_another_column_is_too_long_the_whole_text_gives_way_and_no_question_is_lost(model_of):
+    model = model_of()
+    text = filled("about: {question} say: {passage}", {"question": LONG, "passage": "fine."}, "passage")
+    (read,) = prompted._read(model.tokenizer, SHORT, [text], 64)
+    (plain,) = prompted._read(model.tokenizer, SHORT, [str(text)], 64)
+    assert read == plain
+
+
 def test_texts_that_join_the_prompts_last_token_are_read_whole(model_of, standin):
     """Behind "film" without a space the text's letters belong to the same word."""
     frame, texts = Frame("the film", ":", ("bad", "good")), ["s", "film", "!", "good film"]
@@ -187,6 +219,28 @@ def test_words_are_all_the_tokens_that_they_add_to_the_prompt(words, model_of):
         whole = tokenizer(f"it was: {word}", add_special_tokens=False)["input_ids"]
         assert whole == [*tokenizer("it was:", add_special_tokens=False)["input_ids"], *tokens]
         assert len(tokens) == (1 if word in standins.WORDS else 4 if word != "filmgood" else 5)
+
+
+@pytest.fixture(scope="module")
+def by_bytes():
+    """A tokenizer that joins a word with the space before it, as those of most language models do."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, special_tokens=["<s>"]
+    )
+    inner.train_from_iterator(["good good", "bad bad", "it was: good", "it was: bad"] * 9, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>")
+
+
+@pytest.mark.parametrize(("ending", "space"), [(" it was:", " "), ("", " "), (" it was:\n", "")])
+def test_a_word_is_scored_as_it_stands_in_the_examples_behind_the_prompts_end(ending, space, by_bytes):
+    tree = word_tree(by_bytes, ending, ("bad", "good"))
+    for word, tokens in zip(("bad", "good"), tree.words, strict=True):
+        assert by_bytes.decode(tokens) == f"{space}{word}"
+        whole = by_bytes(f"film.{ending}{space}{word}")["input_ids"]
+        assert whole == [*by_bytes(f"film.{ending}")["input_ids"], *tokens]
 
 
 def test_unknown_words_and_equal_ones_are_refused(model_of):

@@ -27,7 +27,7 @@ from credibly.settings import CONTROLS, DataSettings, DistilSettings, parse_reci
 from credibly.training import HISTORY
 from credibly.uncertainty.calibration.calibrate import Temperature
 from credibly.uncertainty.combine import combine
-from credibly.workflows import Wanted, distil, fit, load, make_recipe, plan
+from credibly.workflows import Wanted, distil, fit, label, load, make_recipe, plan
 from credibly.workflows.answering.promises import Promises, check_promises
 from credibly.workflows.common.contents import calibrators_in
 from credibly.workflows.steps import networks
@@ -398,6 +398,20 @@ def test_opinions_are_no_truth_to_promise_by(distilled):
     assert columns.data.text == distilled.recipe.data.text
     with pytest.raises(InputError, match="needs true labels"):
         check_promises(Wanted(sets=0.9), Columns.model_validate_json(columns.model_dump_json()), record)
+
+
+def test_votes_that_were_weighed_are_said_not_to_be_learned(labels, distilled, tmp_path, standin, no_plots):
+    recipe = labels.recipe.model_dump(mode="json", exclude={"resolved"})
+    recipe["labelling"]["combine"] = "dawid_skene"
+    weighed = label(parse_recipe(recipe), tmp_path / "weighed")
+    settings = on_standin(standin(), data__test=str(distilled.recipe.data.test), evaluation__resamples=20)
+    run = distil(weighed.path, tmp_path / "run", settings)
+    told = "; learned is the mean of the labellers; labels.jsonl weighs their votes (dawid_skene): to learn "
+    told += f"these, credibly fit --labels-from {weighed.path}"
+    for one, count in ((run, 1), (distilled, 0)):
+        notes = json.loads(one.report_json.read_text(encoding="utf-8"))["notes"]
+        assert sum(told in note for note in notes) == count
+        assert sum("labels.jsonl" in note for note in notes) == count
 
 
 def test_labellers_of_other_ranges_of_lengths_are_not_one_run():

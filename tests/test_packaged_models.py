@@ -10,6 +10,8 @@ from credibly.assets import cache_folder
 from credibly.backbones import embed, load_backbone
 from credibly.backbones.loading import load_tokenizer
 from credibly.backbones.sources import source_of
+from credibly.backbones.word_tree import word_tree
+from credibly.members.prompt_texts import Example, Task, checked_template, plain_frame
 from credibly.settings import BackboneSettings
 
 pytestmark = [pytest.mark.assets, pytest.mark.slow]
@@ -70,3 +72,14 @@ def test_gemma_knows_the_capital_of_france():
     assert tokenizer("a  b")["input_ids"][0] == tokenizer.bos_token_id
     assert tokenizer.decode(tokenizer("a  b")["input_ids"], skip_special_tokens=True) == "a  b"
     assert tokenizer("<start_of_turn>")["input_ids"][1:] == [105]
+
+
+@pytest.mark.parametrize("block", ["{text}\nSentiment: ", "{text}", "{text} Sentiment:"])
+def test_a_word_behind_a_template_is_what_stands_behind_it_in_the_examples(block):
+    tokenizer = load_tokenizer(source_of("smollm2"))
+    task = Task(("negative", "positive"), "sentiment of a film review")
+    frame = plain_frame(checked_template(block), task, [Example("Dull.", "negative")])
+    tokens = word_tree(tokenizer, frame.after, frame.words).words[0]
+    assert tokenizer.decode(tokens) == " negative"
+    example = frame.before.split("\n\n")[0]
+    assert tokenizer(example)["input_ids"][-len(tokens) :] == list(tokens)

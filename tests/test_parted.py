@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from credibly.data.text import text_key
 from credibly.errors import RecipeError
-from credibly.parted import PartedText, columns_of, filled, paired
+from credibly.parted import PartedText, columns_of, filled, on_one_line, paired
 from credibly.records import Examples, concatenate
 from credibly.settings import Recipe, parse_recipe, recipe_text, with_columns
 
@@ -65,6 +65,28 @@ def test_a_shortened_template_keeps_all_but_the_end_of_one_part(before, passage,
     text = whole.shortened(characters)
     assert text == before + passage[:characters] + after
     assert text[text.start : text.stop] == passage[:characters]
+
+
+@given(st.text("ab \n\t", max_size=8), st.text("cd \n", max_size=12), st.text("ef \n", max_size=8))
+def test_on_one_line_the_same_part_gives_way(before, passage, after):
+    text = PartedText(before + passage + after, len(before), len(before) + len(passage))
+    line = on_one_line(text)
+    assert line == " ".join(text.split())
+    assert line[line.start : line.stop].split() == passage.split()
+    assert line[: line.start].split() == before.split()
+    whole = on_one_line(str(text))
+    assert (whole, whole.start, whole.stop) == (line, 0, len(line))
+
+
+def test_a_pair_keeps_what_gives_way_of_its_first_text_and_all_of_that_after_it():
+    first = filled(TEMPLATE, {"question": "why?", "passage": "So it is."}, "question")
+    text = paired(first, "True.", cut_first=True)
+    assert text[text.start : text.stop] == "why?"
+    assert text.wider == (0, len(first))
+    short = text.shortened(2)
+    assert short.sequences == ("Question: wh Context: So it is.", "True.")
+    assert short.wider == (0, len(first) - 2)
+    assert pickle.loads(pickle.dumps(short)).wider == short.wider
 
 
 # Where they travel

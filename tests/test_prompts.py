@@ -12,6 +12,7 @@ from credibly.backbones.next_words import next_words
 from credibly.ensemble import Ensemble, train_members
 from credibly.errors import InputError, RecipeError, RunFolderError
 from credibly.members import TrainingData, prompts
+from credibly.members.common import drawn, labels_of
 from credibly.members.prompt_texts import (
     CHAT_TEMPLATES,
     TEMPLATES,
@@ -20,7 +21,6 @@ from credibly.members.prompt_texts import (
     Template,
     chat_frame,
     checked_template,
-    drawn,
     plain_frame,
 )
 from credibly.passes import missing_of
@@ -143,6 +143,17 @@ def test_wrong_templates_are_refused(template, message):
         checked_template(template)
 
 
+@pytest.mark.parametrize(
+    ("block", "end"),
+    [("{text}\nIt was: ", "\nIt was:"), ("{text}:\n", ":\n"), ("{text}  ", ""), ("{text}\n ", "\n")],
+)
+def test_spaces_at_the_end_of_a_template_are_the_answers(block, end):
+    frame = plain_frame(checked_template(block), TASK, SHOWN)
+    assert frame.after == end
+    space = "" if end.endswith("\n") else " "
+    assert f"A joy.{end}{space}positive\n\n" in frame.before
+
+
 def test_examples_are_drawn_in_balance_and_in_an_order_of_their_own():
     labels = np.array([0] * 10 + [1] * 3 + [2] * 5)
     for count, expected in ((3, [1, 1, 1]), (9, [3, 3, 3]), (12, [5, 3, 4]), (18, [10, 3, 5])):
@@ -153,6 +164,14 @@ def test_examples_are_drawn_in_balance_and_in_an_order_of_their_own():
     orders = {tuple(drawn(labels[:4], 4, np.random.default_rng(seed))) for seed in range(8)}
     assert len(orders) > 1
     assert drawn(labels, 0, np.random.default_rng(0)).shape == (0,)
+
+
+def test_a_row_has_no_class_where_it_weighs_nothing_or_several_are_as_likely():
+    rows = [[0.1, 0.6, 0.3], [0.0, 0.0, 0.0], [0.4, 0.2, 0.4], [0.0, 0.0, 2.5], [1 / 3, 1 / 3, 1 / 3]]
+    labels = labels_of(np.array(rows, dtype=np.float32))
+    assert labels.tolist() == [1, -1, -1, 2, -1]
+    assert sorted(drawn(labels, 5, np.random.default_rng(0)).tolist()) == [0, 3]
+    assert labels_of(np.zeros((0, 3), np.float32)).shape == (0,)
 
 
 # Members
@@ -183,13 +202,14 @@ def test_members_are_the_same_under_a_seed_and_others_under_another(trained):
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_the_record_is_that_of_the_model_without_each_prompts_mean(trained):
-    run, examples = trained(warm_up=40), made()
+def test_the_record_is_that_of_the_model_without_each_prompts_mean_over_the_classes(trained):
+    run, examples = trained(warm_up=500), made()
     ensemble = opened(run)
     members = ensemble.members[0]
     raw = np.stack([own.log_probs for own in next_words(members.model, members.frames, examples.texts)])
     raw -= np.log(np.exp(raw).sum(axis=-1, keepdims=True))
-    shifted = raw - raw[:, :40].mean(axis=1, keepdims=True)
+    means = [raw[:, examples.labels == own].mean(axis=1, keepdims=True) for own in range(3)]
+    shifted = raw - np.mean(means, axis=0)
     expected = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     predictions = ensemble.predict(examples)
     np.testing.assert_allclose(predictions.log_probs, expected, atol=1e-5)
@@ -259,6 +279,22 @@ def test_without_examples_members_are_as_many_as_prompts_at_most(standin):
         prompts.labellers(pool, settings, range(4))
     with pytest.raises(InputError, match="at most 10 members, got 11"):
         prompts.labellers(pool_of(standin, made()), PromptsSettings(shots=0), range(11))
+
+
+def test_texts_of_no_weight_or_no_single_class_are_no_examples(standin):
+    pool, examples = pool_of(standin, made(12)), made(12)
+    targets = examples.targets()
+    targets[:7] = 0
+    targets[7] = 1 / 3
+    pool = replace(pool, data=replace(pool.data, targets=targets))
+    settings = PromptsSettings(templates=["{text} so:"], shots=12)
+    for seeds in (range(1), range(1, 3)):
+        for frame in prompts.labellers(pool, settings, seeds).frames:
+            found = dict(block.split(" so: ") for block in frame.before.split("\n\n")[:-1])
+            assert found == {examples.texts[row]: CLASSES[row % 3] for row in range(8, 12)}
+    pool = replace(pool, data=replace(pool.data, targets=np.zeros_like(targets)))
+    with pytest.raises(InputError, match="expected at most 3 members, got 4"):
+        prompts.labellers(pool, PromptsSettings(templates=SHORT, shots=8), range(4))
 
 
 def test_a_chat_template_is_used_where_that_is_asked_for(standin):

@@ -196,6 +196,25 @@ def test_an_answer_is_the_class_that_it_names_by_whole_words(answer, expected):
     assert named_class(answer, True, NAMES) == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Not other.", None), ("It is not an other", None), ("non-other", None), ("No other", None),
+        ("never other!", None), ("It isn't other", None), ("not other but spam", 0), ("spam, not other", 0),
+        ("Not so, other", 2), ("not spam", 1), ("not not spam", None), ("not spam, other", None),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_denied_is_no_vote_for_it(answer, expected):
+    assert named_class(answer, True, NAMES) == expected
+
+
+def test_a_denial_that_is_a_class_denies_no_other():
+    names = checked_names(["no", "yes"])
+    answers = ("No.", "no, yes", "never yes", "Not no", "yes no")
+    found = [named_class(answer, True, names) for answer in answers]
+    assert found == [0, None, None, None, None]
+
+
 def test_a_last_word_that_may_go_on_does_not_count():
     assert named_class("other", False, NAMES) is None
     assert named_class("other ", False, NAMES) == 2

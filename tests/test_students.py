@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from credibly import workflows
 from credibly.cli.main import app
 from credibly.data import load_splits, read_examples
 from credibly.data.opinions import read_opinions, surest_rows
@@ -260,6 +261,22 @@ def test_suggested_texts_are_read_back_once_they_are_filled_in(fitted: Fitted, t
     assert printed.stdout.splitlines() == file.read_text(encoding="utf-8").splitlines()
 
 
+def test_labels_filled_in_by_hand_are_not_overwritten(fitted: Fitted, tmp_path, monkeypatch):
+    file, pool = tmp_path / "to_label.csv", jsonl(tmp_path / "pool.jsonl", pool_rows(12))
+    file.write_text("id,text,label\n1,Fine.,good\n", encoding="utf-8")
+    arguments = ["suggest", str(fitted.run), str(pool), "--count", "2", "--output", str(file)]
+    with monkeypatch.context() as patch:
+        patch.setattr(workflows, "suggest", lambda *given: pytest.fail("work began"), raising=False)
+        refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, InputError)
+    assert refused.exception.exit_code == 2
+    assert "or --overwrite to replace it" in str(refused.exception)
+    assert file.read_text(encoding="utf-8").endswith(",good\n")
+    assert CliRunner().invoke(app, [*arguments, "--overwrite"]).exception is None
+    with file.open(encoding="utf-8", newline="") as handle:
+        assert [row["label"] for row in csv.DictReader(handle)] == ["", ""]
+
+
 def test_suggested_are_those_of_which_the_run_is_least_sure(fitted: Fitted, tmp_path):
     pool = pool_rows(40)
     file = jsonl(tmp_path / "pool.jsonl", pool)
@@ -315,6 +332,16 @@ def test_a_run_of_labels_suggests_of_its_own_texts_by_its_record(labels, by):
         part = {"bald": "epistemic", "entropy": "total"}[by]
         highest = sorted((line[part] for line in lines.values()), reverse=True)[:8]
         assert [row[part] for row in found] == highest
+
+
+def test_texts_that_prompts_show_with_their_labels_are_not_suggested(labels, tmp_path):
+    rows = made_rows(LABELLED_ROWS)[:12]
+    texts, few = (jsonl(tmp_path / f"{name}.jsonl", own) for name, own in (("t", rows), ("few", rows[:2])))
+    recipe = labels.recipe.model_dump(mode="json", exclude={"resolved"})
+    recipe["data"]["train"], recipe["labelling"]["examples"] = str(texts), str(few)
+    shown = label(Recipe.model_validate(recipe), tmp_path / "run")
+    found = suggest(shown.path, count=12, by="entropy")
+    assert {row["text"] for row in found} == {row["text"] for row in rows[2:]}
 
 
 def test_a_run_that_labelled_some_rows_of_a_file_suggests_those_with_their_own_opinions(labels, tmp_path):

@@ -54,8 +54,8 @@ def encoded(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list
     """Return each text's tokens with the model's special ones, `max_tokens` at most.
 
     A longer text loses its end. A `PartedText` loses the end of the part that gives way, and keeps all
-    other tokens; where these alone are too many, it loses its end as any other. A text of which the
-    tokenizer leaves nothing becomes one unknown token.
+    other tokens; where these alone are too many, what gives way is the wider part, if it has one, or its end
+    as any other's. A text of which the tokenizer leaves nothing becomes one unknown token.
 
     Only the first characters of a text, or of the part that gives way, are read, so that a million
     characters cost little; where these do not fill `max_tokens` (a long run of spaces, or of one unknown
@@ -152,11 +152,14 @@ def _shortened(text: PartedText, encoding: Any, max_tokens: int, typed: bool) ->
 
 
 def _giving_way(text: PartedText, encoding: Any, excess: int) -> list[int]:
-    """Return the places of the tokens that give way: those of one part, or all where it has too few."""
+    """Return the places of the tokens that give way: those of one part, or all where each has too few."""
     sequences, offsets = encoding.sequence_ids, encoding.offsets
     own = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
-    part = [place for place in own if text.gives_way(sequences[place], *offsets[place])]
-    return part if len(part) >= excess else own
+    for way in text.ways:
+        part = [place for place in own if text.lies_in(way, sequences[place], *offsets[place])]
+        if len(part) >= excess:
+            return part
+    return own
 
 
 def _check_parts_pairs(tokenizer: Tokenizer) -> None:

@@ -27,16 +27,24 @@ class PartedText(str):
     start: int
     stop: int
     boundary: int | None
+    wider: tuple[int, int] | None
 
-    def __new__(cls, text: str, start: int, stop: int, boundary: int | None = None) -> PartedText:
+    def __new__(
+        cls,
+        text: str,
+        start: int,
+        stop: int,
+        boundary: int | None = None,
+        wider: tuple[int, int] | None = None,
+    ) -> PartedText:
         """Return the text with the place of the part that is cut first."""
         self = super().__new__(cls, text)
-        self.start, self.stop, self.boundary = start, stop, boundary
+        self.start, self.stop, self.boundary, self.wider = start, stop, boundary, wider
         return self
 
-    def __getnewargs__(self) -> tuple[str, int, int, int | None]:  # type: ignore[override]
+    def __getnewargs__(self) -> tuple[str, int, int, int | None, tuple[int, int] | None]:  # type: ignore[override]
         """Return what a copy or pickle is made from."""
-        return str(self), self.start, self.stop, self.boundary
+        return str(self), self.start, self.stop, self.boundary, self.wider
 
     @property
     def sequences(self) -> tuple[str, ...]:
@@ -52,26 +60,50 @@ class PartedText(str):
         boundary = (
             self.boundary if self.boundary is None or self.boundary < self.stop else self.boundary - gone
         )
-        return PartedText(self[:stop] + self[self.stop :], self.start, stop, boundary)
+        wider = self.wider and (self.wider[0], self.wider[1] - gone)
+        return PartedText(self[:stop] + self[self.stop :], self.start, stop, boundary, wider)
 
-    def gives_way(self, sequence: int, start: int, stop: int) -> bool:
-        """Return whether these characters of a sequence (0; 1 of a pair) lie in the part that gives way."""
+    @property
+    def ways(self) -> tuple[tuple[int, int], ...]:
+        """Where what gives way begins and ends, one after the other."""
+        return ((self.start, self.stop), *([self.wider] if self.wider else []))
+
+    def lies_in(self, place: tuple[int, int], sequence: int, start: int, stop: int) -> bool:
+        """Return whether these characters of a sequence (0; 1 of a pair) lie within a place, from and to."""
         first = sequence and (self.boundary or 0) + 1
-        return self.start <= first + start < self.stop and first + stop <= self.stop
+        return place[0] <= first + start < place[1] and first + stop <= place[1]
+
+
+def parted(text: str) -> PartedText:
+    """Return a text with its part that gives way: all of it, where it has none of its own."""
+    return text if isinstance(text, PartedText) else PartedText(text, 0, len(text))
+
+
+def on_one_line(text: str) -> PartedText:
+    r"""Return a text without line breaks and needless spaces, of which the same part gives way.
+
+    >>> line = on_one_line(PartedText("What?\nA  long\nstory. Why?", 6, 20))
+    >>> line, line[line.start : line.stop]
+    ('What? A long story. Why?', ' A long story.')
+    """
+    own = parted(text)
+    start, stop = (len(" ".join(own[:place].split())) for place in (own.start, own.stop))
+    return PartedText(" ".join(own.split()), start, stop)
 
 
 def paired(first: str, second: str, cut_first: bool = False) -> PartedText:
     r"""Return two texts as a sentence pair, of which the second gives way, or the first.
 
+    Of a first text that has a part which gives way, this does so before the rest.
+
     >>> paired("one", "two"), paired("one", "two").sequences
     ('one\ntwo', ('one', 'two'))
     """
     whole, boundary = f"{first}\n{second}", len(first)
-    return (
-        PartedText(whole, 0, boundary, boundary)
-        if cut_first
-        else PartedText(whole, boundary + 1, len(whole), boundary)
-    )
+    if not cut_first:
+        return PartedText(whole, boundary + 1, len(whole), boundary)
+    own = parted(first)
+    return PartedText(whole, own.start, own.stop, boundary, (0, boundary))
 
 
 def filled(template: str, cells: Mapping[str, str], cut: str) -> PartedText:

@@ -41,6 +41,15 @@ def test_texts_of_few_lengths_leave_no_range_empty(lengths):
     assert Strata.of(texts[::-1]) == strata
 
 
+@pytest.mark.parametrize("lengths", [[5, 9], [5, 9, 9], [1, 2, 40], [7]])
+@pytest.mark.parametrize("times", [125, 250, 400])
+def test_texts_of_two_or_three_lengths_leave_no_range_empty(lengths, times):
+    texts = texts_of(lengths * times)
+    strata = Strata.of(texts)
+    assert set(strata.edges) <= set(lengths)
+    assert np.bincount(strata.places(texts), minlength=strata.count).min() >= min(len(texts), times)
+
+
 def test_edges_that_do_not_rise_are_refused():
     with pytest.raises(InputError, match="rising edges"):
         Strata((3.0, 3.0))

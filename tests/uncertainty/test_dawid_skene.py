@@ -36,7 +36,7 @@ def by_loops(votes, steps, smoothing):
         shares = [own / sum(shares) for own in shares]
         confusion = []
         for m in range(M):
-            counts = [[smoothing] * C for _ in range(C)]
+            counts = [[2 * smoothing / C] * C for _ in range(C)]
             for n in range(N):
                 for k in range(C):
                     counts[k][said[m][n]] += probs[n][k]
@@ -75,6 +75,29 @@ def test_known_confusions_are_found_without_a_label():
     np.testing.assert_allclose(found.shares, SHARES, atol=0.03)
     right = [(votes[m].argmax(axis=1) == classes).mean() for m in range(5)]
     np.testing.assert_allclose(found.accuracies, right, atol=0.03)
+
+
+@pytest.mark.parametrize(("C", "N"), [(2, 200), (5, 200), (20, 200), (50, 500)])
+def test_however_many_classes_it_tells_how_right_labellers_are_and_is_as_right_as_a_vote(C, N):
+    """Five who are right in 60 % of texts; a text added to each of C x C cells would drown their votes."""
+    weighed, plain, told, true = [], [], [], []
+    for seed in range(5):
+        classes, votes = cast(right_to(*[0.6] * 5, C=C), N, np.full(C, 1 / C), seed)
+        found = dawid_skene(votes)
+        weighed.append((found.probs.argmax(axis=1) == classes).mean())
+        plain.append((votes.mean(axis=0).argmax(axis=1) == classes).mean())
+        told.append(found.accuracies.mean())
+        true.append((votes.argmax(axis=-1) == classes).mean())
+    assert np.mean(told) == pytest.approx(np.mean(true), abs=0.02)
+    # None is better than another, so that there is nothing to weigh: few classes cost the most by it.
+    assert np.mean(weighed) > np.mean(plain) - (0.01 if C >= 20 else 0.07)
+
+
+def test_an_accuracy_is_the_share_of_texts_on_which_a_vote_is_held_to_be_right():
+    _, votes = cast(right_to(0.9, 0.8, 0.6), 50)
+    found = dawid_skene(votes)
+    by_text = [found.probs[row, votes[1, row].argmax()] for row in range(50)]
+    assert found.accuracies[1] == pytest.approx(np.mean(by_text))
 
 
 def test_its_probabilities_hold_where_labellers_err_independently():

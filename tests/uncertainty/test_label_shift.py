@@ -1,5 +1,7 @@
 """A prompt's bias is found without labels, and known class shares are put in its place."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from credibly.errors import InputError
 from credibly.records import Predictions, normalised_log_probs
+from credibly.uncertainty import label_shift
 from credibly.uncertainty.combine import combine
 from credibly.uncertainty.label_shift import (
     BatchBias,
@@ -200,6 +203,55 @@ def test_estimated_shares_of_three_classes():
     np.testing.assert_allclose(estimated_shares(corrected), [0.7, 0.2, 0.1], atol=0.03)
 
 
+def belonging_by_sums(scores, resting):
+    """Return a step of the mixture text by text and class by class, as it is written down."""
+    weights, N = resting.sum(axis=0), len(scores)
+    means = np.array([
+        sum(resting[n, c] * scores[n] for n in range(N)) / max(weights[c], 1e-8) for c in range(len(weights))
+    ])  # fmt: skip
+    apart = scores[:, None] - means
+    covariance = np.einsum("nc,nci,ncj->ij", resting, apart, apart) / N
+    covariance += 1e-6 * (np.trace(covariance) + 1e-8) * np.eye(len(covariance))
+    distances = np.einsum("nci,ij,ncj->nc", apart, np.linalg.inv(covariance), apart)
+    joint = weights / N * np.exp(-(distances - distances.min(axis=1, keepdims=True)) / 2)
+    return joint / joint.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("C", [2, 3, 8])
+@pytest.mark.parametrize("offset", [0.0, 50.0])
+@pytest.mark.parametrize("separation", [0.0, 1.0, 4.0])
+def test_a_step_of_the_mixture_is_what_it_is_written_down_as(C, offset, separation):
+    generator = np.random.default_rng(C)
+    labels = np.arange(60) % C
+    scores = generator.normal(size=(60, C - 1)) + offset + separation * np.eye(C)[labels, 1:]
+    spread = generator.dirichlet(np.ones(C), 60)
+    rare = spread * np.array([1e-12, *[1.0] * (C - 1)])
+    rare /= rare.sum(axis=1, keepdims=True)
+    for resting in (spread, rare, np.eye(C)[labels], np.eye(C)[labels // 2 * 2]):
+        found = label_shift._belonging(scores, resting)
+        np.testing.assert_allclose(found, belonging_by_sums(scores, resting), atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])
+def test_texts_that_are_all_alike_within_their_class_have_shares_too(scale):
+    """Votes are: nothing is left of the variance within the classes but what rounding leaves."""
+    labels = np.repeat([0, 1, 2], [700, 200, 100])
+    assert estimated_shares(record(scale * np.eye(3)[labels][None])).tolist() == pytest.approx(
+        [0.7, 0.2, 0.1]
+    )
+
+
+def test_of_many_classes_nothing_is_larger_than_a_number_a_text_and_class():
+    N, C = 2000, 60
+    generator = np.random.default_rng(0)
+    scores, resting = generator.normal(size=(N, C - 1)), generator.dirichlet(np.ones(C), N)
+    tracemalloc.start()
+    label_shift._belonging(scores, resting)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * 8 * N * C
+
+
 # All corrections together
 
 
@@ -222,6 +274,16 @@ def test_balanced_texts_are_as_right_with_estimated_shares():
     found = correct(biased, BatchBias.of(biased.log_probs).bias, "estimate")
     assert accuracy(found.raw, BALANCED) < accuracy(found.corrected, BALANCED) - 0.05
     assert abs(accuracy(found.final, BALANCED) - accuracy(found.corrected, BALANCED)) < 0.02
+
+
+def test_a_class_that_is_nobodys_likeliest_has_an_estimated_share_too():
+    two = said(BALANCED, (0.0, 0.0), separation=6.0).log_probs
+    third = np.full_like(two[..., :1], two.min() - 5)
+    found = correct(record(np.concatenate([two, third], axis=-1)), np.zeros((1, 3)), "estimate")
+    assert found.estimated[2] == 0
+    assert found.prior.sum() == pytest.approx(1)
+    assert found.prior[2] == pytest.approx(0.5 / len(BALANCED), rel=0.01)
+    assert accuracy(found.final, BALANCED) > 0.95
 
 
 def test_wrong_shares_are_refused():

@@ -27,7 +27,7 @@ from credibly.batching import TOKENISE_ROWS, TokenBatch, Tokens, length_batches,
 from credibly.encoding import Encoded, encoded
 from credibly.errors import InputError
 from credibly.parallel import each_batch
-from credibly.parted import PartedText
+from credibly.parted import PartedText, on_one_line
 from credibly.records import IntArray
 
 Result = TypeVar("Result")
@@ -55,10 +55,17 @@ class Frame:
     words: tuple[str, ...]
 
     def around(self, text: str) -> PartedText:
-        """Return the prompt with a text on one line, which gives way where the whole is too long."""
-        line = " ".join(text.split())
-        start = len(self.before)
-        return PartedText(f"{self.before}{line}{self.after}", start, start + len(line))
+        """Return the prompt with a text on one line, which gives way where the whole is too long.
+
+        Of a text that has a part which gives way, this does so before the rest.
+        """
+        line, before = on_one_line(text), len(self.before)
+        return PartedText(
+            f"{self.before}{line}{self.after}",
+            before + line.start,
+            before + line.stop,
+            wider=(before, before + len(line)),
+        )
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def word_tree(tokenizer: PreTrainedTokenizerBase, ending: str, words: Sequence[s
     """Return the tokens of words behind a prompt that ends so.
 
     A word follows after a space, unless the prompt ends with one or with a line break, or the tokenizer keeps
-    the space as a token of its own.
+    the space as a token of its own. Where nothing stands behind the text, the prompt ends with the text.
 
     Raises:
         InputError: a word that the tokenizer does not know, or two that are the same tokens.
@@ -119,7 +119,7 @@ def word_tree(tokenizer: PreTrainedTokenizerBase, ending: str, words: Sequence[s
 
 def word_tokens(tokenizer: PreTrainedTokenizerBase, ending: str, word: str) -> Path | None:
     """Return the tokens that a word adds to a prompt's ending; None where the tokenizer does not know it."""
-    spaced = word if ending[-1:].isspace() or not ending else f" {word}"
+    spaced = word if ending[-1:].isspace() else f" {word}"
     for text in dict.fromkeys((spaced, word)):
         before, whole = tokenizer([ending, ending + text], add_special_tokens=False)["input_ids"]
         added = tuple(int(token) for token in whole[len(before) :])

@@ -11,6 +11,7 @@ import typer
 from credibly import workflows
 from credibly.cli.console import output, set_log, shown_progress
 from credibly.cli.options import IdColumn, Quiet, TextColumns, Verbose, given
+from credibly.errors import InputError
 from credibly.runs import write_text
 
 
@@ -34,11 +35,17 @@ def suggest(
     text: TextColumns = None,
     id_column: IdColumn = None,
     file: Annotated[Path | None, typer.Option("--output", help="CSV to write; else it is printed.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing CSV.")] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Say which texts to label by hand next: a CSV with an empty label column, which `fit` reads back."""
     set_log(verbose, quiet)
+    if file is not None and file.exists() and not overwrite:
+        raise InputError(
+            f"expected a new file to write to, and {file} exists: labels may have been filled in by hand; "
+            "give another --output, or --overwrite to replace it"
+        )
     settings = given({"text": text, "id": id_column})
     with shown_progress(quiet) as stages:
         rows = workflows.suggest(run, source, count, by, settings, system, without or (), stages)

@@ -37,11 +37,13 @@ class Strata:
         """Return ranges that hold about equally many of these texts, as many ranges as they are enough for.
 
         >>> Strata.of(["a" * (1 + row % 10) for row in range(250)]).edges
-        (5.5,)
+        (5.0,)
         """
         count = max(1, min(MOST_STRATA, len(texts) // TEXTS_A_STRATUM))
         lengths = [len(text) for text in texts]
-        cuts = np.quantile(lengths, np.arange(1, count) / count) if count > 1 else np.zeros(0)
+        # Each cut is a length that occurs: with one between two lengths a range could hold no text.
+        shares = np.arange(1, count) / count
+        cuts = np.quantile(lengths, shares, method="inverted_cdf") if count > 1 else np.zeros(0)
         # Where many texts are of one length, two cuts may fall together, or on the longest.
         return cls(tuple(float(cut) for cut in np.unique(cuts) if cut < max(lengths)))
 

@@ -9,6 +9,10 @@ from credibly.errors import InputError, listed
 
 Words = tuple[str, ...]
 
+DENIALS = ("not", "non", "no", "never", "t")
+"""What, before a class's name, says that the text is not of it; the last is the end of "isn't"."""
+ARTICLES = ("a", "an", "the")
+
 
 def words_of(text: str) -> Words:
     """Return the words of a text without case and punctuation.
@@ -38,9 +42,11 @@ def checked_names(words: Sequence[str]) -> tuple[Words, ...]:
 def named_class(answer: str, ended: bool, names: Sequence[Words]) -> int | None:
     """Return the class that an answer names; None where it names none or several.
 
-    Where names overlap the longest counts, so that "not spam" names that class and not "spam". An answer that
-    was broken off may have been about to go on with its last word, which then does not count.
+    Where names overlap the longest counts, so that "not spam" names that class and not "spam". Where it is no
+    class's name, it names none: what else the text may be is not said. An answer that was broken off may have
+    been about to go on with its last word, which then does not count.
 
+    >>> named_class("Not spam.", True, (("spam",), ("ham",)))
     >>> names = (("spam",), ("not", "spam"))
     >>> [named_class(answer, True, names) for answer in ("Spam.", "Not spam!", "spam, not spam", "ham")]
     [0, 1, None, None]
@@ -50,11 +56,24 @@ def named_class(answer: str, ended: bool, names: Sequence[Words]) -> int | None:
     words = words_of(answer)
     if not ended and re.search(r"\w\Z", answer):
         words = words[:-1]
-    found, place = set[int](), 0
+    found, place, end = set[int](), 0, 0
     while place < len(words):
         here = [number for number, name in enumerate(names) if words[place : place + len(name)] == name]
         longest = max(here, key=lambda number: len(names[number]), default=None)
-        if longest is not None:
+        if longest is None:
+            place += 1
+            continue
+        if not _denied(words[end:place]):
             found.add(longest)
-        place += 1 if longest is None else len(names[longest])
+        place = end = place + len(names[longest])
     return found.pop() if len(found) == 1 else None
+
+
+def _denied(before: Words) -> bool:
+    """Return whether the words before a class's name, behind any other name, say that the text is not of it.
+
+    >>> _denied(("it", "is", "not", "a")), _denied(("not", "bad", "but"))
+    (True, False)
+    """
+    last = [word for word in before[-2:] if word not in ARTICLES]
+    return bool(last) and last[-1] in DENIALS

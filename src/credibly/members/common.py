@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from credibly.backbones.footprint import Needs
@@ -99,6 +99,41 @@ def count_weights(tensors: Iterable[Tensor]) -> int:
 def training_rows(N: int, seed: int, bootstrap: bool) -> IntArray:
     """Return the rows that a member trains on: all, or N drawn with replacement."""
     return stream(seed, "bootstrap").integers(0, N, N) if bootstrap else np.arange(N)
+
+
+def labels_of(targets: ArrayLike) -> IntArray:
+    """Return each row's likeliest class, int64, (N,); -1 where there is none.
+
+    That is where the row weighs nothing, or several classes are as likely.
+
+    >>> labels_of([[0.2, 0.8], [3.0, 0.0], [0.0, 0.0], [0.5, 0.5]]).tolist()
+    [1, 0, -1, -1]
+
+    Args:
+        targets: (N, C), as in `TrainingData`.
+    """
+    rows = np.asarray(targets)
+    highest = rows.max(axis=1, keepdims=True)
+    single = (rows == highest).sum(axis=1) == 1
+    return np.where(single & (highest[:, 0] > 0), rows.argmax(axis=1), -1)
+
+
+def drawn(labels: IntArray, count: int, generator: np.random.Generator) -> IntArray:
+    """Return rows in a random order, at most `count`, of every class as many as there are and will do.
+
+    Rows of label -1 are of no class and never drawn.
+
+    >>> rows = drawn(np.array([0, 0, 0, 1, 1]), 4, np.random.default_rng(0))
+    >>> sorted(np.array([0, 0, 0, 1, 1])[rows].tolist())
+    [0, 0, 1, 1]
+    """
+    order = generator.permutation(len(labels))
+    order = order[labels[order] >= 0]
+    classes = generator.permutation(np.unique(labels[order]))
+    place = {int(row): rank for own in classes for rank, row in enumerate(order[labels[order] == own])}
+    turn = {int(own): number for number, own in enumerate(classes)}
+    fair = sorted((int(row) for row in order), key=lambda row: (place[row], turn[int(labels[row])]))
+    return generator.permutation(np.asarray(fair[:count], dtype=np.int64))
 
 
 def weighted_targets(targets: FloatArray, class_weights: str) -> NDArray[np.float32]:

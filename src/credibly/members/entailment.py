@@ -151,8 +151,8 @@ def fit(
         InputError: as `labellers`.
     """
     members = labellers(material, settings, seeds)
-    seen = material.data.texts[: settings.warm_up]
-    return members.without_bias(seen, monitor.progress), [History() for _ in seeds]
+    unbiased = members.warmed_up(material.data, settings.warm_up, monitor.progress)
+    return unbiased, [History() for _ in seeds]
 
 
 def labellers(material: Pool, settings: EntailmentSettings, seeds: Sequence[int]) -> EntailmentMembers:

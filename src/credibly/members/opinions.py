@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 
 from credibly.data.strata import Strata
 from credibly.errors import RunFolderError
-from credibly.members.common import LogProbs, Source
+from credibly.members.common import LogProbs, Source, TrainingData, drawn, labels_of
 from credibly.progress import Progress
 from credibly.reading import Reader
-from credibly.records import normalised_log_probs
+from credibly.records import IntArray, normalised_log_probs
 from credibly.runs import write_json
+from credibly.training import stream
 
 FloatArray = NDArray[np.float64]
+
+WARM_UP_SEED = 0
+"""All members' biases are found on the same texts, whatever their seeds."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +150,36 @@ class Labellers(ABC):
         """Return log-probabilities, float32, (M, N, C), normalised."""
         return normalised_log_probs(self.said(texts).log_probs - self.bias.of(texts))
 
-    def without_bias(self, texts: Sequence[str], progress: Progress | None = None) -> Self:
-        """Return these labellers with the bias that they show on some texts, whose labels are not looked at.
+    def without_bias(
+        self, texts: Sequence[str], progress: Progress | None = None, labels: IntArray | None = None
+    ) -> Self:
+        """Return these labellers with the bias that they show on some texts.
 
         The bias is the mean log-probability of each class (batch calibration, Zhou et al. 2023,
-        https://arxiv.org/abs/2309.17249).
+        https://arxiv.org/abs/2309.17249). That of texts which are mostly of one class holds what the texts
+        say as well; where labels are known, the mean is one over the classes, of the mean over each one's
+        texts.
+
+        Args:
+            texts: N texts.
+            progress: told of the texts done.
+            labels: (N,), their classes, where these are known.
         """
         said = normalised_log_probs(self.said(texts, progress).log_probs)
-        return replace(self, bias=Bias(said.mean(axis=1, keepdims=True, dtype=np.float64)))
+        parts = [said] if labels is None else [said[:, labels == own] for own in np.unique(labels)]
+        means = [part.mean(axis=1, keepdims=True, dtype=np.float64) for part in parts]
+        return replace(self, bias=Bias(np.mean(means, axis=0)))
+
+    def warmed_up(self, data: TrainingData, count: int, progress: Progress | None = None) -> Self:
+        """Return these labellers without the bias that they show on so many training texts at most.
+
+        The texts are drawn in balance over the classes, the same for whatever members; where no text has a
+        class, they are drawn from all.
+        """
+        labels = labels_of(data.targets)
+        known = labels if (labels >= 0).any() else np.zeros_like(labels)
+        rows = drawn(known, count, stream(WARM_UP_SEED, "warm-up"))
+        return self.without_bias([data.texts[row] for row in rows], progress, known[rows])
 
     @abstractmethod
     def save(self, member: int, folder: Path) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from credibly.backbones.prompted import Frame
 from credibly.errors import RecipeError, did_you_mean, listed
 from credibly.parted import pieces_of
-from credibly.records import IntArray
 
 DEFAULT_DESCRIPTION = "category of a text"
 ARTICLES = ("a ", "an ", "the ", "each ", "this ")
@@ -88,13 +85,16 @@ def _filled(words: str, task: Task) -> str:
 
 
 def checked_template(block: str) -> Template:
-    """Return a template of the user's.
+    r"""Return a template of the user's, without spaces at its end: to most tokenizers they are the answer's.
+
+    >>> checked_template("{text}\nSentiment: ").block
+    '{text}\nSentiment:'
 
     Raises:
         RecipeError: a field that is not known, or {text} not once.
     """
     check_fields(block, "text")
-    return Template(block)
+    return Template(block.rstrip(" "))
 
 
 def check_fields(template: str, place: str) -> None:
@@ -196,18 +196,3 @@ def chat_frame(
 def one_line(text: str) -> str:
     """Return a text without line breaks, which part the blocks of a prompt."""
     return " ".join(text.split())
-
-
-def drawn(labels: IntArray, count: int, generator: np.random.Generator) -> IntArray:
-    """Return rows in a random order, at most `count`, of every class as many as there are and will do.
-
-    >>> rows = drawn(np.array([0, 0, 0, 1, 1]), 4, np.random.default_rng(0))
-    >>> sorted(np.array([0, 0, 0, 1, 1])[rows].tolist())
-    [0, 0, 1, 1]
-    """
-    order = generator.permutation(len(labels))
-    classes = generator.permutation(np.unique(labels))
-    place = {int(row): rank for own in classes for rank, row in enumerate(order[labels[order] == own])}
-    turn = {int(own): number for number, own in enumerate(classes)}
-    fair = sorted((int(row) for row in order), key=lambda row: (place[row], turn[int(labels[row])]))
-    return generator.permutation(np.asarray(fair[:count], dtype=np.int64))

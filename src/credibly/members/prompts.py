@@ -18,7 +18,7 @@ from credibly.backbones.outline import Outline, Texts
 from credibly.backbones.prompted import Frame
 from credibly.backbones.reading import Reading
 from credibly.errors import InputError, RunFolderError
-from credibly.members.common import Histories, TrainingData, count_weights
+from credibly.members.common import Histories, TrainingData, count_weights, drawn, labels_of
 from credibly.members.opinions import Bias, Labellers, Said
 from credibly.members.prompt_texts import (
     CHAT_TEMPLATES,
@@ -29,7 +29,6 @@ from credibly.members.prompt_texts import (
     Template,
     chat_frame,
     checked_template,
-    drawn,
     plain_frame,
 )
 from credibly.progress import Progress, Stages
@@ -107,8 +106,8 @@ def fit(
         InputError: as `labellers`, or words that the model does not know.
     """
     members = labellers(material, settings, seeds)
-    seen = material.data.texts[: settings.warm_up]
-    return members.without_bias(seen, monitor.progress), [History() for _ in seeds]
+    unbiased = members.warmed_up(material.data, settings.warm_up, monitor.progress)
+    return unbiased, [History() for _ in seeds]
 
 
 def labellers(material: Pool, settings: PromptsSettings, seeds: Sequence[int]) -> PromptMembers:
@@ -121,7 +120,7 @@ def labellers(material: Pool, settings: PromptsSettings, seeds: Sequence[int]) -
     words = tuple(checked_words(data.class_names, settings.label_words))
     usual = CHAT_TEMPLATES if settings.chat else TEMPLATES
     templates = [checked_template(own) for own in settings.templates] or usual
-    shown = bool(data.texts) and settings.shots > 0
+    shown = settings.shots > 0 and bool((labels_of(data.targets) >= 0).any())
     if not shown and len(seeds) > len(templates):
         raise InputError(
             f"without examples members differ by their prompts alone: expected at most {len(templates)} "
@@ -143,12 +142,14 @@ def frame_of(
 ) -> Frame:
     """Return a prompt: a template, and examples drawn with a seed, as the model's chat has them or plain.
 
+    Texts of no weight, or of several classes as likely, are no examples.
+
     Raises:
         InputError: the model has no chat template.
     """
     tokenizer, data = material.model.tokenizer, material.data
     task = Task(words, settings.description or DEFAULT_DESCRIPTION)
-    labels = data.targets.argmax(axis=1) if data.texts and settings.shots else np.zeros(0, dtype=np.int64)
+    labels = labels_of(data.targets)
     rows = drawn(labels, settings.shots, stream(seed, "examples"))
     examples = [Example(data.texts[row], words[labels[row]]) for row in rows]
     if not settings.chat:

@@ -240,7 +240,9 @@ class PromptsSettings(Settings):
     )
     shots: int = Field(8, ge=0, description="examples in a prompt at most, in each member's own order")
     chat: bool = Field(False, description="whether to ask by the model's chat template")
-    warm_up: Count = Field(256, description="training texts on which a prompt's bias is found")
+    warm_up: Count = Field(
+        256, description="training texts, drawn in balance, on which a prompt's bias is found"
+    )
 
 
 class SamplesSettings(Settings):
@@ -280,7 +282,9 @@ class StatementSettings(Settings):
     label_words: dict[str, str] = Field(
         default_factory=dict, description="what a class is called there, by class; its name if left out"
     )
-    warm_up: Count = Field(256, description="training texts on which a member's bias is found")
+    warm_up: Count = Field(
+        256, description="training texts, drawn in balance, on which a member's bias is found"
+    )
 
 
 class SimilaritySettings(StatementSettings):

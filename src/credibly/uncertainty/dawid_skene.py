@@ -30,18 +30,16 @@ class DawidSkene:
         probs: float64, (N, C), probability of each class given all votes.
         confusion: float64, (M, C, C): how often a labeller calls a text of the first class by the second.
         shares: float64, (C,), of the classes.
+        accuracies: float64, (M,): the share of texts on which a labeller is held to be right, the mean over
+            the texts of the probability of what it voted for.
         objective: what each step maximises further: the votes' log-likelihood and the smoothing's.
     """
 
     probs: FloatArray
     confusion: FloatArray
     shares: FloatArray
+    accuracies: FloatArray
     objective: tuple[float, ...]
-
-    @property
-    def accuracies(self) -> FloatArray:
-        """float64, (M,): the share of texts on which a labeller is held to be right."""
-        return np.asarray(np.einsum("k,mkk->m", self.shares, self.confusion))
 
 
 def dawid_skene(votes: ArrayLike, shares: ArrayLike | None = None, smoothing: float = 1.0) -> DawidSkene:
@@ -54,8 +52,9 @@ def dawid_skene(votes: ArrayLike, shares: ArrayLike | None = None, smoothing: fl
     Args:
         votes: (M, N, C), each row of sum one: one-hot, or probabilities.
         shares: (C,), of the classes, where they are known; found with the rest if left out.
-        smoothing: texts that are added to each cell of a confusion, and to each class where the shares are
-            found: so that no vote is impossible.
+        smoothing: texts that are added so that no vote is impossible: to each class where the shares are
+            found, and twice as many to each class's row of a confusion, divided among its C cells: one each
+            of two, and of many classes no more, which would drown what was voted.
 
     Raises:
         InputError: there are fewer than three labellers, or votes that do not sum to one.
@@ -72,7 +71,8 @@ def dawid_skene(votes: ArrayLike, shares: ArrayLike | None = None, smoothing: fl
         if np.abs(probs - before).max() < CLOSE:
             break
         found = _maximised(cast, probs, known, smoothing)
-    return DawidSkene(probs, found[0], found[1], tuple(objective))
+    accuracies = np.einsum("nk,mnk->m", probs, cast) / max(1, cast.shape[1])
+    return DawidSkene(probs, *found, accuracies, tuple(objective))
 
 
 def check_labellers(M: int) -> None:
@@ -96,7 +96,7 @@ def _maximised(
     cast: FloatArray, probs: FloatArray, known: FloatArray | None, smoothing: float
 ) -> tuple[FloatArray, FloatArray]:
     """Return the likeliest confusions, (M, C, C), and shares, (C,), were the classes as `probs` has them."""
-    counts = np.einsum("nk,mnl->mkl", probs, cast) + smoothing
+    counts = np.einsum("nk,mnl->mkl", probs, cast) + 2 * smoothing / cast.shape[2]
     shares = probs.sum(axis=0) + smoothing if known is None else known
     # Without smoothing, a class that no text is of has no row.
     return counts / np.maximum(counts.sum(axis=-1, keepdims=True), TINY), shares / shares.sum()
@@ -107,5 +107,5 @@ def _objective(
 ) -> float:
     """Return the log-likelihood of the votes, and of the texts that smoothing adds."""
     likelihood = np.logaddexp.reduce(joint, axis=1).sum()
-    added = log_of(confusion).sum() + (log_of(shares).sum() if found else 0.0)
+    added = 2 * log_of(confusion).sum() / len(shares) + (log_of(shares).sum() if found else 0.0)
     return float(likelihood + smoothing * added)

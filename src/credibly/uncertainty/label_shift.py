@@ -26,6 +26,8 @@ MOST_STEPS = 500
 SOFTNESS = (1.0, 0.25, 0.05)
 """Of labels, beside the spread of the log-probabilities, one after the other."""
 RIDGE = 1e-6
+ROUNDING = 1e-13
+"""Of the whole variance: what is left of it within classes is a difference, known no better than so."""
 
 
 def content_free_bias(log_probs: ArrayLike) -> FloatArray:
@@ -203,14 +205,28 @@ def _contrasts(C: int) -> FloatArray:
 
 
 def _belonging(scores: FloatArray, resting: FloatArray) -> FloatArray:
-    """Return one step of the mixture: each text's probability of each class, (N, C), by those before."""
+    """Return one step of the mixture: each text's probability of each class, (N, C), by those before.
+
+    All is products of matrices, none of them larger than (N, C): for many classes there are many steps.
+    """
     weights = resting.sum(axis=0)
-    means = (resting.T @ scores) / np.maximum(weights, SMALLEST_CHANGE)[:, None]
-    apart = scores[:, None] - means
-    covariance = np.einsum("nc,nci,ncj->ij", resting, apart, apart) / len(scores)
-    covariance = covariance + RIDGE * (np.trace(covariance) + SMALLEST_CHANGE) * np.eye(len(covariance))
-    distances = np.einsum("nci,ij,ncj->nc", apart, np.linalg.inv(covariance), apart)
-    return np.exp(log_softmax(log_of(weights / len(scores)) - distances / 2))
+    centre = scores.mean(axis=0)
+    centred = scores - centre
+    means = (resting.T @ scores) / np.maximum(weights, SMALLEST_CHANGE)[:, None] - centre
+    total, cross = centred.T @ centred / len(scores), (resting.T @ centred).T @ means
+    # All three terms of the square: of a class of hardly any weight the mean is none.
+    covariance = total - (cross + cross.T - (means.T * weights) @ means) / len(scores)
+    ridge = RIDGE * (max(np.trace(covariance), 0.0) + SMALLEST_CHANGE) + ROUNDING * np.trace(total)
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance + ridge * np.eye(len(covariance)))).T
+    a, b = centred @ whitening, means @ whitening
+    # Half the squared distance |a|^2 + |b|^2 - 2ab, but for |a|^2, which is the same for all classes.
+    return np.exp(log_softmax(log_of(weights / len(scores)) + a @ b.T - (b**2).sum(axis=1) / 2))
+
+
+def _above_zero(shares: FloatArray, N: int) -> FloatArray:
+    """Return shares, (C,), of which none is below that of half a text of N: fewer are not told from none."""
+    floored = np.maximum(shares, 0.5 / max(1, N))
+    return np.asarray(floored / floored.sum())
 
 
 @dataclass(frozen=True)
@@ -252,14 +268,15 @@ def correct(raw: Predictions, bias: ArrayLike, prior: ArrayLike | Literal["estim
     Args:
         raw: of M prompts.
         bias: (M, C), or (M, N, C) where each text has its own.
-        prior: (C,), or "estimate", or None for equal shares.
+        prior: (C,), or "estimate", or None for equal shares. An estimate gives no class less than the share
+            of half a text: one that is nobody's likeliest is rare, and may still come.
 
     Raises:
         InputError: as `checked_prior`.
     """
     corrected = without_bias(raw, bias)
     estimated = estimated_shares(corrected)
-    shares = estimated if isinstance(prior, str) else prior
+    shares = _above_zero(estimated, raw.shape[1]) if isinstance(prior, str) else prior
     checked = None if shares is None else checked_prior(shares, raw.shape[2])
     if checked is None:
         return Corrections(raw, corrected, None, np.zeros((raw.shape[0], raw.shape[2])), None, estimated)

@@ -23,6 +23,7 @@ from credibly.workflows.common.zero_shot import ZERO_SHOT
 from credibly.workflows.distilling.labellers import labelled_recipe, take_labellers
 from credibly.workflows.fitting.beginning import begin, tell_opinions
 from credibly.workflows.fitting.fit import carry_out
+from credibly.workflows.labelling.labelled import mean_notes
 from credibly.workflows.steps.learning import curve_names, failed_parts
 from credibly.workflows.steps.soups import why_not_averaged
 from credibly.workflows.steps.work import Work
@@ -140,6 +141,8 @@ def _taken_on(finished: Run, work: Work, given: Examples | None) -> Run:
         note = f"the members are the labellers of {name}, their bias taken off as there"
         if work.recipe.data.calibrated_by_opinions:
             note += "; they have no temperature, which only true labels could show"
+        for unlike in mean_notes(finished.recipe, "learned"):
+            note += f"; {unlike}: to learn these, credibly fit --labels-from {finished.path}"
     else:
         _take_members(finished, work.run)
         _take_answers(finished, work)

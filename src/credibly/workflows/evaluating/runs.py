@@ -34,7 +34,7 @@ from credibly.workflows.common.contents import (
 )
 from credibly.workflows.common.lengths import cut_notes
 from credibly.workflows.evaluating.rounds import round_notes
-from credibly.workflows.labelling.labelled import judged_labellers, judged_notes
+from credibly.workflows.labelling.labelled import judged_labellers, mean_notes
 from credibly.workflows.steps.learning import learned_on_parts
 
 
@@ -151,7 +151,7 @@ def evaluate(
     examples, notes = read_examples(file, data, class_names_of(run)), list[str]()
     if labelled:
         examples = unshown("test", examples, shown_to(run), notes)
-        notes += judged_notes(recipe)
+        notes += mean_notes(recipe, "judged")
     examples = grouped(examples) if data.group is None else examples
     stored: dict[str, dict[str, Predictions]] = {}
     readers: list[Reader] = []

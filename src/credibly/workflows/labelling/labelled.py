@@ -50,10 +50,15 @@ def judged_labellers(
     return stored | ({BIASED: {"test": raw}} if shifts.values.any() else {})
 
 
-def judged_notes(recipe: Recipe) -> list[str]:
-    """Return what is to be said where labels.jsonl holds something else than the mean that is judged."""
+def mean_notes(recipe: Recipe, used: str) -> list[str]:
+    """Return what is to be said where labels.jsonl holds something else than the mean that is `used`.
+
+    Args:
+        recipe: of the run that `label` left.
+        used: what the labellers' mean is: judged, learned.
+    """
     if recipe.labelling is None or recipe.labelling.combine == "mean":
         return []
     return [
-        f"judged is the mean of the labellers; labels.jsonl weighs their votes ({recipe.labelling.combine})"
+        f"{used} is the mean of the labellers; labels.jsonl weighs their votes ({recipe.labelling.combine})"
     ]

@@ -38,6 +38,7 @@ class Pool:
         total: float64, (N,), nats.
         aleatoric: float64, (N,), nats.
         epistemic: float64, (N,), nats.
+        shown: texts that the labellers were shown with their labels.
     """
 
     data: DataSettings
@@ -47,6 +48,7 @@ class Pool:
     total: FloatArray
     aleatoric: FloatArray
     epistemic: FloatArray
+    shown: Sequence[str] = ()
 
 
 def suggest(
@@ -66,6 +68,7 @@ def suggest(
     Args:
         path: a folder that `fit` or `label` left.
         file: the texts to choose from. A folder of `label` has opinions of its own texts alone: leave it out.
+            Those that its prompts show as examples have a label already.
         count: how many; all where there are fewer.
         by: ``diverse``: uncertain and unlike each other (BADGE); ``bald``: where members disagree most;
             ``entropy``: where the prediction is most uncertain, for whatever reason.
@@ -131,6 +134,7 @@ def _of_labels(
         opinions.total,
         opinions.aleatoric,
         opinions.epistemic,
+        opinions.shown,
     )
 
 
@@ -141,9 +145,10 @@ def _rows(file: str | Path, data: DataSettings) -> list[InputRow]:
 def _candidates(pool: Pool, without: Sequence[str | Path]) -> IntArray:
     """Return the rows to choose from: each text once, none that is labelled, in an order of their own."""
     keys = {text_key(row.text): place for place, row in reversed(list(enumerate(pool.rows)))}
-    for file in without:
-        for row in _rows(file, pool.data.model_copy(update={"id": None})):
-            keys.pop(text_key(row.text), None)
+    known = pool.data.model_copy(update={"id": None})
+    labelled = (row.text for file in without for row in _rows(file, known))
+    for text in chain(pool.shown, labelled):
+        keys.pop(text_key(text), None)
     if not keys:
         raise InputError("no text is left to suggest: all of them have a label already; give other texts")
     return np.array([keys[key] for key in sorted(keys)], dtype=np.int64)
