@@ -215,11 +215,11 @@ def prepare(
     Raises:
         InputError: the model has not so many blocks.
     """
-    classifier, _ = _base(backbone, data.class_names, settings)
+    classifier, cut = _base(backbone, data.class_names, settings)
     if settings.blocks:
         place(classifier.model, devices_of(backbone))
     progress = stages("running the frozen trunk") if settings.blocks else None
-    return material_of(classifier, backbone, data, settings, settings.blocks, progress)
+    return material_of(classifier, backbone, data, settings, settings.blocks, progress, cut)
 
 
 def fit(
