@@ -83,7 +83,7 @@ def test_a_smaller_group_comes_next_and_is_the_largest_that_fits(planners, share
 def test_a_part_of_a_mixed_ensemble_is_changed_where_it_stands(standin, tmp_path):
     planner, recipe = planner_of(standin(), tmp_path, "lora")
     heads = {"source": "heads", "count": 1, "optimiser": {"batch_size": 1}}
-    parts = [{"members": heads}, {"members": {"source": "lora", "count": 5}}]
+    parts = [{"members": heads}, {"members": {"source": "lora", "count": 5, "group": 5}}]
     settings = {"members": {"source": "mixed", "parts": parts}, "distil.enabled": False}
     recipe = make_recipe(recipe, {**settings, "backbone.token_budget": SHORTEST})
     planner.room = smaller(PLENTY, 0.8, planner.plan(recipe).peak)
@@ -108,7 +108,7 @@ def test_a_fit_without_room_is_refused_and_goes_on_with_the_change_it_names(
     file = jsonl(tmp_path / "rows.jsonl", made_rows(60))
     settings = {key: value for key, value in quick(standin()).items() if not key.startswith("members.")}
     settings |= {
-        "members": {"source": "lora", "count": 4, "optimiser": {"epochs": 1}},
+        "members": {"source": "lora", "count": 4, "group": 4, "optimiser": {"epochs": 1}},
         "distil.enabled": False,
         "evaluation.resamples": 5,
     }

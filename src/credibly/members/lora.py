@@ -77,6 +77,8 @@ from credibly.tuning import HeldOutTexts
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """What PEFT puts before the base's own names."""
+UNPLANNED = 10
+"""Members in one pass of a model that shows no plan what they need."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ class Adapters:
 
 def group_size(settings: LoraSettings) -> int:
     """Return how many members are trained in one pass."""
-    return min(settings.group, settings.count)
+    return min(UNPLANNED if settings.group == "auto" else settings.group, settings.count)
 
 
 def prepare(

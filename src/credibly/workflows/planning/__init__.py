@@ -50,10 +50,14 @@ def plan(
     return {**made.as_json(), "change": found and found[0], "advice": advice}
 
 
-def check_room(recipe: Recipe, splits: Splits, output: Path, trained: bool = True) -> None:
+def check_room(recipe: Recipe, splits: Splits, output: Path, trained: bool = True) -> dict[str, int]:
     """Raise InputError where a recipe needs clearly more than there is, with the smallest change.
 
     A model of which too little is known is let through.
+
+    Returns:
+        How many members are to be trained in one pass, by the key of their settings, where that is auto and
+        the model can be planned; nothing of members that are there already.
 
     Args:
         recipe: what is to be done.
@@ -72,10 +76,14 @@ def check_room(recipe: Recipe, splits: Splits, output: Path, trained: bool = Tru
         problems = list(dict.fromkeys(short for part in parts for short in made.shortages(part)))
     except AssetError as error:
         log.info("not planned: %s", error)
-        return
+        return {}
     if problems:
         advice = _advice(planner.smallest_change(recipe))
         raise InputError(f"this does not fit: {'; '.join(problems)}. {advice}")
+    chosen = {part.key: part for part in made.parts if trained and part.sized is not None}
+    for part in chosen.values():
+        log.info("%s: %s", part.name, part.sized)
+    return {key: part.group for key, part in chosen.items()}
 
 
 def _advice(found: tuple[Change, Plan] | None) -> str:

@@ -37,7 +37,8 @@ def changes(part: Part) -> Iterator[Change]:
 def _smaller(part: Part) -> dict[str, list[Any]]:
     """Return values that need less by their keys, falling."""
     settings, longest = part.settings, part.texts.longest
-    group = min(settings.group, settings.count) if isinstance(settings, LoraSettings) else 1
+    # A group that is left to the plan is the largest there is room for, or the least, already.
+    group = part.group if isinstance(settings, LoraSettings) and part.sized is None else 1
     batch = settings.optimiser.batch_size if part.steps else 1
     return {
         "processes": list(range(part.together - 1, 0, -1)),
@@ -57,7 +58,7 @@ def _other_sources(part: Part) -> Iterator[Change]:
     kept = {"count": own.count} | own.model_dump(include=SHARED, exclude_defaults=True)
     others: list[Change] = []
     if tunes_base(own):
-        others += [{"source": "lora", **kept, "group": group} for group in (LoraSettings().group, 1)]
+        others.append({"source": "lora", **kept})
     if own.source != "heads":
         known = {name: value for name, value in kept.items() if name in HeadsSettings.model_fields}
         others.append({"source": "heads", **known})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from credibly.data import Splits
 from credibly.engines.jobs import count_processes
 from credibly.errors import RecipeError
 from credibly.members import SOURCES
-from credibly.passes import Group, groups_of
+from credibly.passes import Group, even_sizes, groups_of
 from credibly.records import IntArray
 from credibly.settings import BackboneSettings, Recipe, TunedSettings, tunes_base
 from credibly.workflows.common.contents import (
@@ -51,12 +52,14 @@ class Planner:
             AssetError: a model cannot be had, or does not show its structure without its weights.
             InputError: settings that do not fit a model.
         """
-        parts = [self._members(recipe, group) for group in groups_of(recipe)]
+        # What another run chose says nothing of the room that there is here.
+        groups = list(groups_of(recipe.model_copy(update={"resolved": None})))
+        parts = [self._members(recipe, group) for group in groups]
         if recipe.distil.enabled:
             parts.append(self._student(recipe))
         rows = {name: len(own) for name, own in self.splits.named().items()}
         judged = sum(rows.values()) - rows["train"] - rows.get("unlabelled", 0)
-        return Plan(
+        plan = Plan(
             parts=tuple(parts),
             room=self.room,
             rows=sum(rows.values()),
@@ -68,6 +71,28 @@ class Planner:
             heads=recipe.members.count - 1 if HYDRA in tuned_systems(recipe) else 0,
             curve=tuple(recipe.evaluation.learning_curve),
         )
+        for place, group in enumerate(groups):
+            if group.is_sized_by_room:
+                plan = self._sized(plan, recipe, place, group)
+        return plan
+
+    def _sized(self, plan: Plan, recipe: Recipe, place: int, group: Group) -> Plan:
+        """Return a plan with a part in the fewest passes for which there is room, its members dealt evenly.
+
+        Where there is room for none, in those of which the part takes least: fewer members in a pass may
+        take more, where more rows of each go through the model at once.
+        """
+
+        def having(part: Part) -> Plan:
+            return replace(plan, parts=(*plan.parts[:place], part, *plan.parts[place + 1 :]))
+
+        sizes = even_sizes(group.settings.count, count_processes(recipe))
+        parts = [self._members(recipe, group.sized(size)) for size in sizes]
+        taken = [having(part).fullest(part) for part in parts]
+        limit = max(1.0, min(full for full, _ in taken))
+        at = next(number for number, (full, _) in enumerate(taken) if full <= limit)
+        why = f", for {sizes[at - 1]} would take {taken[at - 1][1]}" if at else ""
+        return having(replace(parts[at], sized=f"{sizes[at]} of {group.settings.count} in a pass{why}"))
 
     def smallest_change(self, recipe: Recipe) -> tuple[Change, Plan] | None:
         """Return the smallest change that makes a recipe fit, with the plan it makes; None if there is none.
@@ -107,7 +132,8 @@ class Planner:
             needs = starting_from_words(needs, own, texts, backbone.token_budget)
         shared = backbone is recipe.backbone
         gpus = 1 if own.device.type == "cpu" else 1 + len(self.room.beside)
-        passes = -(-settings.count // source.group_size(settings))
+        size = source.group_size(settings)
+        passes = -(-settings.count // size)
         return Part(
             name=group.name,
             key=group.key,
@@ -126,6 +152,7 @@ class Planner:
             frozen=not any(
                 tunes_base(other.settings) for other in groups_of(recipe) if other.backbone is backbone
             ),
+            group=size,
         )
 
     def _reference(self, recipe: Recipe) -> int:

@@ -11,6 +11,9 @@ from credibly.report.words.numbers import cost
 from credibly.settings import BackboneSettings
 from credibly.workflows.planning.machine import Room, Speed
 
+ROOMY = {"memory": 0.8, "GPU memory": 0.8, "disk": 1.0}
+"""Shares of what is free that a group which is chosen here may take: of memory, plans told 0.8 times what was
+measured at the least; those of the disk are exact."""
 MARGIN = 1.1
 """A fit is refused where it needs so many times what is free: estimates err, and what would fit must run."""
 
@@ -35,6 +38,8 @@ class Part:
         gpus: how many share its model.
         may_split: whether all that are there may share one.
         frozen: whether no members on this model tune it.
+        group: networks that are trained in one pass.
+        sized: of how many, and why no more, where that is left to the plan; None where the recipe says it.
     """
 
     name: str
@@ -52,6 +57,8 @@ class Part:
     gpus: int = 1
     may_split: bool = False
     frozen: bool = False
+    group: int = 1
+    sized: str | None = None
 
     @property
     def is_student(self) -> bool:
@@ -168,17 +175,33 @@ class Plan:
 
     def shortages(self, part: Part) -> list[str]:
         """Return what a part, or the run, needs clearly more of than there is, in words."""
+        return [
+            f"{'the run' if what == 'disk' else part.name} needs {cost('bytes', size)} of {what} and "
+            f"{cost('bytes', free)} is free"
+            for what, (size, free) in self.wanted(part).items()
+            if size > MARGIN * free
+        ]
+
+    def wanted(self, part: Part) -> dict[str, tuple[int, int]]:
+        """Return what a part needs, and the run of the disk, and what is free of it, where that is known."""
         room = {
             "memory": self.room.memory,
             "GPU memory": self.free_on_gpus(part),
             "disk": self.room.output,
         }
-        wanted = [(part.name, what, size) for what, size in self.held(part).items()]
-        return [
-            f"{who} needs {cost('bytes', size)} of {what} and {cost('bytes', free)} is free"
-            for who, what, size in [*wanted, ("the run", "disk", self.run_bytes)]
-            if (free := room[what]) is not None and size > MARGIN * free
+        needed = {**self.held(part), "disk": self.run_bytes}
+        return {what: (size, free) for what, size in needed.items() if (free := room[what]) is not None}
+
+    def fullest(self, part: Part) -> tuple[float, str]:
+        """Return how full a part makes the room that there is, 1 being as full as by choice, and of what."""
+        shares = [
+            (
+                size / max(1.0, ROOMY[what] * free),
+                f"{cost('bytes', size)} of the {cost('bytes', free)} of {what} that is free",
+            )
+            for what, (size, free) in self.wanted(part).items()
         ]
+        return max(shares, default=(0.0, ""))
 
     @property
     def problems(self) -> list[str]:
@@ -217,6 +240,8 @@ class Plan:
             "gpus": part.gpus,
             "networks": part.networks,
             "passes": part.passes,
+            "group": part.group,
+            "group_chosen": part.sized,
             "processes": part.together,
             "parameters": needs.parameters,
             "trainable_parameters": needs.trainable,
