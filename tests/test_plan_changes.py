@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
+from transformers import AutoModel
 
+import standins
 from credibly.errors import AssetError, InputError
 from credibly.workflows import fit, make_recipe, plan
 from credibly.workflows.planning import check_room, machine
@@ -89,6 +91,22 @@ def test_a_part_of_a_mixed_ensemble_is_changed_where_it_stands(standin, tmp_path
     planner.room = smaller(PLENTY, 0.8, planner.plan(recipe).peak)
     change, after = planner.smallest_change(recipe)
     assert list(change) == ["members.parts.1.members.group"]
+    assert after.problems == []
+
+
+def test_a_change_that_the_model_does_not_allow_is_passed_over(tmp_path):
+    """A student may tune two blocks in place of all; this model has one."""
+    config = standins.config("bert")
+    config.num_hidden_layers = 1
+    AutoModel.from_config(config).save_pretrained(tmp_path / "model")
+    standins.tokenizer().save_pretrained(tmp_path / "model")
+    planner, recipe = planner_of(tmp_path / "model", tmp_path, "heads")
+    least = {"members.count": 1, "members.hidden": [], "members.optimiser.batch_size": 1}
+    recipe = make_recipe(recipe, least | {"distil.tune": "full"})
+    members, _ = planner.plan(recipe).parts
+    planner.room = smaller(PLENTY, 1.0, planner.plan(recipe).held(members)["memory"])
+    change, after = planner.smallest_change(recipe)
+    assert change == {"distil.enabled": False}
     assert after.problems == []
 
 

@@ -12,7 +12,7 @@ from credibly.backbones.outline import Outline, Texts, outline
 from credibly.batching import padded_length, tokenise
 from credibly.data import Splits
 from credibly.engines.jobs import count_processes
-from credibly.errors import RecipeError
+from credibly.errors import AssetError, InputError
 from credibly.members import SOURCES
 from credibly.passes import Group, even_sizes, groups_of
 from credibly.records import IntArray
@@ -119,7 +119,7 @@ class Planner:
     def _fits(self, recipe: Recipe, change: Change, key: str) -> bool:
         try:
             plan = self.plan(make_recipe(recipe, change))
-        except RecipeError:  # what cannot be asked for together, such as a base that is tuned and split
+        except (InputError, AssetError):  # such as a base that is tuned and split, or fewer blocks than that
             return False
         return not any(plan.shortages(part) for part in plan.parts if part.key == key)
 
@@ -189,7 +189,9 @@ class Planner:
         """
         key = (backbone.name, backbone.precision)
         if key not in self._outlines:
-            self._outlines[key] = outline(backbone, self.splits.train.class_names)
+            # Where texts are cut is a part's own matter: another on the same model may read further.
+            uncut = backbone.model_copy(update={"max_tokens": None})
+            self._outlines[key] = outline(uncut, self.splits.train.class_names)
         own = self._outlines[key]
         most = min(own.max_tokens, backbone.max_tokens or own.max_tokens)
         parts = [self._lengths_of(own, backbone.name, name) for name in names if name in self.splits.named()]
