@@ -10,11 +10,13 @@ from hypothesis import strategies as some
 from transformers import AutoModel
 
 import standins
-from credibly.errors import AssetError, InputError
+from credibly.errors import AssetError, CrediblyError, InputError
 from credibly.workflows import fit, make_recipe, plan
+from credibly.workflows.distilling.distil import distilled_recipe
 from credibly.workflows.planning import check_room, machine
 from credibly.workflows.planning.changes import SHORTEST, as_options
 from credibly.workflows.planning.machine import Room
+from credibly.workflows.planning.planner import Planner
 from credibly.workflows.planning.plans import MARGIN
 from test_plans import PLENTY, SETTINGS, planner_of
 from workshop import jsonl, made_rows, quick
@@ -229,6 +231,51 @@ def test_members_that_are_there_already_need_no_room(standin, tmp_path, monkeypa
     monkeypatch.setattr(Room, "here", lambda output: smaller(PLENTY, 0.5, student))
     with pytest.raises(InputError, match=r"fit: the student on .* needs"):
         check_room(recipe, planner.splits, tmp_path, trained=False)
+
+
+def test_of_a_run_that_is_distilled_the_student_alone_is_changed(standin, tmp_path):
+    """Tokens at once and texts' lengths are the members' too, unless the student has a model of its own."""
+    planner, recipe = planner_of(standin(), tmp_path, "full")
+    recipe = make_recipe(recipe, {"distil.tune": "full", "distil.optimiser.batch_size": 8})
+    own = {"distil.backbone": {"name": str(standin())}}
+    planner = Planner(planner.splits, PLENTY, trained=False)
+    for settings, first in (({}, "distil.optimiser.batch_size"), (own, "distil.backbone.token_budget")):
+        asked = make_recipe(recipe, settings)
+        planner.room = PLENTY
+        peak = planner.plan(asked).peak
+        planner.room = smaller(PLENTY, 0.8, peak)
+        change, after = planner.smallest_change(asked)
+        assert list(change) == [first]
+        assert distilled_recipe(asked, change) == make_recipe(asked, change)
+        assert after.peak < peak
+        planner.room = smaller(PLENTY, 0.01, peak)
+        assert planner.smallest_change(asked) is None
+
+
+@pytest.mark.parametrize("curve", [[], [0.5]])
+def test_a_run_that_is_distilled_has_checkpoints_and_a_trunk_of_the_student_alone(
+    standin, tmp_path, monkeypatch, curve
+):
+    monkeypatch.setattr("credibly.backbones.footprint.IN_MEMORY_BYTES", 0)
+    planner, recipe = planner_of(standin(), tmp_path, "top_blocks")
+    recipe = make_recipe(recipe, {"processes": 9, "evaluation.learning_curve": curve})
+    there = Planner(planner.splits, PLENTY, trained=False).plan(recipe)
+    whole = planner.plan(recipe)
+    student = whole.parts[-1].needs
+    assert there.disk["checkpoints"] == 2 * student.memory.checkpoint < whole.disk["checkpoints"]
+    assert there.disk["trunk"] == student.mapped < whole.disk["trunk"]
+    kept = {"members", "networks", "predictions", "shift"}
+    assert {name: there.disk[name] for name in kept} == {name: whole.disk[name] for name in kept}
+
+
+def test_adapters_from_elsewhere_that_are_gone_by_now_need_no_room(standin, tmp_path, monkeypatch):
+    planner, recipe = planner_of(standin(), tmp_path, "heads")
+    gone = {"source": "adapters", "adapters": [str(tmp_path / "gone")]}
+    recipe = make_recipe(recipe, {"members": gone})
+    monkeypatch.setattr(Room, "here", lambda output: PLENTY)
+    check_room(recipe, planner.splits, tmp_path, trained=False)
+    with pytest.raises(CrediblyError, match="gone"):
+        check_room(recipe, planner.splits, tmp_path)
 
 
 def test_a_change_is_said_as_the_command_line_takes_it():

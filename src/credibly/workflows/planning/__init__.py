@@ -69,15 +69,13 @@ def check_room(recipe: Recipe, splits: Splits, output: Path, trained: bool = Tru
     Raises:
         InputError: also for settings that do not go with the model.
     """
-    planner = Planner(splits, Room.here(output))
+    planner = Planner(splits, Room.here(output), trained)
     try:
         made = planner.plan(recipe)
-        parts = [part for part in made.parts if trained or part.is_student]
-        problems = list(dict.fromkeys(short for part in parts for short in made.shortages(part)))
     except AssetError as error:
         log.info("not planned: %s", error)
         return {}
-    if problems:
+    if problems := made.problems:
         advice = _advice(planner.smallest_change(recipe))
         raise InputError(f"this does not fit: {'; '.join(problems)}. {advice}")
     chosen = {part.key: part for part in made.parts if trained and part.sized is not None}

@@ -15,23 +15,35 @@ Change = dict[str, Any]
 
 SHARED = {"bootstrap", "class_weights", "head", "label_words"}
 """What is kept of a source's settings where another takes its place."""
+DISTIL = "distil."
+"""What keys of the student's settings begin with."""
 SHORTEST = 16
 """Texts are not cut below so many tokens."""
 
 
-def changes(part: Part) -> Iterator[Change]:
+def changes(part: Part, members: bool = True) -> Iterator[Change]:
     """Yield changes that make a part need less: first of how it is trained, then of what is trained.
 
     Fewer processes side by side, fewer tokens at once, which moves no more than the draws of dropout, a
     frozen base that all GPUs share, fewer LoRA members in a pass, a smaller batch, shorter texts; each kind
     lowered to its least, which then holds while the next is tried. Last, another source.
+
+    Args:
+        part: of a plan.
+        members: whether members may be changed, too. Where they are there already, a student is what is asked
+            for, and what it shares with them stays as it is.
     """
     change: Change = {}
     for key, values in _smaller(part).items():
-        for value in values:
+        for value in values if members or key.startswith(DISTIL) else []:
             change = {**change, key: value}
             yield change
-    yield from _other_networks(part) if part.is_student else _other_sources(part)
+    if part.is_student:
+        yield from _other_networks(part)
+        if members:
+            yield {f"{part.key}.enabled": False}
+    else:
+        yield from _other_sources(part)
 
 
 def _smaller(part: Part) -> dict[str, list[Any]]:
@@ -70,12 +82,11 @@ def _other_sources(part: Part) -> Iterator[Change]:
 
 
 def _other_networks(part: Part) -> Iterator[Change]:
-    """Yield students that tune less; then none."""
+    """Yield students that tune less."""
     least = {f"{part.key}.tune": "top_blocks", f"{part.key}.blocks": 1}
     if part.settings.tune == "full":
         yield {f"{part.key}.tune": "top_blocks", f"{part.key}.blocks": DistilSettings().blocks}
     yield least
-    yield {f"{part.key}.enabled": False}
 
 
 def halves(value: int, least: int = 1) -> list[int]:

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from credibly.backbones.footprint import FLOAT, starting_from_words, tuned_needs
+from credibly.backbones.footprint import FLOAT, Work, starting_from_words, tuned_needs, untrained_needs
 from credibly.backbones.outline import Outline, Texts, outline
 from credibly.batching import padded_length, tokenise
 from credibly.data import Splits
 from credibly.engines.jobs import count_processes
-from credibly.errors import AssetError, InputError
+from credibly.errors import AssetError, CrediblyError, InputError
 from credibly.members import SOURCES
 from credibly.passes import Group, even_sizes, groups_of
 from credibly.records import IntArray
@@ -37,11 +37,14 @@ class Planner:
     Args:
         splits: the sets of the run.
         room: what is free.
+        trained: whether the members are to be trained; where they are there already, only disk and student
+            count, and only what is below `distil` can be changed.
     """
 
-    def __init__(self, splits: Splits, room: Room) -> None:
+    def __init__(self, splits: Splits, room: Room, trained: bool = True) -> None:
         self.splits = splits
         self.room = room
+        self.trained = trained
         self._outlines: dict[tuple[str, str], Outline] = {}
         self._lengths: dict[tuple[str, str], IntArray] = {}
 
@@ -70,9 +73,10 @@ class Planner:
             soups=len(soups_of(recipe)),
             heads=recipe.members.count - 1 if HYDRA in tuned_systems(recipe) else 0,
             curve=tuple(recipe.evaluation.learning_curve),
+            trained=self.trained,
         )
         for place, group in enumerate(groups):
-            if group.is_sized_by_room:
+            if self.trained and group.is_sized_by_room:
                 plan = self._sized(plan, recipe, place, group)
         return plan
 
@@ -100,14 +104,14 @@ class Planner:
         For each part in turn the first of its changes is taken that makes it fit.
         """
         change: Change = {}
-        for part in self.plan(recipe).parts:
+        for part in self.plan(recipe).to_train:
             change = self._mended(recipe, change, part)
         after = self.plan(make_recipe(recipe, change))
         return None if after.problems else (change, after)
 
     def _mended(self, recipe: Recipe, change: Change, part: Part) -> Change:
         """Return a change with what makes one more part fit; as it is where nothing does or has to."""
-        for more in ({}, *changes(part)):
+        for more in ({}, *changes(part, members=self.trained)):
             if self._fits(recipe, change | more, part.key):
                 # What was tried before, and did not do alone, may not be needed at all.
                 for key in more:
@@ -127,7 +131,13 @@ class Planner:
         settings, backbone = group.settings, group.backbone
         own, texts = self._read(backbone, ("train",))
         source = SOURCES[settings.source]
-        needs = source.needs(own, texts, backbone, settings)
+        try:
+            needs = source.needs(own, texts, backbone, settings)
+        except CrediblyError:
+            if self.trained:
+                raise
+            # Members that are there already are not made of what is gone, such as adapters from elsewhere.
+            needs = untrained_needs(own, own.parameters, base=0, kept=0, predicting=Work())
         if isinstance(settings, TunedSettings) and settings.words is not None:
             needs = starting_from_words(needs, own, texts, backbone.token_budget)
         shared = backbone is recipe.backbone

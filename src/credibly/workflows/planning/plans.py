@@ -93,6 +93,7 @@ class Plan:
         soups: how many of these networks are means of the members' weights.
         heads: answers that these networks give beyond one each.
         curve: shares of the training texts on which the members are trained anew.
+        trained: whether the members are to be trained, or are there already.
     """
 
     parts: tuple[Part, ...]
@@ -105,6 +106,12 @@ class Plan:
     soups: int = 0
     heads: int = 0
     curve: tuple[float, ...] = ()
+    trained: bool = True
+
+    @property
+    def to_train(self) -> tuple[Part, ...]:
+        """The parts of which networks are to be trained."""
+        return tuple(part for part in self.parts if self.trained or part.is_student)
 
     @property
     def disk(self) -> dict[str, int]:
@@ -126,11 +133,15 @@ class Plan:
             # The one before goes only when the next is there, and the last of a cycle when all have ended;
             # the members of a part of the texts lie beside the run's own until they have answered.
             "checkpoints": max(
-                part.together * (part.needs.cycles + 1) * part.needs.memory.checkpoint for part in self.parts
+                (
+                    part.together * (part.needs.cycles + 1) * part.needs.memory.checkpoint
+                    for part in self.to_train
+                ),
+                default=0,
             )
-            + (members if self.curve else 0),
+            + (members if self.curve and self.trained else 0),
             "embeddings": self.rows * sum(own.embedded for _, own in groups),
-            "trunk": max(part.together * part.needs.mapped for part in self.parts),
+            "trunk": max((part.together * part.needs.mapped for part in self.to_train), default=0),
         }
 
     @property
@@ -161,7 +172,7 @@ class Plan:
     @property
     def peak(self) -> int:
         """The most bytes that lie together, of memory and GPU memory."""
-        return max(sum(self.held(part).values()) for part in self.parts)
+        return max((sum(self.held(part).values()) for part in self.to_train), default=0)
 
     def free_on_gpus(self, part: Part) -> int | None:
         """Return what a part may take of its GPU, or, in whole blocks, of those that share its model."""
@@ -206,7 +217,7 @@ class Plan:
     @property
     def problems(self) -> list[str]:
         """What is short, each once; nothing where all fits, as far as is known."""
-        return list(dict.fromkeys(problem for part in self.parts for problem in self.shortages(part)))
+        return list(dict.fromkeys(problem for part in self.to_train for problem in self.shortages(part)))
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as JSON holds it; seconds are right within a factor of two."""
