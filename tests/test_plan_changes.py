@@ -233,6 +233,36 @@ def test_members_that_are_there_already_need_no_room(standin, tmp_path, monkeypa
         check_room(recipe, planner.splits, tmp_path, trained=False)
 
 
+def test_a_trunk_in_a_cache_beside_the_run_takes_room_of_the_same_disk(standin, tmp_path, monkeypatch):
+    monkeypatch.setattr("credibly.backbones.footprint.IN_MEMORY_BYTES", 0)
+    planner, recipe = planner_of(standin(), tmp_path, "top_blocks")
+    whole = planner.plan(recipe)
+    run, trunk = whole.run_bytes, whole.disk["trunk"]
+    least = int(run / MARGIN) + 1
+    short, enough, apart, none_kept = (
+        replace(whole, room=replace(PLENTY, output=output, cache=cache, one_disk=one_disk)).problems
+        for output, cache, one_disk in (
+            (least, least, True), (run + trunk, run + trunk, True), (least, least, False),
+            (least, trunk - 1, True),
+        )
+    )  # fmt: skip
+    assert "the run needs" in short[0]
+    assert enough == apart == none_kept == []
+
+
+def test_a_lack_of_disk_alone_is_no_reason_for_another_model(standin, tmp_path, monkeypatch):
+    planner, recipe = planner_of(standin(), tmp_path, "full")
+    monkeypatch.setattr(Room, "here", lambda output: replace(PLENTY, output=1 << 10))
+    more_disk = r"is free\. Free some, or give --output on another disk$"
+    with pytest.raises(InputError, match=more_disk):
+        check_room(recipe, planner.splits, tmp_path)
+    assert plan(recipe, tmp_path / "run")["advice"] == "Free some, or give --output on another disk"
+    enough_for_fewer = int(0.5 * planner.plan(recipe).run_bytes)
+    monkeypatch.setattr(Room, "here", lambda output: replace(PLENTY, output=enough_for_fewer))
+    with pytest.raises(InputError, match=r"another disk\. The smallest change that makes it fit is --set "):
+        check_room(recipe, planner.splits, tmp_path)
+
+
 def test_of_a_run_that_is_distilled_the_student_alone_is_changed(standin, tmp_path):
     """Tokens at once and texts' lengths are the members' too, unless the student has a model of its own."""
     planner, recipe = planner_of(standin(), tmp_path, "full")

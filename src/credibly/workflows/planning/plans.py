@@ -149,6 +149,12 @@ class Plan:
         """Bytes of the run folder at its fullest; what finds no room in the cache is not kept."""
         return sum(self.disk[name] for name in ("members", "networks", "predictions", "shift", "checkpoints"))
 
+    @property
+    def on_run_disk(self) -> int:
+        """Bytes on the disk of the run folder at its fullest: a trunk's states too, if they are put there."""
+        trunk = self.disk["trunk"]
+        return self.run_bytes + (trunk if self.room.one_disk and trunk <= self.room.cache else 0)
+
     def held(self, part: Part) -> dict[str, int]:
         """Return the bytes that a part needs at its peak: on the device, and of the processor's memory.
 
@@ -189,9 +195,19 @@ class Plan:
         return [
             f"{'the run' if what == 'disk' else part.name} needs {cost('bytes', size)} of {what} and "
             f"{cost('bytes', free)} is free"
-            for what, (size, free) in self.wanted(part).items()
-            if size > MARGIN * free
+            for what, (size, free) in self.short(part).items()
         ]
+
+    def short(self, part: Part) -> dict[str, tuple[int, int]]:
+        """Return what is needed and free of that of which there is clearly too little."""
+        return {
+            what: (size, free) for what, (size, free) in self.wanted(part).items() if size > MARGIN * free
+        }
+
+    @property
+    def is_short_of_disk_alone(self) -> bool:
+        """Whether more room on the disk is all that is missing."""
+        return {what for part in self.to_train for what in self.short(part)} == {"disk"}
 
     def wanted(self, part: Part) -> dict[str, tuple[int, int]]:
         """Return what a part needs, and the run of the disk, and what is free of it, where that is known."""
@@ -200,7 +216,7 @@ class Plan:
             "GPU memory": self.free_on_gpus(part),
             "disk": self.room.output,
         }
-        needed = {**self.held(part), "disk": self.run_bytes}
+        needed = {**self.held(part), "disk": self.on_run_disk}
         return {what: (size, free) for what, size in needed.items() if (free := room[what]) is not None}
 
     def fullest(self, part: Part) -> tuple[float, str]:
