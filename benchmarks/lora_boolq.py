@@ -39,6 +39,7 @@ ROUNDS = 2
 LARGEST_SURPRISE = 3.0
 SETTINGS = LoraSettings(
     count=MEMBERS,
+    group=MEMBERS,
     lora_alpha=32,
     target_modules=["q_proj", "v_proj"],
     optimiser=OptimiserSettings(

@@ -28,6 +28,7 @@ TRAIN_ROWS, TEST_ROWS = 1600, 872
 BATCH, MAX_TOKENS = 8, 128
 SETTINGS = LoraSettings(
     count=MEMBERS,
+    group=MEMBERS,
     lora_alpha=16,
     target_modules=["query", "value"],
     optimiser=OptimiserSettings(

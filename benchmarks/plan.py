@@ -20,7 +20,7 @@ ONCE = {"epochs": 1}
 SOURCES: dict[str, dict[str, Any]] = {
     "top_blocks": {"source": "top_blocks", "count": 2, "optimiser": ONCE},
     "full": {"source": "full", "count": 2, "optimiser": ONCE},
-    "lora": {"source": "lora", "count": 4, "optimiser": ONCE},
+    "lora": {"source": "lora", "count": 4, "group": 4, "optimiser": ONCE},
 }
 ROUNDS = 2
 

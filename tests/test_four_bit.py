@@ -63,6 +63,16 @@ def test_members_on_a_base_in_four_bits_are_peft_s_on_theirs(wide, tmp_path, arc
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_base_in_four_bits_is_cut_like_any(wide, in_float, precision):
+    given = {"load_in_4bit": True, "precision": precision, "lora_dropout": 0.0}
+    by_name = fitted(wide(), target_modules=["*.1.*", "*.2.*"], **given)
+    by_cut = fitted(wide(), blocks=2, **given)
+    atol = 1e-4 if precision == "fp32" else 0.05
+    np.testing.assert_allclose(by_cut.log_probs(TEXTS), by_name.log_probs(TEXTS), atol=atol)
+
+
+@pytest.mark.slow
 def test_saved_members_answer_as_before(wide, tmp_path):
     adapters = fitted(wide(), load_in_4bit=True)
     folders = [tmp_path / str(member) for member in range(3)]

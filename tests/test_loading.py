@@ -18,6 +18,7 @@ from credibly.backbones import (
     resolve_precision,
 )
 from credibly.backbones.loading import dropout_fields, open_classifier
+from credibly.batching import pad, tokenise
 from credibly.errors import AssetError, CrediblyError
 from credibly.settings import BackboneSettings
 
@@ -45,6 +46,19 @@ def state_of(model):
 
 
 # Loading
+
+
+@pytest.mark.parametrize("architecture", standins.DECODERS)
+def test_a_decoder_that_reads_texts_once_keeps_no_keys_and_values(standin, architecture):
+    classifier, encoder = classifier_of(standin(architecture)), load_backbone(settings(standin(architecture)))
+    tokens = tokenise(classifier.tokenizer, TEXTS, classifier.max_tokens)
+    batch = pad(tokens, np.arange(len(TEXTS))).inputs()
+    for model, output in ((classifier.model, "logits"), (encoder.model, "last_hidden_state")):
+        with torch.inference_mode():
+            plain, caching = model(**batch), model(**batch, use_cache=True)
+        assert plain.past_key_values is None
+        assert caching.past_key_values is not None
+        assert torch.equal(plain[output], caching[output])
 
 
 @all_architectures

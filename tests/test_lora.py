@@ -113,6 +113,14 @@ def test_a_base_in_half_precision_keeps_its_positions_exact(standin):
     assert torch.equal(half.model.rotary_emb.inv_freq, exact.model.rotary_emb.inv_freq)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "llama"])
+def test_a_base_in_half_precision_is_cut_like_any(standin, architecture):
+    given = {"precision": "bf16", "lora_dropout": 0.0}
+    by_name = fitted(standin(architecture), target_modules=["*.1.*", "*.2.*"], **given)
+    by_cut = fitted(standin(architecture), blocks=2, **given)
+    np.testing.assert_allclose(by_cut.log_probs(TEXTS), by_name.log_probs(TEXTS), atol=0.05)
+
+
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 def test_blocks_to_adapt_can_be_named_as_peft_names_them(standin):
     base = standin("llama")

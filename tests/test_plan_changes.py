@@ -7,12 +7,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
+from transformers import AutoModel
 
-from credibly.errors import AssetError, InputError
+import standins
+from credibly.errors import AssetError, CrediblyError, InputError
 from credibly.workflows import fit, make_recipe, plan
+from credibly.workflows.distilling.distil import distilled_recipe
 from credibly.workflows.planning import check_room, machine
 from credibly.workflows.planning.changes import SHORTEST, as_options
 from credibly.workflows.planning.machine import Room
+from credibly.workflows.planning.planner import Planner
 from credibly.workflows.planning.plans import MARGIN
 from test_plans import PLENTY, SETTINGS, planner_of
 from workshop import jsonl, made_rows, quick
@@ -83,12 +87,28 @@ def test_a_smaller_group_comes_next_and_is_the_largest_that_fits(planners, share
 def test_a_part_of_a_mixed_ensemble_is_changed_where_it_stands(standin, tmp_path):
     planner, recipe = planner_of(standin(), tmp_path, "lora")
     heads = {"source": "heads", "count": 1, "optimiser": {"batch_size": 1}}
-    parts = [{"members": heads}, {"members": {"source": "lora", "count": 5}}]
+    parts = [{"members": heads}, {"members": {"source": "lora", "count": 5, "group": 5}}]
     settings = {"members": {"source": "mixed", "parts": parts}, "distil.enabled": False}
     recipe = make_recipe(recipe, {**settings, "backbone.token_budget": SHORTEST})
     planner.room = smaller(PLENTY, 0.8, planner.plan(recipe).peak)
     change, after = planner.smallest_change(recipe)
     assert list(change) == ["members.parts.1.members.group"]
+    assert after.problems == []
+
+
+def test_a_change_that_the_model_does_not_allow_is_passed_over(tmp_path):
+    """A student may tune two blocks in place of all; this model has one."""
+    config = standins.config("bert")
+    config.num_hidden_layers = 1
+    AutoModel.from_config(config).save_pretrained(tmp_path / "model")
+    standins.tokenizer().save_pretrained(tmp_path / "model")
+    planner, recipe = planner_of(tmp_path / "model", tmp_path, "heads")
+    least = {"members.count": 1, "members.hidden": [], "members.optimiser.batch_size": 1}
+    recipe = make_recipe(recipe, least | {"distil.tune": "full"})
+    members, _ = planner.plan(recipe).parts
+    planner.room = smaller(PLENTY, 1.0, planner.plan(recipe).held(members)["memory"])
+    change, after = planner.smallest_change(recipe)
+    assert change == {"distil.enabled": False}
     assert after.problems == []
 
 
@@ -108,7 +128,7 @@ def test_a_fit_without_room_is_refused_and_goes_on_with_the_change_it_names(
     file = jsonl(tmp_path / "rows.jsonl", made_rows(60))
     settings = {key: value for key, value in quick(standin()).items() if not key.startswith("members.")}
     settings |= {
-        "members": {"source": "lora", "count": 4, "optimiser": {"epochs": 1}},
+        "members": {"source": "lora", "count": 4, "group": 4, "optimiser": {"epochs": 1}},
         "distil.enabled": False,
         "evaluation.resamples": 5,
     }
@@ -211,6 +231,81 @@ def test_members_that_are_there_already_need_no_room(standin, tmp_path, monkeypa
     monkeypatch.setattr(Room, "here", lambda output: smaller(PLENTY, 0.5, student))
     with pytest.raises(InputError, match=r"fit: the student on .* needs"):
         check_room(recipe, planner.splits, tmp_path, trained=False)
+
+
+def test_a_trunk_in_a_cache_beside_the_run_takes_room_of_the_same_disk(standin, tmp_path, monkeypatch):
+    monkeypatch.setattr("credibly.backbones.footprint.IN_MEMORY_BYTES", 0)
+    planner, recipe = planner_of(standin(), tmp_path, "top_blocks")
+    whole = planner.plan(recipe)
+    run, trunk = whole.run_bytes, whole.disk["trunk"]
+    least = int(run / MARGIN) + 1
+    short, enough, apart, none_kept = (
+        replace(whole, room=replace(PLENTY, output=output, cache=cache, one_disk=one_disk)).problems
+        for output, cache, one_disk in (
+            (least, least, True), (run + trunk, run + trunk, True), (least, least, False),
+            (least, trunk - 1, True),
+        )
+    )  # fmt: skip
+    assert "the run needs" in short[0]
+    assert enough == apart == none_kept == []
+
+
+def test_a_lack_of_disk_alone_is_no_reason_for_another_model(standin, tmp_path, monkeypatch):
+    planner, recipe = planner_of(standin(), tmp_path, "full")
+    monkeypatch.setattr(Room, "here", lambda output: replace(PLENTY, output=1 << 10))
+    more_disk = r"is free\. Free some, or give --output on another disk$"
+    with pytest.raises(InputError, match=more_disk):
+        check_room(recipe, planner.splits, tmp_path)
+    assert plan(recipe, tmp_path / "run")["advice"] == "Free some, or give --output on another disk"
+    enough_for_fewer = int(0.5 * planner.plan(recipe).run_bytes)
+    monkeypatch.setattr(Room, "here", lambda output: replace(PLENTY, output=enough_for_fewer))
+    with pytest.raises(InputError, match=r"another disk\. The smallest change that makes it fit is --set "):
+        check_room(recipe, planner.splits, tmp_path)
+
+
+def test_of_a_run_that_is_distilled_the_student_alone_is_changed(standin, tmp_path):
+    """Tokens at once and texts' lengths are the members' too, unless the student has a model of its own."""
+    planner, recipe = planner_of(standin(), tmp_path, "full")
+    recipe = make_recipe(recipe, {"distil.tune": "full", "distil.optimiser.batch_size": 8})
+    own = {"distil.backbone": {"name": str(standin())}}
+    planner = Planner(planner.splits, PLENTY, trained=False)
+    for settings, first in (({}, "distil.optimiser.batch_size"), (own, "distil.backbone.token_budget")):
+        asked = make_recipe(recipe, settings)
+        planner.room = PLENTY
+        peak = planner.plan(asked).peak
+        planner.room = smaller(PLENTY, 0.8, peak)
+        change, after = planner.smallest_change(asked)
+        assert list(change) == [first]
+        assert distilled_recipe(asked, change) == make_recipe(asked, change)
+        assert after.peak < peak
+        planner.room = smaller(PLENTY, 0.01, peak)
+        assert planner.smallest_change(asked) is None
+
+
+@pytest.mark.parametrize("curve", [[], [0.5]])
+def test_a_run_that_is_distilled_has_checkpoints_and_a_trunk_of_the_student_alone(
+    standin, tmp_path, monkeypatch, curve
+):
+    monkeypatch.setattr("credibly.backbones.footprint.IN_MEMORY_BYTES", 0)
+    planner, recipe = planner_of(standin(), tmp_path, "top_blocks")
+    recipe = make_recipe(recipe, {"processes": 9, "evaluation.learning_curve": curve})
+    there = Planner(planner.splits, PLENTY, trained=False).plan(recipe)
+    whole = planner.plan(recipe)
+    student = whole.parts[-1].needs
+    assert there.disk["checkpoints"] == 2 * student.memory.checkpoint < whole.disk["checkpoints"]
+    assert there.disk["trunk"] == student.mapped < whole.disk["trunk"]
+    kept = {"members", "networks", "predictions", "shift"}
+    assert {name: there.disk[name] for name in kept} == {name: whole.disk[name] for name in kept}
+
+
+def test_adapters_from_elsewhere_that_are_gone_by_now_need_no_room(standin, tmp_path, monkeypatch):
+    planner, recipe = planner_of(standin(), tmp_path, "heads")
+    gone = {"source": "adapters", "adapters": [str(tmp_path / "gone")]}
+    recipe = make_recipe(recipe, {"members": gone})
+    monkeypatch.setattr(Room, "here", lambda output: PLENTY)
+    check_room(recipe, planner.splits, tmp_path, trained=False)
+    with pytest.raises(CrediblyError, match="gone"):
+        check_room(recipe, planner.splits, tmp_path)
 
 
 def test_a_change_is_said_as_the_command_line_takes_it():

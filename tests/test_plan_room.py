@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,14 @@ def test_free_memory_is_the_machines_or_less_in_a_control_group(tmp_path, monkey
     assert free_memory() == 100000 - 40000 + 5200
     write(root / "outer" / usage, "200000\n")
     assert free_memory() == 0
+
+
+def test_run_folder_and_cache_may_lie_on_one_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("CREDIBLY_HOME", str(tmp_path / "cache" / "to" / "come"))
+    assert Room.here(tmp_path / "runs" / "one").one_disk
+    processes = Path("/proc")
+    if processes.is_dir():
+        assert not Room.here(processes).one_disk
 
 
 def test_room_is_that_of_the_disks_and_of_what_is_replaced(tmp_path):

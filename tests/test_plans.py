@@ -1,6 +1,7 @@
 """A plan tells beforehand what a fit takes, from the model's structure alone, and what to change."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -139,7 +140,7 @@ def test_a_step_keeps_about_what_the_formula_says(standin, architecture):
         assert 0.6 * found < said < 1.5 * found
 
 
-def bytes_kept(classifier, batch):
+def bytes_kept(classifier, batch, autocast=True):
     """Count what torch keeps for a backward pass, weights aside."""
     model = classifier.model.train()
     weights = {one.untyped_storage().data_ptr() for one in (*model.parameters(), *model.buffers())}
@@ -154,7 +155,7 @@ def bytes_kept(classifier, batch):
     longest = batch.input_ids.shape[1]
     attention = attention_for_gradient(classifier.device, classifier.precision, longest)
     saving = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with saving, classifier.autocast(), attention:
+    with saving, classifier.autocast() if autocast else nullcontext(), attention:
         # The result must live on while it is counted, or what it keeps makes room for others.
         logits = model(**batch.inputs()).logits
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) if logits.numel() else 0
@@ -330,6 +331,20 @@ def test_processes_side_by_side_each_keep_a_trunk_and_checkpoints(standin, tmp_p
         for room in (3 * mapped, 2 * mapped)
     )
     assert short - fits == 3 * mapped
+
+
+def test_parts_on_one_model_may_read_texts_to_different_lengths(standin, tmp_path):
+    folder = str(standin())
+    planner, recipe = planner_of(folder, tmp_path, "heads")
+    for first, second in ((4, 7), (7, 4)):
+        parts = [
+            {"backbone": {"name": folder, "max_tokens": most}, "members": {"source": "full", "count": 1}}
+            for most in (first, second)
+        ]
+        settings = {"members": {"source": "mixed", "parts": parts}}
+        settings |= {"distil.backbone": {"name": folder, "max_tokens": 5}}
+        plan_there = Planner(planner.splits, PLENTY).plan(make_recipe(recipe, settings))
+        assert [part.texts.lengths.max() for part in plan_there.parts] == [first, second, 5]
 
 
 def test_limited_sets_and_every_part_of_a_mixed_ensemble_are_planned(standin, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from credibly.members import SOURCES
@@ -42,6 +42,15 @@ class Group:
     def rate_key(self) -> str:
         """The recipe's key of their learning rate."""
         return f"{self.key}.optimiser.learning_rate"
+
+    @property
+    def is_sized_by_room(self) -> bool:
+        """Whether it is left to a plan how many are trained in one pass."""
+        return getattr(self.settings, "group", None) == "auto"
+
+    def sized(self, size: int) -> Group:
+        """Return the group with so many members in one pass."""
+        return replace(self, settings=self.settings.model_copy(update={"group": size}))
 
 
 @dataclass(frozen=True)
@@ -88,8 +97,21 @@ class Pass:
         return f"{doing} {source}, {which}"
 
 
+def even_sizes(members: int, processes: int = 1) -> list[int]:
+    """Return how many members may be in one pass, falling: dealt evenly, among the processes and further.
+
+    >>> even_sizes(10), even_sizes(10, processes=3)
+    ([10, 5, 4, 3, 2, 1], [4, 3, 2, 1])
+    """
+    passes = range(min(processes, members), members + 1)
+    return list(dict.fromkeys(-(-members // number) for number in passes))
+
+
 def groups_of(recipe: Recipe) -> Iterator[Group]:
-    """Yield the recipe's groups; members are seeded by the recipe's seed and those that follow."""
+    """Yield the recipe's groups; members are seeded by the recipe's seed and those that follow.
+
+    What was chosen when a run began stands in its place: how many members are in one pass.
+    """
     parts = (
         [
             (part.backbone or recipe.backbone, part.members, f"members.parts.{place}.members")
@@ -100,7 +122,9 @@ def groups_of(recipe: Recipe) -> Iterator[Group]:
     )
     first = recipe.seed
     for backbone, settings, key in parts:
-        yield Group(backbone, settings, tuple(range(first, first + settings.count)), key)
+        group = Group(backbone, settings, tuple(range(first, first + settings.count)), key)
+        chosen = recipe.chosen_groups.get(key)
+        yield group.sized(chosen) if chosen and group.is_sized_by_room else group
         first += settings.count
 
 

@@ -69,10 +69,19 @@ class TuningTexts:
         texts: Sequence[str],
         blocks: int | None,
         progress: Progress | None = None,
+        cut: BlockCut | None = None,
     ) -> TuningTexts:
         """Tokenise the texts and, where only the top blocks are tuned, run the trunk once.
 
         All networks that are loaded from the same weights have the same trunk, whatever their heads.
+
+        Args:
+            classifier: which reads the texts.
+            texts: N texts.
+            blocks: number of blocks that are tuned; None where it is the whole network.
+            progress: told of the trunk's batches.
+            cut: of a network that is cut below these blocks already; one held in fewer bits than it was
+                loaded in can be cut no more.
 
         Raises:
             InputError: the model has not so many blocks.
@@ -80,9 +89,8 @@ class TuningTexts:
         tokens = tokenise(classifier.tokenizer, texts, classifier.max_tokens)
         if blocks is None:
             return cls(tokens)
-        return cls(
-            tokens, trunk_states(classifier, BlockCut(classifier.model, blocks), tokens, progress), blocks
-        )
+        cut = cut or BlockCut(classifier.model, blocks)
+        return cls(tokens, trunk_states(classifier, cut, tokens, progress), blocks)
 
 
 @dataclass(frozen=True)

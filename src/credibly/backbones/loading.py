@@ -175,7 +175,7 @@ def _load_model(source: str, precision: Precision, devices: Sequence[torch.devic
         use_safetensors=True,
         trust_remote_code=False,
     )
-    place(model.eval().requires_grad_(False), devices)
+    place(_one_pass(model.eval().requires_grad_(False)), devices)
     return model
 
 
@@ -344,7 +344,7 @@ def _classifier(
     placed: bool = True,
 ) -> Classifier:
     devices = devices_of(settings)
-    model.eval()
+    _one_pass(model.eval())
     if placed:
         place(model, devices)
     classifier = Classifier(
@@ -367,6 +367,12 @@ def longest_text(wanted: int | None, tokenizer: PreTrainedTokenizerBase, model: 
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST_CONTEXT
     limits = [LONGEST_CONTEXT, int(tokenizer.model_max_length), int(positions) - first_position(model)]
     return min([*limits, wanted] if wanted else limits)
+
+
+def _one_pass(model: PreTrainedModel) -> PreTrainedModel:
+    """Let a decoder that reads every text once keep no keys and values of it for words to come."""
+    model.config.use_cache = model.config.get_text_config().use_cache = False
+    return model
 
 
 def _described_pooling(source: str) -> Path | None:

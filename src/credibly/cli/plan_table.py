@@ -12,7 +12,8 @@ from credibly.report.words.numbers import cost, count
 FIGURES = {
     "source": "source", "backbone": "backbone", "precision": "precision", "device": "device",
     "gpus": "GPUs that share a model",
-    "networks": "networks", "passes": "passes", "parameters": "parameters of one",
+    "networks": "networks", "passes": "passes", "group": "trained in a pass",
+    "parameters": "parameters of one",
     "trainable_parameters": "trainable of one", "steps": "steps of a pass",
     "tokens_per_epoch": "tokens an epoch",
 }  # fmt: skip
@@ -47,11 +48,17 @@ def _summary(content: dict[str, Any]) -> str:
     """Say what all parts need together, what is free, and whether it fits."""
     free = {name: cost("bytes", content["free_bytes"][name]) for name in ("memory", "output", "cache")}
     disk = [f"{name} {cost('bytes', size)}" for name, size in content["disk_bytes"].items() if size]
+    chosen = [
+        f"Group: {part['source']}, {part['group_chosen']}"
+        for part in content["groups"]
+        if part["group_chosen"]
+    ]
     answer = ["It fits."]
     if not content["fits"]:
         answer = ["It does not fit: " + "; ".join(content["problems"]) + ".", content["advice"]]
     return "\n".join(
         [
+            *chosen,
             f"Memory: {cost('bytes', content['peak_memory_bytes'])} at the peak; {free['memory']} free",
             f"Disk: {', '.join(disk)}; free for the run {free['output']}, for the cache {free['cache']}",
             f"Time: about {cost('seconds', content['seconds'])}, within a factor of two",

@@ -101,7 +101,8 @@ class EnsembleClassifier(TextClassifier):
             over the other parameters. `recipe.yaml` in a run folder shows every key; those of `data`
             are for files, but for `data.validation_share`, on which members can stop early.
         calibration_share: share of the rows that calibrates.
-        random_state: an integer makes every fit the same.
+        random_state: an integer makes every fit the same; with "lora" only where `members.group` is a number
+            in `settings`, or as much memory is free.
         output: the run folder: new, or what this very estimator fitted before; a temporary one, removed
             with the estimator, if left out. Searches and cross-validation need it left out.
         verbose: whether to name each stage on standard error.

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from credibly.backbones.attention import attention_for_gradient
-from credibly.backbones.blocks import BlockCut, features
+from credibly.backbones.blocks import BlockCut, blocks_of, features
 from credibly.backbones.footprint import (
     FLOAT,
     TRAINING,
@@ -77,6 +77,8 @@ from credibly.tuning import HeldOutTexts
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """What PEFT puts before the base's own names."""
+UNPLANNED = 10
+"""Members in one pass of a model that shows no plan what they need."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ class Adapters:
 
 def group_size(settings: LoraSettings) -> int:
     """Return how many members are trained in one pass."""
-    return min(settings.group, settings.count)
+    return min(UNPLANNED if settings.group == "auto" else settings.group, settings.count)
 
 
 def prepare(
@@ -215,11 +217,11 @@ def prepare(
     Raises:
         InputError: the model has not so many blocks.
     """
-    classifier, _ = _base(backbone, data.class_names, settings)
+    classifier, cut = _base(backbone, data.class_names, settings)
     if settings.blocks:
         place(classifier.model, devices_of(backbone))
     progress = stages("running the frozen trunk") if settings.blocks else None
-    return material_of(classifier, backbone, data, settings, settings.blocks, progress)
+    return material_of(classifier, backbone, data, settings, settings.blocks, progress, cut)
 
 
 def fit(
@@ -430,7 +432,7 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
     shapes = [features(model.get_submodule(name)) for name in targets]
     head = sum(count_weights(model.get_submodule(name).parameters()) for name in head_names(model))
     trainable = head + settings.r * sum(inputs + outputs for inputs, outputs in shapes)
-    base, blocks = outline.parameters - head, settings.blocks or outline.blocks
+    base, blocks = outline.parameters - head, settings.blocks or _flowing(model, targets)
     held = outline.element_bytes * base - (outline.saved_in_4bit if settings.load_in_4bit else 0)
     if settings.blocks:
         outline.above(blocks)  # raises where there are not so many
@@ -445,10 +447,14 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
     # One block more for what the backward pass makes.
     part = texts.batch(optimiser.batch_size, backbone.token_budget // group)
     step = group * kept(part, blocks + 1)
-    passing = outline.passing(texts, backbone.token_budget)
+    # A batch of prediction holds a text of every member at least.
+    passing = M * outline.passing(texts, backbone.token_budget // M)
     below, above = (forward(outline, texts, some) for some in (outline.blocks - blocks, blocks))
+    once, again = (below, Work()) if settings.blocks else (Work(), below)
     # Backwards the frozen weights are gone through once, for the inputs' gradients alone.
-    operations = 2 * above.operations + 6 * trainable * texts.tokens
+    operations = again.operations + 2 * above.operations + 6 * trainable * texts.tokens
+    # Autocast's part: of the updates' weights a step keeps what they are rounded to.
+    rounded = 2 * group * trainable if outline.precision == "bf16" else 0
     training = Work(operations, TRAINING * kept(texts, blocks))
     return Needs(
         parameters=base + trainable,
@@ -456,13 +462,21 @@ def needs(outline: Outline, texts: Texts, backbone: BackboneSettings, settings: 
         memory=Memory(
             base=held,
             **trained(group * trainable, optimiser),
-            activations=heaped(outline, step),
+            activations=heaped(outline, step) + rounded,
             texts=states - mapped,
-            loading=FLOAT * (outline.parameters + group * trainable),
+            # Read in float32, then cast; all members join it to predict.
+            loading=max(FLOAT * outline.parameters, outline.element_bytes * base + FLOAT * M * trainable),
             prediction=held + FLOAT * M * trainable + passing,
         ),
-        preparing=below,
+        preparing=once,
         training=training * (M * optimiser.epochs),
-        predicting=below + (above + Work(2 * trainable * texts.tokens)) * M,
+        predicting=once + (again + above + Work(2 * trainable * texts.tokens)) * M,
         mapped=mapped,
     )
+
+
+def _flowing(model: PreTrainedModel, targets: Sequence[str]) -> int:
+    """Return through how many blocks a gradient flows: down to the lowest in which a layer is adapted."""
+    blocks = list(blocks_of(model))
+    place = {id(module): number for number, block in enumerate(blocks) for module in block.modules()}
+    return len(blocks) - min(place.get(id(model.get_submodule(name)), 0) for name in targets)

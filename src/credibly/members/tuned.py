@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from credibly.backbones.blocks import BlockCut
 from credibly.backbones.loading import Classifier, load_classifier
 from credibly.members.common import TrainingData, training_rows, weighted_targets
 from credibly.progress import Progress
@@ -58,12 +59,13 @@ def material_of(
     settings: TunedSettings,
     blocks: int | None,
     progress: Progress | None = None,
+    cut: BlockCut | None = None,
 ) -> TuningMaterial:
-    """Do what `prepare_texts` does, by a network that is loaded already."""
-    texts = TuningTexts.prepare(classifier, data.texts, blocks, progress)
+    """Do what `prepare_texts` does, by a network that is loaded already, and perhaps cut."""
+    texts = TuningTexts.prepare(classifier, data.texts, blocks, progress, cut)
     held_out = None
     if data.validation:
-        held_out_texts = TuningTexts.prepare(classifier, data.validation.texts, blocks)
+        held_out_texts = TuningTexts.prepare(classifier, data.validation.texts, blocks, cut=cut)
         held_out = HeldOutTexts(held_out_texts, data.validation.targets)
     targets = weighted_targets(data.targets, settings.class_weights)
     return TuningMaterial(backbone, texts, targets, data.class_names, held_out)

@@ -184,7 +184,9 @@ class LoraSettings(TunedSettings):
         None, description="adapt only these blocks, counted from 0; all, or those of `blocks`, if left out"
     )
     load_in_4bit: bool = Field(False, description="hold the frozen base's blocks in four bits, as QLoRA does")
-    group: Count = Field(10, description="members that are trained in one pass")
+    group: Literal["auto"] | Count = Field(
+        "auto", description="members that are trained in one pass; auto: as many as memory allows, evenly"
+    )
     optimiser: OptimiserSettings = OptimiserSettings(
         epochs=3,
         batch_size=16,

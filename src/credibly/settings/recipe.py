@@ -181,6 +181,9 @@ class ResolvedSettings(Settings):
     learning_rates: dict[int, Positive] = Field(
         default_factory=dict, description="of members, by seed, that were trained again with another rate"
     )
+    groups: dict[str, Count] = Field(
+        default_factory=dict, description="members in one pass, by their settings' key, where that was auto"
+    )
 
 
 class Recipe(Settings):
@@ -212,6 +215,11 @@ class Recipe(Settings):
     def other_rates(self) -> dict[int, float]:
         """Learning rates, by seed, of members that are trained again with another than the recipe's."""
         return self.resolved.learning_rates if self.resolved else {}
+
+    @property
+    def chosen_groups(self) -> dict[str, int]:
+        """Members in one pass, by the key of their settings, as they were chosen where that is auto."""
+        return self.resolved.groups if self.resolved else {}
 
     @field_validator("members", mode="before")
     @classmethod

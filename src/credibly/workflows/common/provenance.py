@@ -31,12 +31,15 @@ def goes_on(run: Run, resume: bool) -> bool:
     return resume and run.recipe_file.is_file()
 
 
-def resolved_here(recipe: Recipe, fingerprints: Mapping[str, str]) -> Recipe:
+def resolved_here(
+    recipe: Recipe, fingerprints: Mapping[str, str], groups: Mapping[str, int] | None = None
+) -> Recipe:
     """Return a recipe with what a run that begins on this machine chooses.
 
     Args:
         recipe: as it was asked for.
         fingerprints: of the run's data, by name.
+        groups: members in one pass, by the key of their settings, where a plan chose how many.
     """
     device = best_device()
 
@@ -51,6 +54,7 @@ def resolved_here(recipe: Recipe, fingerprints: Mapping[str, str]) -> Recipe:
         threads=torch.get_num_threads(),
         device=device.type,
         fingerprints=dict(fingerprints),
+        groups=dict(groups or {}),
     )
     return recipe.model_copy(update={"resolved": resolved, "backbone": backbone, "distil": distil})
 

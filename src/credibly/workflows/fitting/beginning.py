@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 from credibly.backbones.loading import count_blocks, label_words_head
@@ -49,12 +50,12 @@ def begin(
     check_calibrates(recipe.calibration, splits.calibration)
     check_soups(recipe, splits)
     check_learning_curve(recipe, splits.train, tested=splits.test is not None)
-    if not goes_on(run, resume):
-        check_room(recipe, splits, run.path, trained)
+    planned = {} if goes_on(run, resume) else check_room(recipe, splits, run.path, trained)
     for group in starting_from_words(recipe):
         label_words_head(group.backbone, splits.train.class_names, group.settings.words)
     splits = with_cut_notes(splits, recipe)
-    return Work(run, _begun(run, recipe, splits, resume), splits, stages)
+    groups = planned if trained else recipe.chosen_groups
+    return Work(run, _begun(run, recipe, splits, resume, groups), splits, stages)
 
 
 def tell_opinions(recipe: Recipe) -> None:
@@ -94,11 +95,19 @@ def _check_patience(recipe: Recipe, splits: Splits) -> None:
         )
 
 
-def _begun(run: Run, recipe: Recipe, splits: Splits, resume: bool) -> Recipe:
-    """Write the resolved recipe, or return the one that a run began with, with what is new in it."""
+def _begun(run: Run, recipe: Recipe, splits: Splits, resume: bool, groups: Mapping[str, int]) -> Recipe:
+    """Write the resolved recipe, or return the one that a run began with, with what is new in it.
+
+    Args:
+        run: which begins or goes on.
+        recipe: as it was asked for.
+        splits: the texts.
+        resume: whether an unfinished run goes on.
+        groups: members in one pass, by the key of their settings, of a run that begins.
+    """
     fingerprints = fingerprints_of(splits)
     if not goes_on(run, resume):
-        recipe = resolved_here(recipe, fingerprints)
+        recipe = resolved_here(recipe, fingerprints, groups)
         run.begin(recipe)
         return recipe
     rates = changed_rates(run, recipe)

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 __all__ = ["check_room", "plan"]
 
+MORE_DISK = "Free some, or give --output on another disk"
+
 
 def plan(
     source: Recipe | str | Path | None,
@@ -46,14 +48,18 @@ def plan(
     planner = Planner(splits, Room.here(Path(output)))
     made = planner.plan(recipe)
     found = planner.smallest_change(recipe) if made.problems else None
-    advice = _advice(found) if made.problems else None
+    advice = _advice(made, found) if made.problems else None
     return {**made.as_json(), "change": found and found[0], "advice": advice}
 
 
-def check_room(recipe: Recipe, splits: Splits, output: Path, trained: bool = True) -> None:
+def check_room(recipe: Recipe, splits: Splits, output: Path, trained: bool = True) -> dict[str, int]:
     """Raise InputError where a recipe needs clearly more than there is, with the smallest change.
 
     A model of which too little is known is let through.
+
+    Returns:
+        How many members are to be trained in one pass, by the key of their settings, where that is auto and
+        the model can be planned; nothing of members that are there already.
 
     Args:
         recipe: what is to be done.
@@ -65,23 +71,30 @@ def check_room(recipe: Recipe, splits: Splits, output: Path, trained: bool = Tru
     Raises:
         InputError: also for settings that do not go with the model.
     """
-    planner = Planner(splits, Room.here(output))
+    planner = Planner(splits, Room.here(output), trained)
     try:
         made = planner.plan(recipe)
-        parts = [part for part in made.parts if trained or part.is_student]
-        problems = list(dict.fromkeys(short for part in parts for short in made.shortages(part)))
     except AssetError as error:
         log.info("not planned: %s", error)
-        return
-    if problems:
-        advice = _advice(planner.smallest_change(recipe))
+        return {}
+    if problems := made.problems:
+        advice = _advice(made, planner.smallest_change(recipe))
         raise InputError(f"this does not fit: {'; '.join(problems)}. {advice}")
+    chosen = {part.key: part for part in made.parts if trained and part.sized is not None}
+    for part in chosen.values():
+        log.info("%s: %s", part.name, part.sized)
+    return {key: part.group for key, part in chosen.items()}
 
 
-def _advice(found: tuple[Change, Plan] | None) -> str:
+def _advice(made: Plan, found: tuple[Change, Plan] | None) -> str:
     """Say what makes a plan fit."""
+    if found is None and made.is_short_of_disk_alone:
+        return MORE_DISK
     if found is None:
         return "No change of batch, texts or source makes it fit; take a smaller --backbone"
     change, after = found
     needed = cost("bytes", after.peak)
-    return f"The smallest change that makes it fit is {as_options(change)}; then it needs {needed} of memory"
+    advice = (
+        f"The smallest change that makes it fit is {as_options(change)}; then it needs {needed} of memory"
+    )
+    return f"{MORE_DISK}. {advice}" if made.is_short_of_disk_alone else advice

@@ -15,29 +15,42 @@ Change = dict[str, Any]
 
 SHARED = {"bootstrap", "class_weights", "head", "label_words"}
 """What is kept of a source's settings where another takes its place."""
+DISTIL = "distil."
+"""What keys of the student's settings begin with."""
 SHORTEST = 16
 """Texts are not cut below so many tokens."""
 
 
-def changes(part: Part) -> Iterator[Change]:
+def changes(part: Part, members: bool = True) -> Iterator[Change]:
     """Yield changes that make a part need less: first of how it is trained, then of what is trained.
 
     Fewer processes side by side, fewer tokens at once, which moves no more than the draws of dropout, a
     frozen base that all GPUs share, fewer LoRA members in a pass, a smaller batch, shorter texts; each kind
     lowered to its least, which then holds while the next is tried. Last, another source.
+
+    Args:
+        part: of a plan.
+        members: whether members may be changed, too. Where they are there already, a student is what is asked
+            for, and what it shares with them stays as it is.
     """
     change: Change = {}
     for key, values in _smaller(part).items():
-        for value in values:
+        for value in values if members or key.startswith(DISTIL) else []:
             change = {**change, key: value}
             yield change
-    yield from _other_networks(part) if part.is_student else _other_sources(part)
+    if part.is_student:
+        yield from _other_networks(part)
+        if members:
+            yield {f"{part.key}.enabled": False}
+    else:
+        yield from _other_sources(part)
 
 
 def _smaller(part: Part) -> dict[str, list[Any]]:
     """Return values that need less by their keys, falling."""
     settings, longest = part.settings, part.texts.longest
-    group = min(settings.group, settings.count) if isinstance(settings, LoraSettings) else 1
+    # A group that is left to the plan is the largest there is room for, or the least, already.
+    group = part.group if isinstance(settings, LoraSettings) and part.sized is None else 1
     batch = settings.optimiser.batch_size if part.steps else 1
     return {
         "processes": list(range(part.together - 1, 0, -1)),
@@ -57,7 +70,7 @@ def _other_sources(part: Part) -> Iterator[Change]:
     kept = {"count": own.count} | own.model_dump(include=SHARED, exclude_defaults=True)
     others: list[Change] = []
     if tunes_base(own):
-        others += [{"source": "lora", **kept, "group": group} for group in (LoraSettings().group, 1)]
+        others.append({"source": "lora", **kept})
     if own.source != "heads":
         known = {name: value for name, value in kept.items() if name in HeadsSettings.model_fields}
         others.append({"source": "heads", **known})
@@ -69,12 +82,11 @@ def _other_sources(part: Part) -> Iterator[Change]:
 
 
 def _other_networks(part: Part) -> Iterator[Change]:
-    """Yield students that tune less; then none."""
+    """Yield students that tune less."""
     least = {f"{part.key}.tune": "top_blocks", f"{part.key}.blocks": 1}
     if part.settings.tune == "full":
         yield {f"{part.key}.tune": "top_blocks", f"{part.key}.blocks": DistilSettings().blocks}
     yield least
-    yield {f"{part.key}.enabled": False}
 
 
 def halves(value: int, least: int = 1) -> list[int]:

@@ -36,6 +36,7 @@ class Room:
         output: on the disk of the run folder.
         cache: on the disk of the cache.
         beside: of each further GPU, which may share a model with the first.
+        one_disk: whether the run folder and the cache lie on the same disk.
     """
 
     memory: int | None
@@ -43,6 +44,7 @@ class Room:
     output: int
     cache: int
     beside: tuple[int, ...] = ()
+    one_disk: bool = False
 
     @classmethod
     def here(cls, output: Path) -> Room:
@@ -50,8 +52,16 @@ class Room:
         memory = free_memory()
         gpus = [free_bytes(each) for each in all_devices() if each.type == "cuda"]
         replaced = folder_bytes(output) if Run(output).recipe_file.is_file() else 0
-        on_disks = _free_disk(output.absolute()) + replaced, _free_disk(cache_folder())
-        return cls(memory, gpus[0] if gpus else memory, *on_disks, beside=tuple(gpus[1:]))
+        folders = _folder_there(output.absolute()), _folder_there(cache_folder())
+        on_run, on_cache = (shutil.disk_usage(folder).free for folder in folders)
+        return cls(
+            memory=memory,
+            device=gpus[0] if gpus else memory,
+            output=on_run + replaced,
+            cache=on_cache,
+            beside=tuple(gpus[1:]),
+            one_disk=len({folder.stat().st_dev for folder in folders}) == 1,
+        )
 
 
 @dataclass(frozen=True)
@@ -141,5 +151,6 @@ def _lines(file: Path) -> list[str]:
         return []
 
 
-def _free_disk(path: Path) -> int:
-    return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.is_dir())).free
+def _folder_there(path: Path) -> Path:
+    """Return a folder, or the nearest above it that is there already."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from credibly.backbones.footprint import FLOAT, starting_from_words, tuned_needs
+from credibly.backbones.footprint import FLOAT, Work, starting_from_words, tuned_needs, untrained_needs
 from credibly.backbones.outline import Outline, Texts, outline
 from credibly.batching import padded_length, tokenise
 from credibly.data import Splits
 from credibly.engines.jobs import count_processes
-from credibly.errors import RecipeError
+from credibly.errors import AssetError, CrediblyError, InputError
 from credibly.members import SOURCES
-from credibly.passes import Group, groups_of
+from credibly.passes import Group, even_sizes, groups_of
 from credibly.records import IntArray
 from credibly.settings import BackboneSettings, Recipe, TunedSettings, tunes_base
 from credibly.workflows.common.contents import (
@@ -36,11 +37,14 @@ class Planner:
     Args:
         splits: the sets of the run.
         room: what is free.
+        trained: whether the members are to be trained; where they are there already, only disk and student
+            count, and only what is below `distil` can be changed.
     """
 
-    def __init__(self, splits: Splits, room: Room) -> None:
+    def __init__(self, splits: Splits, room: Room, trained: bool = True) -> None:
         self.splits = splits
         self.room = room
+        self.trained = trained
         self._outlines: dict[tuple[str, str], Outline] = {}
         self._lengths: dict[tuple[str, str], IntArray] = {}
 
@@ -51,12 +55,14 @@ class Planner:
             AssetError: a model cannot be had, or does not show its structure without its weights.
             InputError: settings that do not fit a model.
         """
-        parts = [self._members(recipe, group) for group in groups_of(recipe)]
+        # What another run chose says nothing of the room that there is here.
+        groups = list(groups_of(recipe.model_copy(update={"resolved": None})))
+        parts = [self._members(recipe, group) for group in groups]
         if recipe.distil.enabled:
             parts.append(self._student(recipe))
         rows = {name: len(own) for name, own in self.splits.named().items()}
         judged = sum(rows.values()) - rows["train"] - rows.get("unlabelled", 0)
-        return Plan(
+        plan = Plan(
             parts=tuple(parts),
             room=self.room,
             rows=sum(rows.values()),
@@ -67,7 +73,30 @@ class Planner:
             soups=len(soups_of(recipe)),
             heads=recipe.members.count - 1 if HYDRA in tuned_systems(recipe) else 0,
             curve=tuple(recipe.evaluation.learning_curve),
+            trained=self.trained,
         )
+        for place, group in enumerate(groups):
+            if self.trained and group.is_sized_by_room:
+                plan = self._sized(plan, recipe, place, group)
+        return plan
+
+    def _sized(self, plan: Plan, recipe: Recipe, place: int, group: Group) -> Plan:
+        """Return a plan with a part in the fewest passes for which there is room, its members dealt evenly.
+
+        Where there is room for none, in those of which the part takes least: fewer members in a pass may
+        take more, where more rows of each go through the model at once.
+        """
+
+        def having(part: Part) -> Plan:
+            return replace(plan, parts=(*plan.parts[:place], part, *plan.parts[place + 1 :]))
+
+        sizes = even_sizes(group.settings.count, count_processes(recipe))
+        parts = [self._members(recipe, group.sized(size)) for size in sizes]
+        taken = [having(part).fullest(part) for part in parts]
+        limit = max(1.0, min(full for full, _ in taken))
+        at = next(number for number, (full, _) in enumerate(taken) if full <= limit)
+        why = f", for {sizes[at - 1]} would take {taken[at - 1][1]}" if at else ""
+        return having(replace(parts[at], sized=f"{sizes[at]} of {group.settings.count} in a pass{why}"))
 
     def smallest_change(self, recipe: Recipe) -> tuple[Change, Plan] | None:
         """Return the smallest change that makes a recipe fit, with the plan it makes; None if there is none.
@@ -75,14 +104,14 @@ class Planner:
         For each part in turn the first of its changes is taken that makes it fit.
         """
         change: Change = {}
-        for part in self.plan(recipe).parts:
+        for part in self.plan(recipe).to_train:
             change = self._mended(recipe, change, part)
         after = self.plan(make_recipe(recipe, change))
         return None if after.problems else (change, after)
 
     def _mended(self, recipe: Recipe, change: Change, part: Part) -> Change:
         """Return a change with what makes one more part fit; as it is where nothing does or has to."""
-        for more in ({}, *changes(part)):
+        for more in ({}, *changes(part, members=self.trained)):
             if self._fits(recipe, change | more, part.key):
                 # What was tried before, and did not do alone, may not be needed at all.
                 for key in more:
@@ -94,7 +123,7 @@ class Planner:
     def _fits(self, recipe: Recipe, change: Change, key: str) -> bool:
         try:
             plan = self.plan(make_recipe(recipe, change))
-        except RecipeError:  # what cannot be asked for together, such as a base that is tuned and split
+        except (InputError, AssetError):  # such as a base that is tuned and split, or fewer blocks than that
             return False
         return not any(plan.shortages(part) for part in plan.parts if part.key == key)
 
@@ -102,12 +131,19 @@ class Planner:
         settings, backbone = group.settings, group.backbone
         own, texts = self._read(backbone, ("train",))
         source = SOURCES[settings.source]
-        needs = source.needs(own, texts, backbone, settings)
+        try:
+            needs = source.needs(own, texts, backbone, settings)
+        except CrediblyError:
+            if self.trained:
+                raise
+            # Members that are there already are not made of what is gone, such as adapters from elsewhere.
+            needs = untrained_needs(own, own.parameters, base=0, kept=0, predicting=Work())
         if isinstance(settings, TunedSettings) and settings.words is not None:
             needs = starting_from_words(needs, own, texts, backbone.token_budget)
         shared = backbone is recipe.backbone
         gpus = 1 if own.device.type == "cpu" else 1 + len(self.room.beside)
-        passes = -(-settings.count // source.group_size(settings))
+        size = source.group_size(settings)
+        passes = -(-settings.count // size)
         return Part(
             name=group.name,
             key=group.key,
@@ -126,6 +162,7 @@ class Planner:
             frozen=not any(
                 tunes_base(other.settings) for other in groups_of(recipe) if other.backbone is backbone
             ),
+            group=size,
         )
 
     def _reference(self, recipe: Recipe) -> int:
@@ -162,7 +199,9 @@ class Planner:
         """
         key = (backbone.name, backbone.precision)
         if key not in self._outlines:
-            self._outlines[key] = outline(backbone, self.splits.train.class_names)
+            # Where texts are cut is a part's own matter: another on the same model may read further.
+            uncut = backbone.model_copy(update={"max_tokens": None})
+            self._outlines[key] = outline(uncut, self.splits.train.class_names)
         own = self._outlines[key]
         most = min(own.max_tokens, backbone.max_tokens or own.max_tokens)
         parts = [self._lengths_of(own, backbone.name, name) for name in names if name in self.splits.named()]

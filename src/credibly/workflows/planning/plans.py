@@ -11,6 +11,9 @@ from credibly.report.words.numbers import cost
 from credibly.settings import BackboneSettings
 from credibly.workflows.planning.machine import Room, Speed
 
+ROOMY = {"memory": 0.8, "GPU memory": 0.8, "disk": 1.0}
+"""Shares of what is free that a group which is chosen here may take: of memory, plans told 0.8 times what was
+measured at the least; those of the disk are exact."""
 MARGIN = 1.1
 """A fit is refused where it needs so many times what is free: estimates err, and what would fit must run."""
 
@@ -35,6 +38,8 @@ class Part:
         gpus: how many share its model.
         may_split: whether all that are there may share one.
         frozen: whether no members on this model tune it.
+        group: networks that are trained in one pass.
+        sized: of how many, and why no more, where that is left to the plan; None where the recipe says it.
     """
 
     name: str
@@ -52,6 +57,8 @@ class Part:
     gpus: int = 1
     may_split: bool = False
     frozen: bool = False
+    group: int = 1
+    sized: str | None = None
 
     @property
     def is_student(self) -> bool:
@@ -86,6 +93,7 @@ class Plan:
         soups: how many of these networks are means of the members' weights.
         heads: answers that these networks give beyond one each.
         curve: shares of the training texts on which the members are trained anew.
+        trained: whether the members are to be trained, or are there already.
     """
 
     parts: tuple[Part, ...]
@@ -98,6 +106,12 @@ class Plan:
     soups: int = 0
     heads: int = 0
     curve: tuple[float, ...] = ()
+    trained: bool = True
+
+    @property
+    def to_train(self) -> tuple[Part, ...]:
+        """The parts of which networks are to be trained."""
+        return tuple(part for part in self.parts if self.trained or part.is_student)
 
     @property
     def disk(self) -> dict[str, int]:
@@ -119,17 +133,27 @@ class Plan:
             # The one before goes only when the next is there, and the last of a cycle when all have ended;
             # the members of a part of the texts lie beside the run's own until they have answered.
             "checkpoints": max(
-                part.together * (part.needs.cycles + 1) * part.needs.memory.checkpoint for part in self.parts
+                (
+                    part.together * (part.needs.cycles + 1) * part.needs.memory.checkpoint
+                    for part in self.to_train
+                ),
+                default=0,
             )
-            + (members if self.curve else 0),
+            + (members if self.curve and self.trained else 0),
             "embeddings": self.rows * sum(own.embedded for _, own in groups),
-            "trunk": max(part.together * part.needs.mapped for part in self.parts),
+            "trunk": max((part.together * part.needs.mapped for part in self.to_train), default=0),
         }
 
     @property
     def run_bytes(self) -> int:
         """Bytes of the run folder at its fullest; what finds no room in the cache is not kept."""
         return sum(self.disk[name] for name in ("members", "networks", "predictions", "shift", "checkpoints"))
+
+    @property
+    def on_run_disk(self) -> int:
+        """Bytes on the disk of the run folder at its fullest: a trunk's states too, if they are put there."""
+        trunk = self.disk["trunk"]
+        return self.run_bytes + (trunk if self.room.one_disk and trunk <= self.room.cache else 0)
 
     def held(self, part: Part) -> dict[str, int]:
         """Return the bytes that a part needs at its peak: on the device, and of the processor's memory.
@@ -154,7 +178,7 @@ class Plan:
     @property
     def peak(self) -> int:
         """The most bytes that lie together, of memory and GPU memory."""
-        return max(sum(self.held(part).values()) for part in self.parts)
+        return max((sum(self.held(part).values()) for part in self.to_train), default=0)
 
     def free_on_gpus(self, part: Part) -> int | None:
         """Return what a part may take of its GPU, or, in whole blocks, of those that share its model."""
@@ -168,22 +192,48 @@ class Plan:
 
     def shortages(self, part: Part) -> list[str]:
         """Return what a part, or the run, needs clearly more of than there is, in words."""
+        return [
+            f"{'the run' if what == 'disk' else part.name} needs {cost('bytes', size)} of {what} and "
+            f"{cost('bytes', free)} is free"
+            for what, (size, free) in self.short(part).items()
+        ]
+
+    def short(self, part: Part) -> dict[str, tuple[int, int]]:
+        """Return what is needed and free of that of which there is clearly too little."""
+        return {
+            what: (size, free) for what, (size, free) in self.wanted(part).items() if size > MARGIN * free
+        }
+
+    @property
+    def is_short_of_disk_alone(self) -> bool:
+        """Whether more room on the disk is all that is missing."""
+        return {what for part in self.to_train for what in self.short(part)} == {"disk"}
+
+    def wanted(self, part: Part) -> dict[str, tuple[int, int]]:
+        """Return what a part needs, and the run of the disk, and what is free of it, where that is known."""
         room = {
             "memory": self.room.memory,
             "GPU memory": self.free_on_gpus(part),
             "disk": self.room.output,
         }
-        wanted = [(part.name, what, size) for what, size in self.held(part).items()]
-        return [
-            f"{who} needs {cost('bytes', size)} of {what} and {cost('bytes', free)} is free"
-            for who, what, size in [*wanted, ("the run", "disk", self.run_bytes)]
-            if (free := room[what]) is not None and size > MARGIN * free
+        needed = {**self.held(part), "disk": self.on_run_disk}
+        return {what: (size, free) for what, size in needed.items() if (free := room[what]) is not None}
+
+    def fullest(self, part: Part) -> tuple[float, str]:
+        """Return how full a part makes the room that there is, 1 being as full as by choice, and of what."""
+        shares = [
+            (
+                size / max(1.0, ROOMY[what] * free),
+                f"{cost('bytes', size)} of the {cost('bytes', free)} of {what} that is free",
+            )
+            for what, (size, free) in self.wanted(part).items()
         ]
+        return max(shares, default=(0.0, ""))
 
     @property
     def problems(self) -> list[str]:
         """What is short, each once; nothing where all fits, as far as is known."""
-        return list(dict.fromkeys(problem for part in self.parts for problem in self.shortages(part)))
+        return list(dict.fromkeys(problem for part in self.to_train for problem in self.shortages(part)))
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as JSON holds it; seconds are right within a factor of two."""
@@ -217,6 +267,8 @@ class Plan:
             "gpus": part.gpus,
             "networks": part.networks,
             "passes": part.passes,
+            "group": part.group,
+            "group_chosen": part.sized,
             "processes": part.together,
             "parameters": needs.parameters,
             "trainable_parameters": needs.trainable,
