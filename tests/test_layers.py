@@ -18,7 +18,7 @@ SOURCE = Path(credibly.__file__).parent
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 LAYERS = [
-    {"errors", "parted", "records", "settings", "runs", "assets", "progress"},
+    {"errors", "locks", "parted", "records", "settings", "runs", "assets", "progress"},
     {"data", "encoding", "tokens", "reading", "runtime"},
     {"backbones", "batching", "parallel", "training", "tuning"},
     {"members", "passes", "ensemble"},
@@ -55,6 +55,7 @@ ANSWERING = [
 
 TORCH_FREE = {
     "errors",
+    "locks",
     "parted",
     "records",
     "settings",

@@ -14,13 +14,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from credibly.errors import CrediblyError, InputError, RunFolderError
+from credibly.locks import held_by_another
 from credibly.records import Predictions
 from credibly.settings import Recipe, load_recipe, recipe_text
 
@@ -171,7 +172,7 @@ class Run:
             RunFolderError: another process holds it.
         """
         with self.lock_file.open("w") as lock:
-            if _held_by_another(lock):
+            if held_by_another(lock):
                 raise RunFolderError(
                     f"another process works on {self.path}; wait for it, or stop it, or give another --output"
                 )
@@ -336,19 +337,6 @@ class Run:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-
-
-def _held_by_another(lock: IO[str]) -> bool:
-    """Take a lock, and return whether another process holds it; a killed one's is free."""
-    try:
-        import fcntl
-
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (ImportError, OSError):
-        return False  # Windows, and disks without locks
-    return False
 
 
 @contextmanager
