@@ -19,6 +19,7 @@ from credibly.backbones.footprint import GAPS, tuned_needs
 from credibly.backbones.outline import Texts, outline
 from credibly.batching import pad, padded_length, tokenise
 from credibly.data import load_splits
+from credibly.distil.layers import every_other
 from credibly.errors import InputError
 from credibly.members import SOURCES, TrainingData, lora
 from credibly.members.common import count_weights
@@ -345,6 +346,21 @@ def test_parts_on_one_model_may_read_texts_to_different_lengths(standin, tmp_pat
         settings |= {"distil.backbone": {"name": folder, "max_tokens": 5}}
         plan_there = Planner(planner.splits, PLENTY).plan(make_recipe(recipe, settings))
         assert [part.texts.lengths.max() for part in plan_there.parts] == [first, second, 5]
+
+
+def test_a_student_of_every_other_block_is_planned_with_these_alone(standin, tmp_path):
+    file, folder = jsonl(tmp_path / "rows.jsonl", made_rows(90)), standin()
+    settings = {"backbone.name": str(folder), "distil.tune": "full", "members.source": "heads"}
+    whole, half = (
+        plan(file, tmp_path / "run", {**settings, "distil.layers": layers})["student"]
+        for layers in ("all", "every_other")
+    )
+    kept = every_other(load_classifier(BackboneSettings(name=str(folder)), CLASSES, 0.0, 0))
+    assert half["parameters"] == kept.model.num_parameters() < whole["parameters"]
+    # Two blocks of three, and one more for what the backward pass makes.
+    kept_bytes = whole["memory_bytes"]["activations"] * 3 / 4
+    assert half["memory_bytes"]["activations"] == pytest.approx(kept_bytes, rel=0.01)
+    assert half["memory_bytes"]["loading"] == whole["memory_bytes"]["loading"]
 
 
 def test_limited_sets_and_every_part_of_a_mixed_ensemble_are_planned(standin, tmp_path):

@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -135,6 +135,12 @@ class Outline:
     def saved_in_4bit(self) -> int:
         """Bytes that the blocks' products need less where their weights are held in four bits."""
         return round((self.element_bytes - WEIGHT_BYTES) * self.block.products * self.blocks)
+
+    def every_other(self) -> Outline:
+        """Return the model of the first, third, fifth block and so on, all else as it is."""
+        blocks = blocks_of(self.classifier)
+        dropped = sum(weight.numel() for block in blocks[1::2] for weight in block.parameters())
+        return replace(self, blocks=len(blocks[::2]), parameters=self.parameters - dropped)
 
     def above(self, top: int) -> int:
         """Return the number of weights that are tuned with the last `top` blocks, as `BlockCut` finds them.

@@ -177,6 +177,11 @@ class Planner:
         networks = len(tuned_systems(recipe)) - 1 + students * (1 + distil.self_training.rounds)
         own, texts = self._read(backbone, ("train", "unlabelled"))
         blocks = distil.blocks if distil.tune == "top_blocks" else None
+        needs = tuned_needs(own, texts, backbone.token_budget, distil, blocks, networks, together=False)
+        if distil.layers == "every_other":
+            whole, own = needs, own.every_other()
+            needs = tuned_needs(own, texts, backbone.token_budget, distil, blocks, networks, together=False)
+            needs = replace(needs, memory=replace(needs.memory, loading=whole.memory.loading))
         return Part(
             name=f"the student on {backbone.name}",
             key="distil",
@@ -189,7 +194,7 @@ class Planner:
             networks=networks,
             passes=networks,
             together=1,
-            needs=tuned_needs(own, texts, backbone.token_budget, distil, blocks, networks, together=False),
+            needs=needs,
         )
 
     def _read(self, backbone: BackboneSettings, names: Sequence[str]) -> tuple[Outline, Texts]:
