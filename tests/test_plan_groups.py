@@ -110,6 +110,22 @@ def test_a_run_that_goes_on_keeps_what_it_began_with(planned, tmp_path, monkeypa
     assert distilled.resolved.groups == {"members": 3}
 
 
+def test_a_run_that_began_with_a_number_goes_on_with_it_without_being_asked_to(
+    planned, tmp_path, monkeypatch
+):
+    """As LoRA runs of earlier versions did, whose recipes all hold one."""
+    planner, recipe, _ = planned
+    monkeypatch.setattr(Room, "here", lambda output: PLENTY)
+    numbered = make_recipe(recipe, {"members.group": 4})
+    began = begin(Run.claim(tmp_path / "run"), numbered, planner.splits, silent).recipe
+    work = begin(Run.claim(tmp_path / "run", resume=True), recipe, planner.splits, silent, resume=True)
+    assert work.recipe == began
+    assert work.recipe.members.group == 4
+    other = make_recipe(recipe, {"members.r": 3})
+    with pytest.raises(RunFolderError, match="other settings of members"):
+        begin(Run.claim(tmp_path / "run", resume=True), other, planner.splits, silent, resume=True)
+
+
 def test_each_part_of_a_mixed_ensemble_has_its_own(planned, tmp_path, monkeypatch):
     planner, recipe, _ = planned
     heads = {"source": "heads", "count": 1, "hidden": [8], "optimiser": {"batch_size": 1}}

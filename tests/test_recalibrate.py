@@ -222,3 +222,14 @@ def test_a_language_model_that_cannot_be_had_is_told_before_anything_is_written(
         recalibrate(run.path, "vector")
     assert files_of(run) == before
     assert load(run.path).system == "student+temperature"
+
+
+def test_a_run_without_a_reference_is_calibrated_and_none_is_put_into_it(run):
+    """As runs of earlier versions are, and those that were pushed without one."""
+    run.reference_file.unlink()
+    content = run.manifest
+    content["files"] = {name: own for name, own in content["files"].items() if "reference" not in name}
+    write_json(run.manifest_file, content)
+    made = recalibrate(run.path, "vector")
+    assert report_of(made)["unknown"]["shift"]
+    assert not made.reference_file.exists()

@@ -10,6 +10,7 @@ from subprocess import PIPE, Popen
 import numpy as np
 import pytest
 
+from credibly import locks
 from credibly.errors import InputError, RunFolderError
 from credibly.records import Examples, Predictions
 from credibly.runs import (
@@ -279,8 +280,28 @@ def test_a_run_that_a_process_works_on_is_left_to_it(tmp_path, asked):
             Run.claim(run.path, **asked)
         with pytest.raises(RunFolderError, match="another process works on"), second.alone():
             pass
-    assert not run.lock_file.exists()
     Run.claim(run.path, **asked)
+
+
+def test_a_run_that_goes_on_is_not_replaced_by_one_that_was_claimed_before(tmp_path):
+    run = begun(tmp_path)
+    write_text(run.member_folder(3) / "history.jsonl", "{}\n")
+    second = Run.claim(run.path, overwrite=True)
+    with run.alone():
+        with run.alone():
+            pass  # as where a step takes the run up while another holds it for the same process
+        for change in (second.begin, second.take_up):
+            with pytest.raises(RunFolderError, match="another process works on"):
+                change(run.recipe)
+    assert run.member_folder(3).is_dir()
+
+
+def test_the_lock_of_what_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / ".lock").write_text("another tool's", encoding="utf-8")
+    (tmp_path / "code.py").touch()
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        Run.claim(tmp_path, overwrite=True)
+    assert (tmp_path / ".lock").read_text(encoding="utf-8") == "another tool's"
 
 
 def test_a_killed_process_lets_go_of_its_run(tmp_path):
@@ -294,10 +315,24 @@ def test_a_killed_process_lets_go_of_its_run(tmp_path):
             Run.claim(run.path, resume=True)
         process.kill()
         process.wait()
-    assert run.lock_file.exists()
     Run.claim(run.path, resume=True)
     run.finish({})
     assert ".lock" not in run.manifest["files"]
+
+
+def test_a_lock_that_was_removed_meanwhile_is_no_lock(tmp_path, monkeypatch):
+    """A process that opened the file before its holder removed it holds a file of no name."""
+    run, removed = begun(tmp_path), []
+
+    def late(handle):
+        if not removed:
+            removed.append(run.lock.file.unlink())
+        return False
+
+    monkeypatch.setattr(locks, "_held_by_another", late)
+    with run.alone():
+        assert run.lock.file.exists()
+    assert not run.lock.file.exists()
 
 
 @pytest.mark.parametrize(("make", "state"), [(begun, "an unfinished run"), (finished, "a finished run")])

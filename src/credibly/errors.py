@@ -50,6 +50,10 @@ class RunFolderError(InputError):
     """A run folder exists already, is unfinished, damaged or of another format version."""
 
 
+class RunBusyError(RunFolderError):
+    """Another process works on a run folder."""
+
+
 class TermsError(InputError):
     """A model's terms of use have not been accepted; the message says where they are and how to."""
 

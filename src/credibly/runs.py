@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from credibly.errors import CrediblyError, InputError, RunFolderError
-from credibly.locks import held_by_another
+from credibly.locks import Lock
 from credibly.records import Predictions
 from credibly.settings import Recipe, load_recipe, recipe_text
 
@@ -60,7 +60,7 @@ class Run:
         self.reference_file = self.shift_folder / "reference.safetensors"
         self.checkpoints_folder = self.path / "checkpoints"
         self.logs_folder = self.path / "logs"
-        self.lock_file = self.path / ".lock"
+        self.lock = Lock(self.path)
 
     @property
     def own(self) -> tuple[Path, ...]:
@@ -124,14 +124,15 @@ class Run:
                 run folder, or another process works on it.
         """
         run = cls(path)
-        if run.lock_file.is_file():
-            with run.alone():
+        if run.lock.file.is_file() and run.recipe_file.is_file():
+            with _told_where_it_cannot_be_written(run.lock.file, run.path), run.alone():
                 pass
         run.claimed = run._begun()
         # A process killed while it writes the recipe, a run's first file, leaves a hidden part of it.
         unfinished = f".{run.recipe_file.name}.*"
         if not run.path.exists() or (
-            run.path.is_dir() and all(file.match(unfinished) for file in run.path.iterdir())
+            run.path.is_dir()
+            and all(file.match(unfinished) or file == run.lock.file for file in run.path.iterdir())
         ):
             around = next(place for place in (run.path, *run.path.absolute().parents) if place.exists())
             if not around.is_dir() or not os.access(around, os.W_OK):
@@ -155,31 +156,20 @@ class Run:
         Raises:
             RunFolderError: another process has begun a run here since this one was claimed.
         """
-        if self.claimed is not None and self.claimed != self._begun():
-            raise RunFolderError(
-                f"{self.path} was begun by another process meanwhile; give another --output, or wait for it "
-                "and go on with --resume"
-            )
-        self._remove()
-        self.save_recipe(recipe)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.alone():
+            if self.claimed is not None and self.claimed != self._begun():
+                raise RunFolderError(
+                    f"{self.path} was begun by another process meanwhile; give another --output, or wait for "
+                    "it and go on with --resume"
+                )
+            self._remove()
+            self.save_recipe(recipe)
         self.claimed = None
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the run, whose folder is there, for this process; one that is killed lets go of it.
-
-        Raises:
-            RunFolderError: another process holds it.
-        """
-        with self.lock_file.open("w") as lock:
-            if held_by_another(lock):
-                raise RunFolderError(
-                    f"another process works on {self.path}; wait for it, or stop it, or give another --output"
-                )
-            try:
-                yield
-            finally:
-                self.lock_file.unlink(missing_ok=True)
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold the run, whose folder is there, for this process (`Lock.held`)."""
+        return self.lock.held()
 
     def save_recipe(self, recipe: Recipe) -> None:
         """Write the resolved recipe."""
@@ -191,12 +181,13 @@ class Run:
         Raises:
             RunFolderError: a file of the finished run is damaged.
         """
-        for name in self.manifest.get("files", {}) if self.finished else ():
-            # A page may have been rendered anew since, and what we did not write may change.
-            if name != self._name_of(self.report_html) and self._is_own(self.path / name):
-                self.check(self.path / name)
-        self.manifest_file.unlink(missing_ok=True)
-        self.save_recipe(recipe)
+        with self.alone():
+            for name in self.manifest.get("files", {}) if self.finished else ():
+                # A page may have been rendered anew since, and what we did not write may change.
+                if name != self._name_of(self.report_html) and self._is_own(self.path / name):
+                    self.check(self.path / name)
+            self.manifest_file.unlink(missing_ok=True)
+            self.save_recipe(recipe)
 
     @classmethod
     def open(cls, path: Path | str, labels: bool = False) -> Run:

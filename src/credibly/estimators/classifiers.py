@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from credibly import workflows
 from credibly.data import Splits, split_examples, with_unlabelled
-from credibly.errors import InputError, RunFolderError, listed
+from credibly.errors import InputError, RunBusyError, RunFolderError, listed
 from credibly.estimators.inputs import GIVEN, targets_of, text_columns
 from credibly.estimators.stored import StoredRun
 from credibly.progress import Progress, Stages, silent
@@ -267,6 +267,8 @@ def _claimed(output: str | Path | None, own: StoredRun | None = None) -> StoredR
     stored = StoredRun(output)
     try:
         Run.claim(stored.path, overwrite=own is not None and own.path == stored.path)
+    except RunBusyError:
+        raise
     except RunFolderError:
         raise RunFolderError(
             f"{output} holds something that this estimator did not write; give another `output`, "

@@ -9,9 +9,10 @@ from credibly.errors import InputError, listed
 
 Words = tuple[str, ...]
 
-DENIALS = ("not", "non", "no", "never", "t")
-"""What, before a class's name, says that the text is not of it; the last is the end of "isn't"."""
-ARTICLES = ("a", "an", "the")
+DENIALS = ("not", "non", "no", "never", "cannot")
+"""What, before a class's name, says that the text is not of it; so does the end of "isn't"."""
+BETWEEN = ("a", "an", "the", "be", "very", "really")
+"""What may stand between the two."""
 
 
 def words_of(text: str) -> Words:
@@ -72,8 +73,8 @@ def named_class(answer: str, ended: bool, names: Sequence[Words]) -> int | None:
 def _denied(before: Words) -> bool:
     """Return whether the words before a class's name, behind any other name, say that the text is not of it.
 
-    >>> _denied(("it", "is", "not", "a")), _denied(("not", "bad", "but"))
-    (True, False)
+    >>> _denied(("it", "is", "not", "a")), _denied(("it", "isn", "t")), _denied(("answer", "t"))
+    (True, True, False)
     """
-    last = [word for word in before[-2:] if word not in ARTICLES]
-    return bool(last) and last[-1] in DENIALS
+    last = [word for word in before if word not in BETWEEN][-2:]
+    return bool(last) and (last[-1] in DENIALS or (last[-1] == "t" and last[0].endswith("n")))

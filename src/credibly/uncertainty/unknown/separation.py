@@ -77,14 +77,15 @@ def separations(
     for counts in resampling.paired_chunks(*sizes, units_of(groups)):
         for name, figure in figures.items():
             samples[name].append(figure(*counts))
-    bases, together = (Basis(sizes[1], sizes[0]), Basis(sizes[1])), rows_together(groups)
+    # Of the unknown rows none belong together: the share of them that passes is one of single rows.
+    bases = (Basis(sizes[1], sizes[0]), rows_together(groups)), (Basis(sizes[1]), 1.0)
 
     def separation(name: str) -> Separation:
         if name not in figures:
             return Separation(Interval(None), Interval(None))
         auroc, fpr95 = (
             score_interval(Interval(float(value[0])), sample, basis, confidence, together)
-            for value, sample, basis in zip(
+            for value, sample, (basis, together) in zip(
                 point[name], np.concatenate(samples[name], axis=1), bases, strict=True
             )
         )

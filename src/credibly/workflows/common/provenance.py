@@ -95,6 +95,8 @@ def check_same_recipe(run: Run, recipe: Recipe, rates: Mapping[int, float] | Non
         method, place = run.recipe.calibration.method, run.path
         log.warning("%s keeps its calibration (%s); for another: credibly calibrate %s", place, method, place)
         allowed["calibration"] = recipe.calibration.model_dump(mode="json")
+    # What is left to the plan is what the run began with, a number that was asked for included.
+    allowed |= {f"{group.key}.group": "auto" for group in groups_of(recipe) if group.is_sized_by_room}
     began, now = with_values(_comparable(run.recipe), allowed), _comparable(recipe)
     different = sorted(key for key in began if began[key] != now[key])
     if different:

@@ -103,11 +103,16 @@ def reference_of(run: Run, embedder: Embedder, stages: Stages = silent) -> Refer
 
 
 def strangeness(work: Work) -> dict[str, Scores]:
-    """Keep the run's reference, and return the test and shift sets' embedding scores, if there are both."""
-    splits, embedder = work.splits, Embedder.of(work.recipe)
-    reference = keep_reference(work.run, work.recipe, splits, embedder, work.stages)
+    """Return the test and shift sets' embedding scores, if there are both.
+
+    An unfinished run keeps its reference; to a finished one nothing is written.
+    """
+    run, splits, embedder = work.run, work.splits, Embedder.of(work.recipe)
+    if not run.finished:
+        keep_reference(run, work.recipe, splits, embedder, work.stages)
     if splits.test is None or not splits.shift:
         return {}
+    reference = reference_of(run, embedder, work.stages)
     sets: dict[str, Examples] = {"test": splits.test, **splits.shift}
     return {name: reference.scores(embedder.embed(examples.texts)) for name, examples in sets.items()}
 
