@@ -202,3 +202,17 @@ def test_rows_without_a_label_are_not_counted_as_judged(tmp_path, no_plots):
     assert (report["rows"]["test"], report["rows_labelled"]) == (N, 30)
     assert " of 30 test texts correctly" in report["headline"]
     assert not any(f"{N} rows can tell" in finding for finding in report["findings"])
+
+
+def test_a_handful_of_mistakes_among_the_labelled_rows_bears_no_finding(tmp_path, no_plots):
+    probs, labels = made()
+    wrong = np.flatnonzero(probs.mean(axis=0).argmax(axis=-1) != labels)
+    right = np.flatnonzero(probs.mean(axis=0).argmax(axis=-1) == labels)
+    known = {f"t{row}" for row in (*wrong[:3], *right[:20])}
+    path = table(tmp_path, probs, labels)
+    rows = pd.read_csv(path)
+    rows["label"] = rows["label"].where(rows["id"].isin(known))
+    rows.to_csv(path, index=False)
+    report = evaluate_predictions(path, evaluation=QUICK)
+    assert report["systems"]["ensemble"]["error_auroc"]["low"] is not None
+    assert not any("points at its mistakes" in finding for finding in report["findings"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from credibly import locks
-from credibly.errors import InputError, RunFolderError
+from credibly.errors import InputError, RunBusyError, RunFolderError
 from credibly.records import Examples, Predictions
 from credibly.runs import (
     Run,
@@ -23,10 +23,10 @@ from credibly.runs import (
     write_text,
 )
 from credibly.settings import parse_recipe
-from credibly.workflows import evaluate
+from credibly.workflows import evaluate, fit, label, recalibrate
 from credibly.workflows.common.contents import class_names_of
 from credibly.workflows.evaluating.runs import histories_of
-from workshop import CLASSES
+from workshop import CLASSES, jsonl, made_rows, quick
 
 RECIPE = parse_recipe({"data": {"train": "a.csv"}})
 
@@ -424,3 +424,37 @@ def test_classes_are_those_of_the_calibration_record_and_a_missing_one_is_told(
     shutil.rmtree(run.predictions_folder / "members")
     with pytest.raises(RunFolderError, match=r"members/calibration\.safetensors is missing"):
         evaluate(run.path, fitted.test)
+
+
+@pytest.mark.slow
+def test_every_work_on_a_run_holds_it(standin, tmp_path, no_plots):
+    """While fit, label and calibrate predict and score, nobody else may take up or replace their run."""
+
+    def held(path):
+        def stages(name):
+            def told(done, total):
+                if (path / ".lock").exists():
+                    with pytest.raises(RunBusyError):
+                        Run.claim(path, resume=True)
+                    seen.add(name)
+
+            return told
+
+        seen = set()
+        return seen, stages
+
+    data, fitted = jsonl(tmp_path / "rows.jsonl", made_rows(90)), tmp_path / "fitted"
+    seen, stages = held(fitted)
+    fit(data, fitted, quick(standin()), stages=stages)
+    assert seen
+    seen, stages = held(fitted)
+    recalibrate(fitted, "vector", stages=stages)
+    assert seen
+    settings = {
+        "backbone.name": str(standin("llama", output_layer=True)), "backbone.precision": "fp32",
+        "members.count": 1, "members.templates": ["so: {text} was:"],
+        "labelling.classes": list(CLASSES), "labelling.lowest_mass": 0,
+    }  # fmt: skip
+    seen, stages = held(tmp_path / "labelled")
+    label(data, tmp_path / "labelled", settings, stages=stages)
+    assert seen

@@ -202,6 +202,7 @@ def test_an_answer_is_the_class_that_it_names_by_whole_words(answer, expected):
         ("Not other.", None), ("It is not an other", None), ("non-other", None), ("No other", None),
         ("never other!", None), ("It isn't other", None), ("not other but spam", 0), ("spam, not other", 0),
         ("Not so, other", 2), ("not spam", 1), ("not not spam", None), ("not spam, other", None),
+        ("It cannot be other", None), ("not really an other", None), ("Answer t other", 2),
     ],
 )  # fmt: skip
 def test_a_name_that_is_denied_is_no_vote_for_it(answer, expected):

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import credibly
-from credibly.errors import InputError, RecipeError, RunFolderError
+from credibly.errors import InputError, RecipeError, RunBusyError, RunFolderError
 from credibly.estimators import StudentClassifier
 from credibly.runs import Run
 from credibly.uncertainty.calibration.calibrate import Temperature
@@ -284,3 +284,9 @@ def test_what_is_fitted_can_be_pickled_and_copied(ensemble, tmp_path):
 def test_an_unpickled_ensemble_can_be_distilled(fitted, student):
     again = pickle.loads(pickle.dumps(fitted)).distil()
     assert np.array_equal(again.predict_proba(NEW), student.predict_proba(NEW))
+
+
+def test_a_run_folder_that_another_process_works_on_is_told_as_that(ensemble, tmp_path):
+    own = ensemble(output=tmp_path / "run").fit(TEXTS, list(NAMES))
+    with own.run_.run.alone(), pytest.raises(RunBusyError, match="another process works on"):
+        own.fit(TEXTS, list(NAMES))

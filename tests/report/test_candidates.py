@@ -147,3 +147,12 @@ def test_the_page_shows_every_candidate_and_escapes_names():
 def test_two_candidates_of_one_name_are_refused():
     with pytest.raises(InputError, match="different names"):
         compared(candidate("a", "single", 0.0, 9.0), candidate("a", "single", 0.1, 9.0))
+
+
+def test_a_candidate_that_is_surer_and_never_wrong_is_not_shown_to_be_better():
+    def never_wrong(name, p, speed):
+        made, by_label = candidate(name, "single", 0.0, speed), -np.log(np.tile([1 - p, p], (80, 1)))
+        return replace(made, losses=by_label[:, 1], by_label=by_label)
+
+    found = compared(never_wrong("a: sure", 0.998, 900.0), never_wrong("a: surer", 0.9999, 90.0))
+    assert found["shipped"] == "a: sure"

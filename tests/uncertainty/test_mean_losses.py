@@ -7,7 +7,7 @@ import pytest
 
 from credibly.records import Interval
 from credibly.uncertainty.scoring.intervals import paired_difference, score
-from credibly.uncertainty.scoring.mean_losses import LOSSES, with_unseen_mistakes
+from credibly.uncertainty.scoring.mean_losses import LOSSES, unseen_variance, with_unseen_mistakes
 from uncertainty.cases import answer_of, random_answer
 
 NEVER = np.full(100, 0.002)
@@ -98,3 +98,13 @@ def test_a_temperature_that_was_fitted_on_no_mistakes_seldom_wins():
         found = paired_difference([sure(0.9999, right)], [sure(0.998, right)], "nll", 100)
         won.append(found.high < 0)
     assert np.mean(won) <= 0.05
+
+
+def test_what_was_seen_counts_by_the_mistakes_that_it_rests_on():
+    # Two mistakes of 100: (2 b + v) / 3 is by (v - b) / 3 more than b; of 98 mistakes as well.
+    loss, share = np.tile([[6.0, 0.1]], (100, 1)), np.tile([[0.05, 0.95]], (100, 1))
+    v = (0.05 * 36 + 0.95 * 0.01 - (0.05 * 6 + 0.95 * 0.1) ** 2) / 100
+    for wrong in (np.arange(100) < 2, np.arange(100) >= 2):
+        assert unseen_variance(loss, share, wrong, seen=v / 4) == pytest.approx(v * 3 / 4 / 3)
+        assert unseen_variance(loss, share, wrong, seen=v / 4, together=5.0) == pytest.approx(v * 19 / 4 / 3)
+        assert unseen_variance(loss, share, wrong, seen=2 * v) == 0

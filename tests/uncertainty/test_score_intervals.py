@@ -13,7 +13,13 @@ from credibly.report.figures.curves import wilson
 from credibly.uncertainty.scoring.intervals import score, score_classes, score_shift
 from credibly.uncertainty.scoring.ranks import area_under_roc
 from credibly.uncertainty.scoring.resampling import Resampling
-from credibly.uncertainty.scoring.score_intervals import Basis, score_interval
+from credibly.uncertainty.scoring.score_intervals import (
+    BASES,
+    Basis,
+    basis_of,
+    class_bases,
+    score_interval,
+)
 from uncertainty.cases import answer_of
 
 REPEATS = 400
@@ -140,3 +146,31 @@ def test_rows_of_unknown_label_are_in_no_group():
     p = np.where(np.arange(1000) // 10 % 2, 0.9, 0.1)
     found = score([binary(p, labels, np.repeat(np.arange(100), 10))], 50, metrics=["accuracy"])["accuracy"]
     assert found.low == pytest.approx(100 / (100 + 1.96**2), abs=1e-3)
+
+
+def test_what_each_figure_rests_on_by_hand():
+    """Twelve rows: 4, 2 and 6 of the classes, of which 5, 3 and 4 are predicted; three are wrong."""
+    labels = np.repeat([0, 1, 2], [4, 2, 6])
+    predicted = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
+    answer = answer_of((0.1 + 0.7 * np.eye(3)[predicted])[None], labels)
+    one_share = 9 / (1 / 4 + 1 / 2 + 1 / 6)  # as the mean of three shares of 4, 2 and 6 rows
+    expected = {
+        "accuracy": Basis(12), "aurc": Basis(12), "augrc": Basis(12),
+        "risk_at_80": Basis(10), "risk_at_90": Basis(11),
+        "recall_macro": Basis(pytest.approx(one_share)),
+        "precision_macro": Basis(pytest.approx(9 / (1 / 5 + 1 / 3 + 1 / 4))),
+        "f1_macro": Basis(pytest.approx(9 / (1 / 4.5 + 1 / 2.5 + 1 / 5))),
+        "auroc": Basis(pytest.approx(one_share), (8 + 10 + 6) / 3),
+        "average_precision": Basis(pytest.approx(one_share)),
+        "error_auroc": Basis(3, 9),
+    }  # fmt: skip
+    assert set(BASES) == set(expected)
+    for name, basis in expected.items():
+        found = basis_of(name, [answer])
+        assert (found.rows, found.negatives) == (basis.rows, basis.negatives), name
+    by_class = class_bases([answer])
+    assert [by_class[f"class-{place}/precision"].rows for place in range(3)] == [5, 3, 4]
+    assert [by_class[f"class-{place}/recall"].rows for place in range(3)] == [4, 2, 6]
+    two = binary(np.full(8, 0.4), np.repeat([1, 0], [3, 5]))
+    assert basis_of("auroc", [two]) == Basis(3, 5)
+    assert basis_of("error_auroc", [answer, two]) == Basis(3, 7)  # the mean over answers

@@ -119,3 +119,14 @@ def test_five_rows_that_none_passes_do_not_prove_that_none_would():
     assert 0.6 < found.auroc.low < 0.8
     assert (found.fpr95.value, found.fpr95.low) == (0, 0)
     assert found.fpr95.high == pytest.approx(1.96**2 / (5 + 1.96**2), abs=1e-3)  # Wilson's
+
+
+def test_known_rows_that_belong_together_make_no_share_of_the_unknown_ones_wider():
+    inside, outside = {"score": np.arange(200.0)}, {"score": np.full(40, 1000.0)}
+    alone, grouped = (
+        separations(inside, outside, resamples=50, groups=groups)["score"]
+        for groups in (None, np.repeat(np.arange(40), 5))
+    )
+    assert alone.fpr95.value == 0
+    assert grouped.fpr95 == alone.fpr95  # as groups of five its upper end would be four times as high
+    assert grouped.auroc.low < alone.auroc.low

@@ -71,7 +71,7 @@ def named_class(answer: str, ended: bool, names: Sequence[Words]) -> int | None:
 
 
 def _denied(before: Words) -> bool:
-    """Return whether the words before a class's name, behind any other name, say that the text is not of it.
+    """Return whether the words since the last class's name, before the next, deny the next.
 
     >>> _denied(("it", "is", "not", "a")), _denied(("it", "isn", "t")), _denied(("answer", "t"))
     (True, True, False)

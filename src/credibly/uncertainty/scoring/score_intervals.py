@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from credibly.records import UNKNOWN, IntArray, Interval
+from credibly.uncertainty.scoring.binning import BISECTIONS
 from credibly.uncertainty.scoring.clusters import units_of
 from credibly.uncertainty.scoring.risk import COVERAGES, answered_at
 from credibly.uncertainty.systems import Answer
 
 FloatArray = NDArray[np.float64]
-
-BISECTIONS = 40
 
 
 @dataclass(frozen=True)
